@@ -1,1 +1,1 @@
-//! placeholder
+//! Transparent Kafka proxy that captures what producers write.

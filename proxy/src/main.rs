@@ -1,1 +1,2 @@
+//! The `teeline-proxy` program.
 fn main() {}
