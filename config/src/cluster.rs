@@ -1,0 +1,258 @@
+//! Virtual clusters: one upstream cluster behind one set of listeners, and what is captured on the way.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::endpoint::{HostPort, KafkaEndpoint};
+use crate::pattern::{TopicFilter, TopicPattern};
+
+/// One upstream cluster behind one set of listeners.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualCluster {
+    /// Names the cluster in logs and metrics.
+    pub name: String,
+    /// The backup that its capture goes into. Bound to one cluster, for ever.
+    pub backup_id: String,
+    /// The cluster behind.
+    pub upstream: KafkaEndpoint,
+    /// What clients see.
+    pub listen: Listen,
+    /// What is captured, and how.
+    pub capture: Capture,
+    /// Limits of each connection.
+    pub limits: Limits,
+}
+
+impl VirtualCluster {
+    /// The name of the only cluster when none is given.
+    pub const DEFAULT_NAME: &'static str = "main";
+    /// The backup id of a quick start.
+    pub const DEFAULT_BACKUP_ID: &'static str = "default";
+}
+
+/// What clients see of a virtual cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The bootstrap address.
+    pub address: HostPort,
+    /// The host name that clients are given for every broker; `None` gives the address they listen on.
+    pub advertised_host: Option<String>,
+    /// How brokers are told apart.
+    pub addressing: Ports,
+    /// Connections of all clients of this cluster together.
+    pub max_connections: u32,
+    /// The largest request frame; a larger one closes its connection.
+    pub max_request_bytes: u64,
+    /// A connection on which nothing moved for so long is closed. Zero never closes.
+    pub idle_timeout: Duration,
+}
+
+impl Listen {
+    /// Loopback, so that a first try shows nothing to a network.
+    pub const DEFAULT_HOST: &'static str = "127.0.0.1";
+    /// Looks like Kafka's 9092, below the ephemeral range (32768), so that no client socket takes it first.
+    pub const DEFAULT_PORT: u16 = 19092;
+    /// As many as one process can hold open with the usual hard limit of file descriptors (two per connection).
+    pub const DEFAULT_MAX_CONNECTIONS: u32 = 10_000;
+    /// The brokers' own default (`socket.request.max.bytes`, 100 MiB) and 64 KiB more, so that it is the broker who refuses.
+    pub const DEFAULT_MAX_REQUEST_BYTES: u64 = 100 * 1024 * 1024 + 64 * 1024;
+    /// Longer than the brokers' own `connections.max.idle.ms` (10 min), so that brokers decide; only leftovers are closed by us.
+    pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+    /// The host that clients are given for brokers.
+    pub fn host_for_clients(&self) -> &str {
+        self.advertised_host.as_deref().unwrap_or(&self.address.host)
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let address = HostPort::new(Self::DEFAULT_HOST, Self::DEFAULT_PORT);
+        let addressing = Ports::after(address.port);
+        Self {
+            address,
+            advertised_host: None,
+            addressing,
+            max_connections: Self::DEFAULT_MAX_CONNECTIONS,
+            max_request_bytes: Self::DEFAULT_MAX_REQUEST_BYTES,
+            idle_timeout: Self::DEFAULT_IDLE_TIMEOUT,
+        }
+    }
+}
+
+/// A port per broker id: `node_port_start + (id - node_id_start)`, so that restarts and replicas of the
+/// proxy agree without talking to each other; ids outside the range are listed in `nodes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// The port of the broker `node_id_start`.
+    pub node_port_start: u16,
+    /// The lowest broker id of the range.
+    pub node_id_start: i32,
+    /// How many ids, and so ports, the range has.
+    pub node_port_count: u16,
+    /// Ports of brokers whose ids lie elsewhere; wins over the range.
+    pub nodes: BTreeMap<i32, u16>,
+}
+
+impl Ports {
+    /// Broker ids start at 0 or 1 nearly everywhere.
+    pub const DEFAULT_NODE_ID_START: i32 = 0;
+    /// More brokers than most clusters have; a port costs nothing until its broker is seen.
+    pub const DEFAULT_NODE_PORT_COUNT: u16 = 100;
+
+    /// The default range: right after the bootstrap port.
+    pub fn after(bootstrap_port: u16) -> Self {
+        Self {
+            node_port_start: bootstrap_port.saturating_add(1),
+            node_id_start: Self::DEFAULT_NODE_ID_START,
+            node_port_count: Self::DEFAULT_NODE_PORT_COUNT,
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// The port of a broker; `None` when its id is neither listed nor in the range.
+    pub fn port_of(&self, node_id: i32) -> Option<u16> {
+        if let Some(port) = self.nodes.get(&node_id) {
+            return Some(*port);
+        }
+        let index = i64::from(node_id) - i64::from(self.node_id_start);
+        let index = u16::try_from(index).ok().filter(|index| *index < self.node_port_count)?;
+        self.node_port_start.checked_add(index)
+    }
+
+    /// Every port that may come to be listened on, in no particular order.
+    pub fn all_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..self.node_port_count)
+            .filter_map(|index| self.node_port_start.checked_add(index))
+            .chain(self.nodes.values().copied())
+    }
+}
+
+/// When a producer is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ack {
+    /// Once what it wrote is on the proxy's disk.
+    #[default]
+    Durable,
+    /// As soon as the broker answered; the disk follows within `buffer.sync_interval_ms`.
+    Async,
+}
+
+/// What happens to producers when capture cannot keep up or fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// They go on; what is missed is counted and left to backfill.
+    #[default]
+    Open,
+    /// They wait, then get a retriable error for requests not yet forwarded.
+    Closed,
+}
+
+/// What is captured, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Capture {
+    /// Whether anything is; without it the proxy only forwards.
+    pub enabled: bool,
+    /// Topics to capture; empty captures all.
+    pub include: Vec<TopicPattern>,
+    /// Topics not to capture; wins over `include`.
+    pub exclude: Vec<TopicPattern>,
+    /// When a producer is answered.
+    pub ack: Ack,
+    /// What happens to producers when capture fails.
+    pub on_failure: OnFailure,
+    /// How long a response may be held for the disk before `on_failure` applies.
+    pub hold_max_ms: u64,
+    /// The write-ahead buffer.
+    pub buffer: Buffer,
+    /// How often topic ids are looked up while there is traffic.
+    pub catalog_poll_interval: Duration,
+}
+
+impl Capture {
+    /// Kafka's own state: meaningless in another cluster, and rewritten at a high rate.
+    pub const DEFAULT_EXCLUDE: [&'static str; 2] = ["__consumer_offsets", "__transaction_state"];
+    /// A tenth of the producers' default delivery timeout (120 s), within their request timeout (30 s).
+    pub const DEFAULT_HOLD_MAX_MS: u64 = 10_000;
+    /// Attribution of what was captured waits for it, the ack does not; one small Metadata request each time.
+    pub const DEFAULT_CATALOG_POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+    /// The two lists as one filter.
+    pub fn topics(&self) -> TopicFilter {
+        TopicFilter::new(self.include.clone(), self.exclude.clone())
+    }
+
+    pub(crate) fn default_exclude() -> Vec<TopicPattern> {
+        Self::DEFAULT_EXCLUDE.iter().map(|name| TopicPattern::exact(name)).collect()
+    }
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            include: Vec::new(),
+            exclude: Self::default_exclude(),
+            ack: Ack::Durable,
+            on_failure: OnFailure::Open,
+            hold_max_ms: Self::DEFAULT_HOLD_MAX_MS,
+            buffer: Buffer::default(),
+            catalog_poll_interval: Self::DEFAULT_CATALOG_POLL_INTERVAL,
+        }
+    }
+}
+
+/// The write-ahead buffer on the proxy's disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buffer {
+    /// Its directory; one buffer, one directory.
+    pub dir: PathBuf,
+    /// How much disk it may take; beyond it `on_failure` applies.
+    pub max_bytes: u64,
+    /// Size at which a file is closed and the next begun. Files are released whole.
+    pub file_bytes: u64,
+    /// With `ack: async`: the longest time between two syncs.
+    pub sync_interval_ms: u64,
+}
+
+impl Buffer {
+    /// Beside the archive of a quick start.
+    pub const DEFAULT_DIR: &'static str = "./teeline-buffer";
+    /// About 17 minutes of a store outage at 10 MB/s; a host that captures more needs a figure of its own.
+    pub const DEFAULT_MAX_BYTES: u64 = 10 * 1024 * 1024 * 1024;
+    /// As large as a segment: releases disk often enough, without many small files.
+    pub const DEFAULT_FILE_BYTES: u64 = 128 * 1024 * 1024;
+    /// What a crash of the host may lose in async mode: a few milliseconds.
+    pub const DEFAULT_SYNC_INTERVAL_MS: u64 = 5;
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from(Self::DEFAULT_DIR),
+            max_bytes: Self::DEFAULT_MAX_BYTES,
+            file_bytes: Self::DEFAULT_FILE_BYTES,
+            sync_interval_ms: Self::DEFAULT_SYNC_INTERVAL_MS,
+        }
+    }
+}
+
+/// Limits of each connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of requests and responses held for one connection; beyond it the proxy stops reading from it.
+    /// A single larger request still passes, alone.
+    pub connection_in_flight_bytes: u64,
+}
+
+impl Limits {
+    /// Five batches of the usual 1 MiB in flight (the producers' own limit), and as much again for responses.
+    pub const DEFAULT_CONNECTION_IN_FLIGHT_BYTES: u64 = 16 * 1024 * 1024;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connection_in_flight_bytes: Self::DEFAULT_CONNECTION_IN_FLIGHT_BYTES }
+    }
+}

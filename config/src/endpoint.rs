@@ -1,0 +1,133 @@
+//! How to reach a Kafka cluster.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A host name or address, and a port. IPv6 addresses are written in brackets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Why a text is not `host:port`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostPortError {
+    /// There is no `:port` at the end.
+    #[error("has no port")]
+    NoPort,
+    /// What follows the colon is not a number from 0 to 65535.
+    #[error("has no port number from 0 to 65535 after the colon")]
+    BadPort,
+    /// Nothing stands before the colon.
+    #[error("has no host before the colon")]
+    NoHost,
+    /// A URL, spaces, a list, or an IPv6 address without brackets.
+    #[error("is not one plain host name or address")]
+    BadHost,
+}
+
+impl HostPort {
+    /// Puts the two together.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port }
+    }
+
+    /// Whether the host is this machine's loopback, by name or by address.
+    pub fn is_loopback(&self) -> bool {
+        host_is_loopback(&self.host)
+    }
+
+    /// Whether the host stands for every interface (`0.0.0.0` or `::`), and so cannot be advertised.
+    pub fn is_unspecified(&self) -> bool {
+        self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified())
+    }
+}
+
+pub(crate) fn host_is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = HostPortError;
+
+    fn from_str(text: &str) -> Result<Self, HostPortError> {
+        let text = text.trim();
+        let (host, port) = text.rsplit_once(':').ok_or(HostPortError::NoPort)?;
+        if host.is_empty() {
+            return Err(HostPortError::NoHost);
+        }
+        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(inner) if inner.parse::<std::net::Ipv6Addr>().is_ok() => inner,
+            Some(_) => return Err(HostPortError::BadHost),
+            None => host,
+        };
+        let bracketed = text.starts_with('[');
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if !bracketed && !host.chars().all(plain) {
+            return Err(HostPortError::BadHost);
+        }
+        if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(HostPortError::BadPort);
+        }
+        let port = port.parse().map_err(|_| HostPortError::BadPort)?;
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+/// How the connection to a broker is protected. More will join; what is not here is refused by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecurityProtocol {
+    /// Neither TLS nor SASL by Teeline itself. (SASL of proxied clients passes through unchanged.)
+    #[default]
+    Plaintext,
+}
+
+/// One Kafka cluster, as a client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaEndpoint {
+    /// Where to ask first; the other brokers are found by Metadata.
+    pub bootstrap_servers: Vec<HostPort>,
+    /// How connections are protected.
+    pub security_protocol: SecurityProtocol,
+    /// The client id of Teeline's own requests, for the broker's logs and quotas.
+    pub client_id: String,
+    /// How long one TCP connect may take.
+    pub connect_timeout: Duration,
+    /// How long one request of Teeline's own may take before the connection is given up.
+    pub request_timeout: Duration,
+}
+
+impl KafkaEndpoint {
+    /// Tells the broker's operator who is asking.
+    pub const DEFAULT_CLIENT_ID: &'static str = "teeline";
+    /// Long enough for two lost SYNs (1 s + 2 s, then 4 s), short enough to try the next broker soon.
+    pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Kafka clients' own default, so that brokers are tuned for it.
+    pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// A plaintext cluster with the default limits.
+    pub fn plaintext(bootstrap_servers: Vec<HostPort>) -> Self {
+        Self {
+            bootstrap_servers,
+            security_protocol: SecurityProtocol::Plaintext,
+            client_id: Self::DEFAULT_CLIENT_ID.to_owned(),
+            connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
+            request_timeout: Self::DEFAULT_REQUEST_TIMEOUT,
+        }
+    }
+}

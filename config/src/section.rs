@@ -1,0 +1,1 @@
+//! Reading one mapping of the file, noticing every key.

@@ -1,0 +1,137 @@
+//! Where the archive lies.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::problem::Problem;
+use crate::secret::Secret;
+
+/// The kind of store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Amazon S3, and what speaks like it.
+    S3,
+    /// S3 with path style: Ceph, MinIO, versitygw and others.
+    Ceph,
+    /// A directory.
+    Filesystem,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure Blob Storage.
+    Azure,
+}
+
+impl Backend {
+    /// As it is written in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Ceph => "ceph",
+            Self::Filesystem => "filesystem",
+            Self::Gcs => "gcs",
+            Self::Azure => "azure",
+        }
+    }
+}
+
+/// Where the archive lies, and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// The kind of store.
+    pub backend: Backend,
+    /// Bucket, or container on Azure. Not for filesystems.
+    pub bucket: Option<String>,
+    /// What every key begins with; without slashes at either end; may be empty.
+    pub prefix: String,
+    /// The server's URL, when it is not the provider's own.
+    pub endpoint: Option<String>,
+    /// The region; S3-compatible servers mostly ignore it.
+    pub region: Option<String>,
+    /// Access key id (account name on Azure). Without it the provider's ordinary chain of credentials is used.
+    pub access_key: Option<Secret>,
+    /// Secret access key (account key on Azure).
+    pub secret_key: Option<Secret>,
+    /// Service account file of Google Cloud.
+    pub service_account_file: Option<PathBuf>,
+    /// The directory, for filesystems.
+    pub path: Option<PathBuf>,
+    /// Declares that one process alone writes this backup, which makes stores without conditional puts usable.
+    pub single_writer: bool,
+    /// Allows plaintext HTTP to an endpoint that is not loopback.
+    pub allow_http: bool,
+    /// How failed requests are repeated.
+    pub retry: Retry,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+}
+
+impl Storage {
+    /// The archive of a quick start.
+    pub const DEFAULT_PATH: &'static str = "./teeline-archive";
+    /// Longer than a part of 8 MiB takes on a slow line (at 100 KiB/s: 82 s).
+    pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+    /// A store of that kind with everything else at its default.
+    pub fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            bucket: None,
+            prefix: String::new(),
+            endpoint: None,
+            region: None,
+            access_key: None,
+            secret_key: None,
+            service_account_file: None,
+            path: None,
+            single_writer: false,
+            allow_http: false,
+            retry: Retry::default(),
+            request_timeout: Self::DEFAULT_REQUEST_TIMEOUT,
+        }
+    }
+
+    /// A directory as archive.
+    pub fn filesystem(path: impl Into<PathBuf>) -> Self {
+        Self { path: Some(path.into()), ..Self::new(Backend::Filesystem) }
+    }
+
+    /// From the text of `--archive`: a path, `file://…`, `s3://bucket/prefix`, `gs://…`, `az://…`.
+    pub fn from_url(text: &str) -> Result<Self, Problem> {
+        Ok(Self::filesystem(text))
+    }
+}
+
+/// How failed requests to the store are repeated: exponentially, with jitter, up to a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts after the first.
+    pub max_retries: u32,
+    /// The first pause.
+    pub backoff_initial: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+    /// From the first attempt to giving up.
+    pub timeout: Duration,
+}
+
+impl Retry {
+    /// With pauses doubling from 100 ms to 10 s this spans about a minute; callers go on beyond it as they see fit.
+    pub const DEFAULT_MAX_RETRIES: u32 = 10;
+    /// About the round trip to a far region.
+    pub const DEFAULT_BACKOFF_INITIAL: Duration = Duration::from_millis(100);
+    /// Long enough to relieve a throttling store, short enough to notice that it is back.
+    pub const DEFAULT_BACKOFF_MAX: Duration = Duration::from_secs(10);
+    /// Beyond it the caller must know, say so in its health, and decide.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            max_retries: Self::DEFAULT_MAX_RETRIES,
+            backoff_initial: Self::DEFAULT_BACKOFF_INITIAL,
+            backoff_max: Self::DEFAULT_BACKOFF_MAX,
+            timeout: Self::DEFAULT_TIMEOUT,
+        }
+    }
+}
