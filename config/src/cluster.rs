@@ -117,7 +117,9 @@ impl Ports {
             return Some(*port);
         }
         let index = i64::from(node_id) - i64::from(self.node_id_start);
-        let index = u16::try_from(index).ok().filter(|index| *index < self.node_port_count)?;
+        let index = u16::try_from(index)
+            .ok()
+            .filter(|index| *index < self.node_port_count)?;
         self.node_port_start.checked_add(index)
     }
 
@@ -184,7 +186,10 @@ impl Capture {
     }
 
     pub(crate) fn default_exclude() -> Vec<TopicPattern> {
-        Self::DEFAULT_EXCLUDE.iter().map(|name| TopicPattern::exact(name)).collect()
+        Self::DEFAULT_EXCLUDE
+            .iter()
+            .map(|name| TopicPattern::exact(name))
+            .collect()
     }
 }
 
@@ -253,6 +258,8 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connection_in_flight_bytes: Self::DEFAULT_CONNECTION_IN_FLIGHT_BYTES }
+        Self {
+            connection_in_flight_bytes: Self::DEFAULT_CONNECTION_IN_FLIGHT_BYTES,
+        }
     }
 }

@@ -96,7 +96,15 @@ impl Config {
     /// Validates a text.
     pub fn parse(text: &str, env: &dyn Env) -> Result<Self, ConfigErrors> {
         let _ = (text, env);
-        Err(ConfigErrors::one("", Problem { key: String::new(), value: None, message: String::new(), hint: String::new() }))
+        Err(ConfigErrors::one(
+            "",
+            Problem {
+                key: String::new(),
+                value: None,
+                message: String::new(),
+                hint: String::new(),
+            },
+        ))
     }
 
     /// What a program needs and this configuration lacks; empty when it can run.

@@ -33,7 +33,10 @@ pub enum HostPortError {
 impl HostPort {
     /// Puts the two together.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port }
+        Self {
+            host: host.into(),
+            port,
+        }
     }
 
     /// Whether the host is this machine's loopback, by name or by address.
@@ -43,13 +46,17 @@ impl HostPort {
 
     /// Whether the host stands for every interface (`0.0.0.0` or `::`), and so cannot be advertised.
     pub fn is_unspecified(&self) -> bool {
-        self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified())
+        self.host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_unspecified())
     }
 }
 
 pub(crate) fn host_is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 impl fmt::Display for HostPort {
@@ -85,7 +92,10 @@ impl FromStr for HostPort {
             return Err(HostPortError::BadPort);
         }
         let port = port.parse().map_err(|_| HostPortError::BadPort)?;
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 

@@ -36,6 +36,9 @@ impl Env for NoEnv {
     }
 
     fn read_file(&self, _path: &Path) -> io::Result<String> {
-        Err(io::Error::new(io::ErrorKind::NotFound, "no files can be read here"))
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "no files can be read here",
+        ))
     }
 }

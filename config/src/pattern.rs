@@ -45,7 +45,10 @@ const TOPIC_NAME_MAX: usize = 249;
 impl TopicPattern {
     /// A name as it is; for names known to be good, as those of a cluster.
     pub fn exact(name: &str) -> Self {
-        Self { text: name.to_owned(), kind: Kind::Exact }
+        Self {
+            text: name.to_owned(),
+            kind: Kind::Exact,
+        }
     }
 
     /// Reads `name`, `glob*`, `glob:…` or `regex:…`.
@@ -68,7 +71,10 @@ impl TopicPattern {
         } else {
             return Err(PatternError::Name);
         };
-        Ok(Self { text: text.to_owned(), kind })
+        Ok(Self {
+            text: text.to_owned(),
+            kind,
+        })
     }
 
     /// Whether a topic of this name is meant.
@@ -92,12 +98,21 @@ impl TopicPattern {
 }
 
 fn compile_glob(glob: &str) -> Result<GlobMatcher, PatternError> {
-    let glob = GlobBuilder::new(glob).literal_separator(false).backslash_escape(true).build();
-    Ok(glob.map_err(|error| PatternError::Glob(error.kind().to_string()))?.compile_matcher())
+    let glob = GlobBuilder::new(glob)
+        .literal_separator(false)
+        .backslash_escape(true)
+        .build();
+    Ok(glob
+        .map_err(|error| PatternError::Glob(error.kind().to_string()))?
+        .compile_matcher())
 }
 
 fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    text.lines()
+        .last()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned()
 }
 
 /// Whether Kafka would accept it as the name of a topic.
@@ -106,7 +121,9 @@ pub(crate) fn is_topic_name(text: &str) -> bool {
         && text.len() <= TOPIC_NAME_MAX
         && text != "."
         && text != ".."
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 impl PartialEq for TopicPattern {

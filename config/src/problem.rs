@@ -44,14 +44,22 @@ pub struct ConfigErrors {
 impl ConfigErrors {
     /// A single problem as an error.
     pub fn one(origin: impl Into<String>, problem: Problem) -> Self {
-        Self { origin: origin.into(), problems: vec![problem] }
+        Self {
+            origin: origin.into(),
+            problems: vec![problem],
+        }
     }
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.problems.len();
-        write!(f, "{}: {count} problem{}", self.origin, if count == 1 { "" } else { "s" })?;
+        write!(
+            f,
+            "{}: {count} problem{}",
+            self.origin,
+            if count == 1 { "" } else { "s" }
+        )?;
         for problem in &self.problems {
             write!(f, "\n  - {problem}")?;
         }

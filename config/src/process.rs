@@ -22,7 +22,10 @@ impl Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { enabled: true, listen: HostPort::new(Self::DEFAULT_HOST, Self::DEFAULT_PORT) }
+        Self {
+            enabled: true,
+            listen: HostPort::new(Self::DEFAULT_HOST, Self::DEFAULT_PORT),
+        }
     }
 }
 

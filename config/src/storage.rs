@@ -92,7 +92,29 @@ impl Storage {
 
     /// A directory as archive.
     pub fn filesystem(path: impl Into<PathBuf>) -> Self {
-        Self { path: Some(path.into()), ..Self::new(Backend::Filesystem) }
+        Self {
+            path: Some(path.into()),
+            ..Self::new(Backend::Filesystem)
+        }
+    }
+
+    /// The address for people: no credentials, no server.
+    pub fn address(&self) -> String {
+        let bucket = self.bucket.as_deref().unwrap_or_default();
+        let root = match self.backend {
+            Backend::S3 | Backend::Ceph => format!("s3://{bucket}"),
+            Backend::Gcs => format!("gs://{bucket}"),
+            Backend::Azure => format!("az://{bucket}"),
+            Backend::Filesystem => match &self.path {
+                Some(path) => path.display().to_string(),
+                None => Self::DEFAULT_PATH.to_owned(),
+            },
+        };
+        if self.prefix.is_empty() {
+            root
+        } else {
+            format!("{}/{}", root.trim_end_matches('/'), self.prefix)
+        }
     }
 
     /// From the text of `--archive`: a path, `file://…`, `s3://bucket/prefix`, `gs://…`, `az://…`.
