@@ -1,1 +1,33 @@
-//! placeholder
+//! The harness of Teeline's end-to-end tests: real Kafka, real object stores, real clients, the real programs.
+//!
+//! It starts and stops processes, drives client programs, reads what a cluster holds and compares. It never
+//! looks into the archive to find out what ought to be there: expectations come from what producers were told and
+//! from reading the source. A failing step panics with the reason, because in a test that is the report.
+//!
+//! - [`wait`]: wait for a condition, with a deadline that explains itself
+//! - [`ports`], [`workdir`], [`reaper`], [`process`]: what a test owns and must give back
+//! - [`components`]: fetch or find Kafka's jars, versitygw and the client programs
+//! - [`kafka`], [`s3`], [`forgetful_store`]: servers
+//! - [`driver`], [`record`], [`read_back`]: clients, what they sent, what they read
+//! - [`programs`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's files
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a harness stops the test at the first thing that is not as it should be"
+)]
+
+pub mod admin_port;
+pub mod components;
+pub mod driver;
+pub mod forgetful_store;
+pub mod kafka;
+pub mod kafka_log;
+pub mod ports;
+pub mod process;
+pub mod programs;
+pub mod read_back;
+pub mod reaper;
+pub mod record;
+pub mod s3;
+pub mod wait;
+pub mod workdir;

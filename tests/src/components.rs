@@ -1,0 +1,165 @@
+//! What the tests need beside this repository, fetched with the ordinary package clients and cached outside it.
+//!
+//! Every component has a directory of its own in the cache, named by its version or by a hash of its sources, and
+//! appears there by a rename: what is there is whole. A lock lets one process fetch while others wait.
+
+use std::env;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The version of Kafka's broker, tools and Java client.
+pub const KAFKA_VERSION: &str = "4.3.1";
+const VERSITYGW: &str = "github.com/versity/versitygw/cmd/versitygw";
+const VERSITYGW_VERSION: &str = "v1.8.0";
+const COPY_DEPENDENCIES: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
+
+/// The cache: `TEELINE_CACHE`, else `teeline` in the user's cache directory.
+pub fn cache_directory() -> PathBuf {
+    if let Some(path) = env::var_os("TEELINE_CACHE") {
+        return PathBuf::from(path);
+    }
+    let base = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let base = base.or_else(|| env::home_dir().map(|home| home.join(".cache")));
+    base.expect("no home directory: set TEELINE_CACHE")
+        .join("teeline")
+}
+
+/// The class path of Kafka's server, tools and clients.
+pub fn kafka_class_path() -> String {
+    let pom = source("components/pom.xml");
+    let directory = fetch(
+        &format!("kafka-{KAFKA_VERSION}"),
+        "Kafka's jars by Maven",
+        |into| {
+            let mut maven = Command::new("mvn");
+            maven
+                .args(["-q", "-B", "-f"])
+                .arg(&pom)
+                .arg(COPY_DEPENDENCIES)
+                .arg("-DincludeScope=runtime");
+            maven.arg(format!("-DoutputDirectory={}", into.display()));
+            maven
+        },
+    );
+    format!("{}/*", directory.display())
+}
+
+/// The S3 server versitygw.
+pub fn versitygw() -> PathBuf {
+    let directory = fetch(
+        &format!("versitygw-{VERSITYGW_VERSION}"),
+        "versitygw as a Go module",
+        |into| {
+            let mut go = Command::new("go");
+            go.args([
+                "install",
+                "-trimpath",
+                &format!("{VERSITYGW}@{VERSITYGW_VERSION}"),
+            ]);
+            go.env("GOBIN", into)
+                .env("CGO_ENABLED", "0")
+                .env_remove("GOFLAGS");
+            go
+        },
+    );
+    directory.join("versitygw")
+}
+
+/// The class path of the Java client program, Kafka's own included.
+pub fn java_client_class_path() -> String {
+    let kafka = kafka_class_path();
+    let sources: Vec<PathBuf> = ["TeelineClient.java", "Load.java", "Events.java"]
+        .iter()
+        .map(|name| source("clients/java").join(name))
+        .collect();
+    let directory = fetch(
+        &format!("java-client-{:016x}", hash(&sources)),
+        "the Java client program",
+        |into| {
+            let mut javac = Command::new("javac");
+            javac
+                .args(["--release", "17", "-proc:none", "-cp", &kafka, "-d"])
+                .arg(into)
+                .args(&sources);
+            javac
+        },
+    );
+    format!("{}:{kafka}", directory.display())
+}
+
+/// The franz-go client program.
+pub fn go_client() -> PathBuf {
+    let module = source("clients/go");
+    let sources: Vec<PathBuf> = fs::read_dir(&module)
+        .expect("the Go client's directory")
+        .map(|entry| entry.expect("list the Go client's directory").path())
+        .filter(|path| path.is_file())
+        .collect();
+    let directory = fetch(
+        &format!("go-client-{:016x}", hash(&sources)),
+        "the franz-go client program",
+        |into| {
+            let mut go = Command::new("go");
+            go.args(["build", "-trimpath", "-o"])
+                .arg(into.join("client"))
+                .arg(".");
+            go.current_dir(&module)
+                .env("CGO_ENABLED", "0")
+                .env_remove("GOFLAGS");
+            go
+        },
+    );
+    directory.join("client")
+}
+
+/// A path inside the tests' own directory of the repository.
+pub fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn hash(sources: &[PathBuf]) -> u64 {
+    let mut sorted = sources.to_vec();
+    sorted.sort();
+    let mut hasher = DefaultHasher::new();
+    for path in sorted {
+        hasher.write(&fs::read(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display())));
+    }
+    hasher.finish()
+}
+
+/// The directory of a component, made by `command` in a temporary place if it is not there yet.
+fn fetch(name: &str, what: &str, command: impl FnOnce(&Path) -> Command) -> PathBuf {
+    let cache = cache_directory();
+    let directory = cache.join(name);
+    if directory.exists() {
+        return directory;
+    }
+    fs::create_dir_all(&cache).unwrap_or_else(|error| panic!("create {}: {error}", cache.display()));
+    let lock = File::create(cache.join(format!("{name}.lock"))).expect("create the lock of a component");
+    lock.lock().expect("lock a component of the cache");
+    if directory.exists() {
+        return directory;
+    }
+    eprintln!("fetching {what} into {} ...", directory.display());
+    let partial = cache.join(format!("{name}.partial"));
+    if partial.exists() {
+        fs::remove_dir_all(&partial).expect("remove what an interrupted fetch left behind");
+    }
+    fs::create_dir_all(&partial).expect("create a directory in the cache");
+    let mut command = command(&partial);
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("fetch {what}: run {command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "fetch {what}: {command:?} failed:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::rename(&partial, &directory).expect("publish a component in the cache");
+    directory
+}

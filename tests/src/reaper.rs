@@ -1,0 +1,83 @@
+//! Nothing outlives the process that started it, however that process ends.
+//!
+//! A destructor does not run on SIGKILL, on Ctrl-C, or for what lives in a `static`. So one small shell process
+//! waits at the end of a pipe whose other end only we hold: when the pipe closes, it kills the process groups it
+//! was told of, and removes the directories. Before signalling, it checks the start time of the process, because
+//! process ids are used again.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+const SCRIPT: &str = r#"
+list=$(mktemp) || exit 1
+while IFS= read -r line; do
+  case $line in
+    +*) printf '%s\n' "${line#+}" >> "$list" ;;
+    -*) grep -v -x -F -e "${line#-}" "$list" > "$list.new"; mv "$list.new" "$list" ;;
+  esac
+done
+while read -r kind what start; do
+  [ "$kind" = pid ] || continue
+  now=$(sed 's/.*) //' "/proc/$what/stat" 2>/dev/null | cut -d' ' -f20)
+  [ "$now" = "$start" ] && kill -9 -- "-$what" 2>/dev/null
+done < "$list"
+while read -r kind what; do
+  [ "$kind" = dir ] && rm -rf -- "$what"
+done < "$list"
+rm -f "$list"
+"#;
+
+/// Says that the process group of `pid` is to be killed when we are gone.
+pub fn kill_at_exit(pid: u32) {
+    if let Some(start) = start_time(pid) {
+        tell(&format!("+pid {pid} {start}"));
+    }
+}
+
+/// Takes back [`kill_at_exit`]; called before the process is reaped, while its id still is its own.
+pub fn forget(pid: u32) {
+    if let Some(start) = start_time(pid) {
+        tell(&format!("-pid {pid} {start}"));
+    }
+}
+
+/// Says that a directory is to be removed when we are gone.
+pub fn remove_directory_at_exit(path: &Path) {
+    tell(&format!("+dir {}", path.display()));
+}
+
+/// Takes back [`remove_directory_at_exit`].
+pub fn keep_directory(path: &Path) {
+    tell(&format!("-dir {}", path.display()));
+}
+
+/// The 22nd field of /proc/PID/stat. The second holds the command in parentheses, which may contain anything.
+fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_command = stat.rsplit_once(") ")?.1;
+    after_command.split(' ').nth(19).map(str::to_owned)
+}
+
+fn tell(line: &str) {
+    static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    let pipe = PIPE.get_or_init(|| Mutex::new(start()));
+    let mut pipe = pipe.lock().expect("no panic while holding the pipe");
+    writeln!(pipe, "{line}").expect("the reaper listens as long as we live");
+}
+
+fn start() -> ChildStdin {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", SCRIPT])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // A group of its own: Ctrl-C goes to the whole foreground group, and this one has work to do then.
+    command.process_group(0);
+    let mut child = command.spawn().expect("start the reaper");
+    child.stdin.take().expect("its standard input is piped")
+}
