@@ -23,6 +23,7 @@ pub mod forgetful_store;
 pub mod kafka;
 pub mod kafka_log;
 pub mod ports;
+pub mod power_loss;
 pub mod process;
 pub mod programs;
 pub mod read_back;

@@ -72,6 +72,8 @@ pub struct ProxySettings {
     pub document: Value,
     /// Log lines of WARN and ERROR that the test announces: any that contains one of these texts.
     pub announced: Vec<String>,
+    /// Environment variables of the proxy, beside the test's own.
+    pub environment: Vec<(String, String)>,
     directory: PathBuf,
     ports: PortBlock,
 }
@@ -99,6 +101,7 @@ impl ProxySettings {
         Self {
             document,
             announced: Vec::new(),
+            environment: Vec::new(),
             directory: directory.to_owned(),
             ports,
         }
@@ -146,6 +149,7 @@ impl ProxySettings {
             .arg("--config")
             .arg(self.write())
             .current_dir(&self.directory);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::start("teeline-proxy", command, &self.directory.join("proxy.log"));
         Proxy {
             process,
