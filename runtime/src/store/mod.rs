@@ -25,7 +25,18 @@ pub use probe::Probe;
 pub use upload::{PART_BYTES, Uploader};
 
 use crate::backoff::Backoff;
+use crate::metrics::Metric;
 use error::Context;
+
+/// What the store measures.
+pub(crate) const METRICS: [Metric; 3] = [
+    Metric::counter(
+        "teeline_store_requests_total",
+        "Operations on the store, by operation and outcome.",
+    ),
+    Metric::counter("teeline_store_written_bytes_total", "Bytes written to the store."),
+    Metric::counter("teeline_store_read_bytes_total", "Bytes read from the store."),
+];
 
 /// An open store. Cheap to clone.
 #[derive(Clone)]
