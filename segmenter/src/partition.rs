@@ -1,0 +1,385 @@
+//! One partition of one topic incarnation: what is held, what is committed, what is missing, and the open segment.
+//!
+//! > demanded >= held >= committed
+//!
+//! *Held* is what lies in the buffer (by position), in bounded memory (small fetched ranges) or in the archive;
+//! *committed* is what the ledger lists. What is demanded and not held is *missing*. The open segment is a list of
+//! positions: the bytes stay in the buffer until the segment is built.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use teeline_archive::ids::{BufferPosition, SessionId};
+use teeline_archive::{Lsn, OffsetRange, OffsetSet};
+use teeline_wire::batch::BatchHeader;
+use uuid::Uuid;
+
+use crate::buffer::FrameLocation;
+use crate::holes::HoleAges;
+use crate::transactions::{OpenTransaction, Order, Transactions};
+
+/// Which partition: the topic's incarnation, never only its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartitionId {
+    /// Topic id.
+    pub incarnation: Uuid,
+    /// Partition number.
+    pub partition: i32,
+}
+
+/// What makes two answers for the same offsets the same batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    producer: Option<(i64, i16, i32)>,
+    last_offset_delta: i32,
+    crc: u32,
+}
+
+impl Identity {
+    /// The identity of a batch as its producer sent it.
+    pub fn of(header: &BatchHeader) -> Self {
+        Identity {
+            producer: header
+                .has_producer()
+                .then_some((header.producer_id, header.producer_epoch, header.base_sequence)),
+            last_offset_delta: header.last_offset_delta,
+            crc: header.crc,
+        }
+    }
+
+    /// The same batch. Brokers may rewrite bytes, so a producer's sequence counts for more than the checksum.
+    pub fn is_same(&self, other: &Identity) -> bool {
+        match (self.producer, other.producer) {
+            (Some(one), Some(two)) => one == two && self.last_offset_delta == other.last_offset_delta,
+            _ => self.crc == other.crc && self.last_offset_delta == other.last_offset_delta,
+        }
+    }
+}
+
+/// Where the bytes of a batch are.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// In the buffer.
+    Captured {
+        /// The intent's frame.
+        intent: BufferPosition,
+        /// The outcome's frame.
+        outcome: BufferPosition,
+        /// Where to read it.
+        location: FrameLocation,
+        /// Leader epoch, -1 when unknown.
+        leader_epoch: i32,
+        /// The append time that the broker stamped on it, in a topic that does so.
+        append_time_ms: Option<i64>,
+    },
+    /// In memory: fetched from the source.
+    Fetched(Bytes),
+}
+
+/// One batch of an open segment.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Its offsets.
+    pub range: OffsetRange,
+    /// Its length in bytes.
+    pub bytes: u32,
+    /// What it is, to know it again.
+    pub identity: Identity,
+    /// Where its bytes are.
+    pub content: Content,
+}
+
+/// What became of a captured batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It is part of the open segment.
+    Held,
+    /// The very same batch is held already.
+    Duplicate,
+    /// Its offsets are held with another content, or with one that is no longer known: both are kept.
+    Overlapping,
+}
+
+/// Outcomes that an earlier run committed for this partition.
+#[derive(Debug, Clone, Copy)]
+pub struct CommittedRun {
+    /// Writer session.
+    pub session: SessionId,
+    /// First and last LSN of the segment's outcomes.
+    pub lsn: (Lsn, Lsn),
+    /// The segment's offsets.
+    pub range: OffsetRange,
+}
+
+/// A batch that came by Fetch.
+#[derive(Debug, Clone)]
+pub struct FetchedBatch {
+    /// Its header.
+    pub header: BatchHeader,
+    /// All of it.
+    pub bytes: Bytes,
+    /// Producer id of the transaction that it ends, for a marker.
+    pub ends: Option<i64>,
+}
+
+/// State of one partition.
+#[derive(Debug)]
+pub struct Partition {
+    /// Which one.
+    pub id: PartitionId,
+    /// Name of its topic.
+    pub topic: Arc<str>,
+    /// Transactions without a marker.
+    pub transactions: Transactions,
+    /// How old the holes are.
+    pub holes: HoleAges,
+    held: OffsetSet,
+    committed: OffsetSet,
+    /// What the source no longer has.
+    absent: OffsetSet,
+    demanded: Option<OffsetRange>,
+    /// Layers of the open segment: batches that overlap stand in different layers and become different segments.
+    layers: Vec<BTreeMap<i64, Batch>>,
+    open: OpenSize,
+    recent: VecDeque<(OffsetRange, Identity)>,
+    committed_runs: Vec<CommittedRun>,
+}
+
+/// How much an open segment holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenSize {
+    /// Bytes of its batches.
+    pub bytes: u64,
+    /// How many batches.
+    pub batches: usize,
+    /// Bytes of it that are in memory.
+    pub memory_bytes: u64,
+    /// Since when it is open, on the local clock.
+    pub since_ms: Option<i64>,
+}
+
+impl Partition {
+    /// A partition of which nothing is known.
+    pub fn new(id: PartitionId, topic: Arc<str>) -> Self {
+        Partition {
+            id,
+            topic,
+            transactions: Transactions::default(),
+            holes: HoleAges::default(),
+            held: OffsetSet::new(),
+            committed: OffsetSet::new(),
+            absent: OffsetSet::new(),
+            demanded: None,
+            layers: Vec::new(),
+            open: OpenSize::default(),
+            recent: VecDeque::new(),
+            committed_runs: Vec::new(),
+        }
+    }
+
+    /// Takes in what the ledger lists. `run` is given for what this writer captured.
+    pub fn load_committed(&mut self, range: OffsetRange, run: Option<CommittedRun>) {
+        self.committed.insert(range);
+        self.held.insert(range);
+        self.demand(range);
+        self.committed_runs.extend(run);
+    }
+
+    /// Whether an earlier run committed this outcome.
+    pub fn is_committed(&self, outcome: BufferPosition, range: OffsetRange) -> bool {
+        self.committed_runs.iter().any(|run| {
+            run.session == outcome.session
+                && (run.lsn.0..=run.lsn.1).contains(&outcome.lsn)
+                && run.range.first <= range.first
+                && range.last <= run.range.last
+        })
+    }
+
+    /// Notes a batch that an earlier run committed and that was read again.
+    pub fn note_committed(&mut self, range: OffsetRange, header: &BatchHeader, order: Order) {
+        self.remember(range, Identity::of(header));
+        self.note_transaction(range, header, Some(order));
+    }
+
+    /// Places a captured batch.
+    pub fn place_captured(&mut self, batch: Batch, header: &BatchHeader, order: Order, now_ms: i64) -> Placed {
+        let range = batch.range;
+        let overlapping = self.intersects_held(range);
+        if overlapping && self.known(range).any(|(at, known)| *at == range && known.is_same(&batch.identity)) {
+            return Placed::Duplicate;
+        }
+        self.note_transaction(range, header, Some(order));
+        self.remember(range, batch.identity);
+        self.put(batch, now_ms);
+        self.held.insert(range);
+        self.demand(range);
+        if overlapping { Placed::Overlapping } else { Placed::Held }
+    }
+
+    /// Places a fetched batch, if some of its offsets are missing. True when it was placed.
+    pub fn place_fetched(&mut self, batch: FetchedBatch, now_ms: i64) -> bool {
+        let range = OffsetRange { first: batch.header.base_offset, last: batch.header.last_offset() };
+        self.note_fetched(&batch);
+        if self.held.contains_range(range) {
+            return false;
+        }
+        let identity = Identity::of(&batch.header);
+        let bytes = u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
+        self.put(Batch { range, bytes, identity, content: Content::Fetched(batch.bytes) }, now_ms);
+        self.held.insert(range);
+        self.demand(range);
+        true
+    }
+
+    /// Notes what a fetched batch says about transactions.
+    pub fn note_fetched(&mut self, batch: &FetchedBatch) {
+        let header = &batch.header;
+        let range = OffsetRange { first: header.base_offset, last: header.last_offset() };
+        match batch.ends {
+            Some(producer_id) => self.transactions.on_marker(producer_id, header.base_offset),
+            None => self.note_transaction(range, header, None),
+        }
+    }
+
+    /// Everything of the range must be held sooner or later.
+    pub fn demand(&mut self, range: OffsetRange) {
+        self.demanded = Some(match self.demanded {
+            None => range,
+            Some(old) => OffsetRange { first: old.first.min(range.first), last: old.last.max(range.last) },
+        });
+    }
+
+    /// What is demanded and neither held nor known to be gone from the source, in order.
+    pub fn missing(&self) -> Vec<OffsetRange> {
+        let Some(demanded) = self.demanded else { return Vec::new() };
+        let holes = self.held.holes(demanded);
+        if self.absent.is_empty() {
+            return holes;
+        }
+        holes.into_iter().flat_map(|hole| self.absent.holes(hole)).collect()
+    }
+
+    /// What of the range is neither held nor known to be gone.
+    pub fn missing_in(&self, range: OffsetRange) -> Vec<OffsetRange> {
+        self.held.holes(range).into_iter().flat_map(|hole| self.absent.holes(hole)).collect()
+    }
+
+    /// The source does not have these offsets any more.
+    pub fn mark_absent(&mut self, range: OffsetRange) {
+        self.absent.insert(range);
+    }
+
+    /// These offsets are contested: they are to be fetched, whatever is held.
+    pub fn contest(&mut self, range: OffsetRange) {
+        self.held.remove(range);
+    }
+
+    /// Everything of the range is in the ledger, or gone from the source.
+    pub fn is_durable(&self, range: OffsetRange) -> bool {
+        self.committed.holes(range).into_iter().all(|hole| self.absent.contains_range(hole))
+    }
+
+    /// These offsets are in a segment on its way into the ledger (a streamed one, which never was open here).
+    pub fn hold(&mut self, range: OffsetRange) {
+        self.held.insert(range);
+        self.demand(range);
+    }
+
+    /// The ledger lists these offsets now.
+    pub fn commit(&mut self, ranges: &[OffsetRange]) {
+        for range in ranges {
+            self.committed.insert(*range);
+        }
+    }
+
+    /// One past the highest offset that is held.
+    pub fn held_end(&self) -> Option<i64> {
+        self.held.last().map(|last| last.saturating_add(1))
+    }
+
+    /// How much the open segment holds.
+    pub fn open(&self) -> OpenSize {
+        self.open
+    }
+
+    /// Takes the open segment: runs of batches in order of offset, each to be one segment of about `bytes_max`.
+    pub fn close(&mut self, bytes_max: u64) -> Vec<Vec<Batch>> {
+        self.open = OpenSize::default();
+        let mut segments = Vec::new();
+        for layer in std::mem::take(&mut self.layers) {
+            let (mut segment, mut bytes) = (Vec::new(), 0u64);
+            for batch in layer.into_values() {
+                if bytes >= bytes_max {
+                    segments.push(std::mem::take(&mut segment));
+                    bytes = 0;
+                }
+                bytes = bytes.saturating_add(u64::from(batch.bytes));
+                segment.push(batch);
+            }
+            if !segment.is_empty() {
+                segments.push(segment);
+            }
+        }
+        segments
+    }
+
+    /// The batches that are held and of which the identity is still known.
+    fn known(&self, near: OffsetRange) -> impl Iterator<Item = (&OffsetRange, &Identity)> {
+        let open = self.layers.iter().filter_map(move |layer| layer.get(&near.first));
+        let recent = self.recent.iter().map(|(range, identity)| (range, identity));
+        open.map(|batch| (&batch.range, &batch.identity)).chain(recent)
+    }
+
+    fn intersects_held(&self, range: OffsetRange) -> bool {
+        self.held.holes(range) != [range]
+    }
+
+    fn note_transaction(&mut self, range: OffsetRange, header: &BatchHeader, order: Option<Order>) {
+        if header.is_transactional() && !header.is_control() {
+            self.transactions.on_batch(OpenTransaction {
+                producer_id: header.producer_id,
+                producer_epoch: header.producer_epoch,
+                first_offset: range.first,
+                last_offset: range.last,
+                order,
+            });
+        }
+    }
+
+    fn remember(&mut self, range: OffsetRange, identity: Identity) {
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((range, identity));
+    }
+
+    fn put(&mut self, batch: Batch, now_ms: i64) {
+        self.open.bytes = self.open.bytes.saturating_add(u64::from(batch.bytes));
+        self.open.batches = self.open.batches.saturating_add(1);
+        self.open.since_ms.get_or_insert(now_ms);
+        if let Content::Fetched(bytes) = &batch.content {
+            self.open.memory_bytes = self.open.memory_bytes.saturating_add(bytes.len() as u64);
+        }
+        let free = self.layers.iter_mut().find(|layer| !overlaps(layer, batch.range));
+        match free {
+            Some(layer) => {
+                layer.insert(batch.range.first, batch);
+            }
+            None => self.layers.push(BTreeMap::from([(batch.range.first, batch)])),
+        }
+    }
+}
+
+/// Batches whose identity is remembered after their segment closed: a broker knows a duplicate among the last five of
+/// a producer, and a few producers share a partition.
+const RECENT_MAX: usize = 32;
+
+fn overlaps(layer: &BTreeMap<i64, Batch>, range: OffsetRange) -> bool {
+    // Batches of a layer do not overlap, so only the last one that starts within reach can.
+    layer.range(..=range.last).next_back().is_some_and(|(_, batch)| batch.range.last >= range.first)
+}
+
+#[cfg(test)]
+#[path = "partition_tests.rs"]
+mod tests;
