@@ -21,5 +21,5 @@ pub use frame::{
 pub use payload::{
     Catalog, CatalogTopic, ConnectionLost, EndTxn, Frame, Intent, Outcome, TopicConfig, TopicRef,
 };
-pub use recovery::{Cut, Damage, DamageKind, RecoveryReport, recover};
+pub use recovery::{Cut, Damage, DamageKind, RecoveryReport, Source, find_frame, recover, recover_bytes};
 pub use state::{Archived, BufferIdentity, Positions, SessionMark, StateError};

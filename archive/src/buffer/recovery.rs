@@ -118,21 +118,34 @@ impl Source for &[u8] {
     }
 }
 
+impl<S: Source + ?Sized> Source for &mut S {
+    type Error = S::Error;
+
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+
+    fn read_at(&mut self, at: u64, window: &mut [u8]) -> Result<(), Self::Error> {
+        (**self).read_at(at, window)
+    }
+}
+
 /// Recovers a file that is in memory.
-pub fn recover(file: &[u8]) -> RecoveryReport {
-    match recover_from(file) {
+pub fn recover_bytes(mut file: &[u8]) -> RecoveryReport {
+    match recover(&mut file) {
         Ok(report) => report,
         Err(never) => match never {},
     }
 }
 
 /// Recovers a file through a source, in bounded memory.
-pub fn recover_from<S: Source>(mut source: S) -> Result<RecoveryReport, S::Error> {
+pub fn recover<S: Source + ?Sized>(source: &mut S) -> Result<RecoveryReport, S::Error> {
     let mut head = [0; FILE_HEADER_BYTES];
     let present = usize::try_from(source.len()).unwrap_or(usize::MAX).min(FILE_HEADER_BYTES);
     let head = head.get_mut(..present).unwrap_or_default();
     source.read_at(0, head)?;
     let header = FileHeader::decode(head);
+    // What a newer version laid out differently is not damage; it is left alone.
     let newer = matches!(header, Err(FileHeaderError::Version { .. }));
     let mut walk = Walk::new(source, header);
     if !newer {
@@ -143,8 +156,8 @@ pub fn recover_from<S: Source>(mut source: S) -> Result<RecoveryReport, S::Error
 
 /// Finds the next frame of a session at or after `from`, for a reader that met a frame it could not read and
 /// whose length it could not trust. `expected` is the lowest LSN that can follow.
-pub fn find_frame<S: Source>(
-    source: S,
+pub fn find_frame<S: Source + ?Sized>(
+    source: &mut S,
     from: u64,
     session: SessionId,
     expected: Lsn,
@@ -203,7 +216,10 @@ impl<S: Source> Walk<S> {
                     match self.scan.find(at.saturating_add(1), start)? {
                         Found::Frame(next) => at = next,
                         Found::Nothing => break,
-                        Found::GaveUp => return Ok(self.give_up(start)),
+                        Found::GaveUp => {
+                            self.give_up(start);
+                            return Ok(());
+                        }
                     }
                 }
             }
