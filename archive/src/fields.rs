@@ -48,7 +48,10 @@ pub enum FieldError {
 
 impl FieldError {
     pub(crate) fn invalid(what: &'static str, value: impl ToString) -> FieldError {
-        FieldError::Invalid { what, value: value.to_string() }
+        FieldError::Invalid {
+            what,
+            value: value.to_string(),
+        }
     }
 }
 
@@ -61,7 +64,10 @@ pub(crate) struct FieldReader<'a> {
 macro_rules! number {
     ($name:ident, $type:ty) => {
         pub(crate) fn $name(&mut self, what: &'static str) -> Result<$type, FieldError> {
-            let (head, rest) = self.rest.split_first_chunk().ok_or(FieldError::Short { what })?;
+            let (head, rest) = self
+                .rest
+                .split_first_chunk()
+                .ok_or(FieldError::Short { what })?;
             self.rest = rest;
             Ok(<$type>::from_le_bytes(*head))
         }
@@ -87,7 +93,10 @@ impl<'a> FieldReader<'a> {
     number!(u128, u128);
 
     pub(crate) fn bytes(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], FieldError> {
-        let (head, rest) = self.rest.split_at_checked(len).ok_or(FieldError::Short { what })?;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(FieldError::Short { what })?;
         self.rest = rest;
         Ok(head)
     }
@@ -109,9 +118,11 @@ impl<'a> FieldReader<'a> {
     pub(crate) fn value(&mut self, what: &'static str) -> Result<Option<String>, FieldError> {
         match self.u32(what)? {
             u32::MAX => Ok(None),
-            len if len as usize > VALUE_BYTES_MAX => {
-                Err(FieldError::TooLong { what, len: len.into(), limit: VALUE_BYTES_MAX as u64 })
-            }
+            len if len as usize > VALUE_BYTES_MAX => Err(FieldError::TooLong {
+                what,
+                len: len.into(),
+                limit: VALUE_BYTES_MAX as u64,
+            }),
             len => self.utf8(len as usize, what).map(Some),
         }
     }
@@ -122,7 +133,11 @@ impl<'a> FieldReader<'a> {
         let count = self.u32(what)? as usize;
         let limit = self.remaining() / element_bytes.max(1);
         if count > limit {
-            return Err(FieldError::TooLong { what, len: count as u64, limit: limit as u64 });
+            return Err(FieldError::TooLong {
+                what,
+                len: count as u64,
+                limit: limit as u64,
+            });
         }
         Ok(count)
     }
@@ -155,13 +170,21 @@ pub(crate) fn put_name(out: &mut BytesMut, what: &'static str, text: &str) -> Re
 }
 
 /// Appends an optional string behind its length in four bytes.
-pub(crate) fn put_value(out: &mut BytesMut, what: &'static str, text: Option<&str>) -> Result<(), FieldError> {
+pub(crate) fn put_value(
+    out: &mut BytesMut,
+    what: &'static str,
+    text: Option<&str>,
+) -> Result<(), FieldError> {
     let Some(text) = text else {
         out.put_u32_le(u32::MAX);
         return Ok(());
     };
     if text.len() > VALUE_BYTES_MAX {
-        return Err(FieldError::TooLong { what, len: text.len() as u64, limit: VALUE_BYTES_MAX as u64 });
+        return Err(FieldError::TooLong {
+            what,
+            len: text.len() as u64,
+            limit: VALUE_BYTES_MAX as u64,
+        });
     }
     out.put_u32_le(text.len() as u32);
     out.put_slice(text.as_bytes());
@@ -180,7 +203,10 @@ pub(crate) fn put_count(out: &mut BytesMut, what: &'static str, count: usize) ->
 }
 
 /// Appends configuration entries.
-pub(crate) fn put_configs(out: &mut BytesMut, configs: &[(String, Option<String>)]) -> Result<(), FieldError> {
+pub(crate) fn put_configs(
+    out: &mut BytesMut,
+    configs: &[(String, Option<String>)],
+) -> Result<(), FieldError> {
     put_count(out, "configuration count", configs.len())?;
     for (key, value) in configs {
         put_name(out, "configuration key", key)?;
@@ -190,9 +216,18 @@ pub(crate) fn put_configs(out: &mut BytesMut, configs: &[(String, Option<String>
 }
 
 /// Reads configuration entries.
-pub(crate) fn read_configs(fields: &mut FieldReader<'_>) -> Result<Vec<(String, Option<String>)>, FieldError> {
+pub(crate) fn read_configs(
+    fields: &mut FieldReader<'_>,
+) -> Result<Vec<(String, Option<String>)>, FieldError> {
     let count = fields.count(2 + 4, "configuration count")?;
-    (0..count).map(|_| Ok((fields.name("configuration key")?, fields.value("configuration value")?))).collect()
+    (0..count)
+        .map(|_| {
+            Ok((
+                fields.name("configuration key")?,
+                fields.value("configuration value")?,
+            ))
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -56,7 +56,10 @@ pub struct BufferPosition {
 
 impl BufferPosition {
     /// Before everything.
-    pub const NONE: BufferPosition = BufferPosition { session: SessionId(0), lsn: Lsn(0) };
+    pub const NONE: BufferPosition = BufferPosition {
+        session: SessionId(0),
+        lsn: Lsn(0),
+    };
 
     /// A position.
     pub fn new(session: SessionId, lsn: Lsn) -> BufferPosition {

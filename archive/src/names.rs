@@ -157,7 +157,10 @@ pub fn manifest_key(backup_id: &str) -> Result<String, NameError> {
 
 /// A ledger commit: `{backup}/ledger/{writer}/{seq}.commit`.
 pub fn commit_key(backup_id: &str, writer: WriterId, seq: u64) -> Result<String, NameError> {
-    Ok(format!("{}{seq:020}{COMMIT_EXTENSION}", chain_prefix(backup_id, writer)?))
+    Ok(format!(
+        "{}{seq:020}{COMMIT_EXTENSION}",
+        chain_prefix(backup_id, writer)?
+    ))
 }
 
 /// An object of the start-up probe: `{backup}/ledger/probe-{nonce}`.
@@ -168,7 +171,10 @@ pub fn probe_key(backup_id: &str, nonce: u128) -> Result<String, NameError> {
 /// The key of a segment.
 pub fn segment_key(name: &SegmentName) -> Result<String, NameError> {
     check_number("first offset", name.first_offset)?;
-    Ok(format!("{}{name}", partition_prefix(&name.backup_id, &name.topic, name.partition)?))
+    Ok(format!(
+        "{}{name}",
+        partition_prefix(&name.backup_id, &name.topic, name.partition)?
+    ))
 }
 
 /// The key of the index beside an uncompressed segment.
@@ -177,7 +183,11 @@ pub fn segment_index_key(segment_key: &str) -> String {
 }
 
 fn check_number(what: &'static str, value: i64) -> Result<(), NameError> {
-    if value < 0 { Err(NameError::Number { what, value }) } else { Ok(()) }
+    if value < 0 {
+        Err(NameError::Number { what, value })
+    } else {
+        Ok(())
+    }
 }
 
 impl fmt::Display for SegmentName {
@@ -185,9 +195,18 @@ impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.unconfirmed { UNCONFIRMED } else { SEGMENT };
         let incarnation = self.incarnation.simple();
-        let SegmentName { first_offset, writer, session, counter, .. } = self;
+        let SegmentName {
+            first_offset,
+            writer,
+            session,
+            counter,
+            ..
+        } = self;
         let extension = self.codec.extension();
-        write!(f, "{kind}{incarnation}-{first_offset:020}-{writer}.{session}-{counter:08}{extension}")
+        write!(
+            f,
+            "{kind}{incarnation}-{first_offset:020}-{writer}.{session}-{counter:08}{extension}"
+        )
     }
 }
 
@@ -238,20 +257,25 @@ fn parse_parts(key: &str) -> Option<ObjectName> {
     }
     if let Some(rest) = rest.strip_prefix("ledger/") {
         if let Some(nonce) = rest.strip_prefix(PROBE) {
-            return Some(ObjectName::Probe { backup_id, nonce: u128::from_str_radix(nonce, 16).ok()? });
+            return Some(ObjectName::Probe {
+                backup_id,
+                nonce: u128::from_str_radix(nonce, 16).ok()?,
+            });
         }
         let (writer, file) = rest.split_once('/')?;
         let writer = WriterId(u64::from_str_radix(writer, 16).ok()?);
         let seq = file.strip_suffix(COMMIT_EXTENSION)?.parse().ok()?;
-        return Some(ObjectName::Commit(CommitName { backup_id, writer, seq }));
+        return Some(ObjectName::Commit(CommitName {
+            backup_id,
+            writer,
+            seq,
+        }));
     }
     let (topic, rest) = rest.strip_prefix("topics/")?.split_once('/')?;
     let (partition, file) = rest.strip_prefix("partition=")?.split_once('/')?;
     let partition = partition.parse().ok()?;
     match file.strip_suffix(INDEX_EXTENSION) {
-        Some(file) => {
-            parse_segment_file(backup_id, topic, partition, file).map(ObjectName::SegmentIndex)
-        }
+        Some(file) => parse_segment_file(backup_id, topic, partition, file).map(ObjectName::SegmentIndex),
         None => parse_segment_file(backup_id, topic, partition, file).map(ObjectName::Segment),
     }
 }
@@ -353,7 +377,10 @@ mod tests {
         );
         assert_eq!(manifest_key("daily").expect("usable"), "daily/manifest.json");
         let commit = commit_key("daily", WriterId(0xabc), 9).expect("usable");
-        assert_eq!(commit, "daily/ledger/0000000000000abc/00000000000000000009.commit");
+        assert_eq!(
+            commit,
+            "daily/ledger/0000000000000abc/00000000000000000009.commit"
+        );
         assert_eq!(buffer_files::data_file(1), "00000000000000000001.wal");
     }
 
@@ -376,7 +403,12 @@ mod tests {
         ] {
             assert!(parse_key(strange).is_err(), "{strange}");
         }
-        for name in ["1.wal", "00000000000000000001.WAL", "+0000000000000000001.wal", "00000000000000000001"] {
+        for name in [
+            "1.wal",
+            "00000000000000000001.WAL",
+            "+0000000000000000001.wal",
+            "00000000000000000001",
+        ] {
             assert_eq!(buffer_files::parse_data_file(name), None, "{name}");
         }
     }

@@ -74,7 +74,9 @@ impl OffsetSet {
 
     /// How many offsets it holds.
     pub fn span(&self) -> u64 {
-        self.ranges.iter().fold(0, |sum, range| sum.saturating_add(range.span()))
+        self.ranges
+            .iter()
+            .fold(0, |sum, range| sum.saturating_add(range.span()))
     }
 
     /// Whether the offset is held.
@@ -86,15 +88,21 @@ impl OffsetSet {
     /// Whether every offset of the range is held.
     pub fn contains_range(&self, wanted: OffsetRange) -> bool {
         let after = self.ranges.partition_point(|range| range.last < wanted.first);
-        self.ranges.get(after).is_some_and(|range| range.first <= wanted.first && wanted.last <= range.last)
+        self.ranges
+            .get(after)
+            .is_some_and(|range| range.first <= wanted.first && wanted.last <= range.last)
     }
 
     /// Adds a range, joining what touches it.
     pub fn insert(&mut self, range: OffsetRange) {
         debug_assert!(range.first <= range.last);
         // Ranges that end right before the new one touch it, hence the saturating neighbours.
-        let from = self.ranges.partition_point(|held| held.last < range.first.saturating_sub(1));
-        let to = self.ranges.partition_point(|held| held.first <= range.last.saturating_add(1));
+        let from = self
+            .ranges
+            .partition_point(|held| held.last < range.first.saturating_sub(1));
+        let to = self
+            .ranges
+            .partition_point(|held| held.first <= range.last.saturating_add(1));
         let mut joined = range;
         for held in self.ranges.get(from..to).unwrap_or_default() {
             joined.first = joined.first.min(held.first);
@@ -109,8 +117,14 @@ impl OffsetSet {
         let to = self.ranges.partition_point(|held| held.first <= range.last);
         let mut kept = Vec::new();
         for held in self.ranges.get(from..to).unwrap_or_default() {
-            kept.extend(OffsetRange::new(held.first, held.last.min(range.first.saturating_sub(1))));
-            kept.extend(OffsetRange::new(held.first.max(range.last.saturating_add(1)), held.last));
+            kept.extend(OffsetRange::new(
+                held.first,
+                held.last.min(range.first.saturating_sub(1)),
+            ));
+            kept.extend(OffsetRange::new(
+                held.first.max(range.last.saturating_add(1)),
+                held.last,
+            ));
         }
         // At the ends of i64 the saturation above would keep one offset too many.
         kept.retain(|part| !part.overlaps(&range));
@@ -121,7 +135,12 @@ impl OffsetSet {
     pub fn holes(&self, window: OffsetRange) -> Vec<OffsetRange> {
         let mut missing = OffsetSet { ranges: vec![window] };
         let from = self.ranges.partition_point(|held| held.last < window.first);
-        for held in self.ranges.iter().skip(from).take_while(|held| held.first <= window.last) {
+        for held in self
+            .ranges
+            .iter()
+            .skip(from)
+            .take_while(|held| held.first <= window.last)
+        {
             missing.remove(*held);
         }
         missing.ranges
@@ -161,7 +180,10 @@ mod tests {
         let set: OffsetSet = [range(0, 9), range(20, 29), range(10, 14)].into_iter().collect();
         assert_eq!(set.ranges(), [range(0, 14), range(20, 29)]);
         assert_eq!(set.inner_holes(), [range(15, 19)]);
-        assert_eq!(set.holes(range(-5, 40)), [range(-5, -1), range(15, 19), range(30, 40)]);
+        assert_eq!(
+            set.holes(range(-5, 40)),
+            [range(-5, -1), range(15, 19), range(30, 40)]
+        );
         assert_eq!(set.span(), 25);
         assert!(set.contains_range(range(3, 14)) && !set.contains_range(range(3, 15)));
     }

@@ -142,11 +142,17 @@ mod tests {
         let bytes = header().encode();
         assert_eq!(FileHeader::decode(&[]), Err(FileHeaderError::NotThere));
         assert_eq!(FileHeader::decode(&[0; 4096]), Err(FileHeaderError::NotThere));
-        assert_eq!(FileHeader::decode(&bytes[..63]), Err(FileHeaderError::Torn { present: 63 }));
+        assert_eq!(
+            FileHeader::decode(&bytes[..63]),
+            Err(FileHeaderError::Torn { present: 63 })
+        );
         let mut newer = bytes;
         newer[CHECKED_FROM] = 2;
         let crc = crc32c::crc32c(&newer[CHECKED_FROM..]);
         newer[8..12].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(FileHeader::decode(&newer), Err(FileHeaderError::Version { version: 2 }));
+        assert_eq!(
+            FileHeader::decode(&newer),
+            Err(FileHeaderError::Version { version: 2 })
+        );
     }
 }

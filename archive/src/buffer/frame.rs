@@ -125,7 +125,10 @@ pub fn decode_frame_header(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
     let Some(head) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
         return Err(match bytes.iter().all(|byte| *byte == 0) {
             true => FrameError::NotThere,
-            false => FrameError::Torn { needed: FRAME_HEADER_BYTES, present: bytes.len() },
+            false => FrameError::Torn {
+                needed: FRAME_HEADER_BYTES,
+                present: bytes.len(),
+            },
         });
     };
     if head.iter().all(|byte| *byte == 0) {
@@ -164,7 +167,10 @@ pub fn decode_frame(bytes: &Bytes, at: usize) -> Result<Decoded, FrameError> {
     let header = decode_frame_header(rest)?;
     let frame_bytes = header.frame_bytes();
     if rest.len() < frame_bytes {
-        return Err(FrameError::Torn { needed: frame_bytes, present: rest.len() });
+        return Err(FrameError::Torn {
+            needed: frame_bytes,
+            present: rest.len(),
+        });
     }
     let next = at + frame_bytes;
     let payload = bytes.slice(at + FRAME_HEADER_BYTES..next);
@@ -175,7 +181,10 @@ pub fn decode_frame(bytes: &Bytes, at: usize) -> Result<Decoded, FrameError> {
         Frame::decode(header.kind, &payload)
             .map_err(|source| FrameError::Corrupt(Corruption::Payload { frame_bytes, source }))?
     } else {
-        Frame::Unknown { kind: header.kind, payload }
+        Frame::Unknown {
+            kind: header.kind,
+            payload,
+        }
     };
     Ok(Decoded { header, frame, next })
 }
@@ -184,12 +193,19 @@ pub fn decode_frame(bytes: &Bytes, at: usize) -> Result<Decoded, FrameError> {
 ///
 /// Fails, leaving `out` as it was, on what a reader would refuse: too long a payload or string, a topic without
 /// name and id.
-pub fn encode_frame(frame: &Frame, session: SessionId, lsn: Lsn, out: &mut BytesMut) -> Result<(), FieldError> {
+pub fn encode_frame(
+    frame: &Frame,
+    session: SessionId,
+    lsn: Lsn,
+    out: &mut BytesMut,
+) -> Result<(), FieldError> {
     let records = match frame {
         Frame::Intent(intent) => intent.records.as_ref(),
         _ => &[],
     };
-    encode_envelope(frame.kind(), session, lsn, records, out, |out| frame.encode_prefix(out))?;
+    encode_envelope(frame.kind(), session, lsn, records, out, |out| {
+        frame.encode_prefix(out)
+    })?;
     out.put_slice(records);
     Ok(())
 }
@@ -203,7 +219,9 @@ pub fn encode_intent_prefix(
     out: &mut BytesMut,
 ) -> Result<(), FieldError> {
     let kind = crate::buffer::payload::KIND_INTENT;
-    encode_envelope(kind, session, lsn, &intent.records, out, |out| intent.encode_prefix(out))
+    encode_envelope(kind, session, lsn, &intent.records, out, |out| {
+        intent.encode_prefix(out)
+    })
 }
 
 fn encode_envelope(
@@ -231,15 +249,32 @@ fn fill_header(
     out: &mut BytesMut,
     start: usize,
 ) -> Result<(), FieldError> {
-    let Some((header, prefix)) = out.get_mut(start..).and_then(|f| f.split_at_mut_checked(FRAME_HEADER_BYTES)) else {
+    let Some((header, prefix)) = out
+        .get_mut(start..)
+        .and_then(|f| f.split_at_mut_checked(FRAME_HEADER_BYTES))
+    else {
         return Err(FieldError::Short { what: "frame" });
     };
     let len = prefix.len().saturating_add(records.len());
     if len > FRAME_PAYLOAD_BYTES_MAX {
         let limit = FRAME_PAYLOAD_BYTES_MAX as u64;
-        return Err(FieldError::TooLong { what: "frame payload", len: len as u64, limit });
+        return Err(FieldError::TooLong {
+            what: "frame payload",
+            len: len as u64,
+            limit,
+        });
     }
     let crc = crc32c::crc32c_append(crc32c::crc32c(prefix), records);
-    header.copy_from_slice(&FrameHeader { len: len as u32, crc, kind, flags: 0, session, lsn }.encode());
+    header.copy_from_slice(
+        &FrameHeader {
+            len: len as u32,
+            crc,
+            kind,
+            flags: 0,
+            session,
+            lsn,
+        }
+        .encode(),
+    );
     Ok(())
 }

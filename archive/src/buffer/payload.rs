@@ -68,12 +68,18 @@ pub struct TopicRef {
 impl TopicRef {
     /// A topic known by name.
     pub fn by_name(name: impl Into<String>) -> TopicRef {
-        TopicRef { name: Some(name.into()), id: None }
+        TopicRef {
+            name: Some(name.into()),
+            id: None,
+        }
     }
 
     /// A topic known by id.
     pub fn by_id(id: Uuid) -> TopicRef {
-        TopicRef { name: None, id: Some(id) }
+        TopicRef {
+            name: None,
+            id: Some(id),
+        }
     }
 }
 
@@ -230,8 +236,13 @@ impl Frame {
             KIND_END_TXN => Frame::EndTxn(EndTxn::decode(fields)?),
             KIND_CATALOG => Frame::Catalog(Catalog::decode(fields)?),
             KIND_TOPIC_CONFIG => Frame::TopicConfig(TopicConfig::decode(fields)?),
-            KIND_SESSION_CLOSED => Frame::SessionClosed { at_ms: fields.i64("time")? },
-            kind => Frame::Unknown { kind, payload: payload.clone() },
+            KIND_SESSION_CLOSED => Frame::SessionClosed {
+                at_ms: fields.i64("time")?,
+            },
+            kind => Frame::Unknown {
+                kind,
+                payload: payload.clone(),
+            },
         })
     }
 }
@@ -243,7 +254,10 @@ impl Intent {
             (self.topic.id.is_some(), HAS_ID),
             (self.transactional_id.is_some(), HAS_TRANSACTIONAL_ID),
         ];
-        let flags = flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit);
+        let flags = flags
+            .iter()
+            .filter(|(set, _)| *set)
+            .fold(0, |all, (_, bit)| all | bit);
         if flags & (HAS_NAME | HAS_ID) == 0 {
             return Err(FieldError::invalid("topic", "neither name nor id"));
         }
@@ -272,7 +286,9 @@ impl Intent {
 
     fn decode(payload: &Bytes) -> Result<Intent, FieldError> {
         let prefix_bytes = FieldReader::new(payload).u32("prefix length")? as usize;
-        let prefix = payload.get(..prefix_bytes).ok_or(FieldError::Short { what: "prefix" })?;
+        let prefix = payload
+            .get(..prefix_bytes)
+            .ok_or(FieldError::Short { what: "prefix" })?;
         let fields = &mut FieldReader::new(prefix);
         fields.u32("prefix length")?;
         let connection_id = fields.u64("connection id")?;
@@ -284,10 +300,21 @@ impl Intent {
             return Err(FieldError::invalid("flags", flags));
         }
         let has = |bit| flags & bit != 0;
-        let name = if has(HAS_NAME) { Some(fields.name("topic name")?) } else { None };
-        let id = if has(HAS_ID) { Some(fields.uuid("topic id")?) } else { None };
-        let transactional_id =
-            if has(HAS_TRANSACTIONAL_ID) { Some(fields.name("transactional id")?) } else { None };
+        let name = if has(HAS_NAME) {
+            Some(fields.name("topic name")?)
+        } else {
+            None
+        };
+        let id = if has(HAS_ID) {
+            Some(fields.uuid("topic id")?)
+        } else {
+            None
+        };
+        let transactional_id = if has(HAS_TRANSACTIONAL_ID) {
+            Some(fields.name("transactional id")?)
+        } else {
+            None
+        };
         Ok(Intent {
             connection_id,
             acks,
@@ -372,8 +399,15 @@ impl Catalog {
         let at_ms = fields.i64("time")?;
         let cluster_id = fields.name("cluster id")?;
         let count = fields.count(CATALOG_TOPIC_BYTES_MIN, "topic count")?;
-        let topics = (0..count).map(|_| CatalogTopic::decode(fields)).collect::<Result<_, _>>()?;
-        Ok(Catalog { requested_after, at_ms, cluster_id, topics })
+        let topics = (0..count)
+            .map(|_| CatalogTopic::decode(fields))
+            .collect::<Result<_, _>>()?;
+        Ok(Catalog {
+            requested_after,
+            at_ms,
+            cluster_id,
+            topics,
+        })
     }
 }
 
@@ -389,7 +423,13 @@ impl CatalogTopic {
         let partitions = (0..count)
             .map(|_| Ok((fields.i32("partition")?, fields.i32("leader epoch")?)))
             .collect::<Result<_, FieldError>>()?;
-        Ok(CatalogTopic { name, id, error_code, partitions, replication_factor })
+        Ok(CatalogTopic {
+            name,
+            id,
+            error_code,
+            partitions,
+            replication_factor,
+        })
     }
 }
 

@@ -141,7 +141,9 @@ pub fn recover_bytes(mut file: &[u8]) -> RecoveryReport {
 /// Recovers a file through a source, in bounded memory.
 pub fn recover<S: Source + ?Sized>(source: &mut S) -> Result<RecoveryReport, S::Error> {
     let mut head = [0; FILE_HEADER_BYTES];
-    let present = usize::try_from(source.len()).unwrap_or(usize::MAX).min(FILE_HEADER_BYTES);
+    let present = usize::try_from(source.len())
+        .unwrap_or(usize::MAX)
+        .min(FILE_HEADER_BYTES);
     let head = head.get_mut(..present).unwrap_or_default();
     source.read_at(0, head)?;
     let header = FileHeader::decode(head);
@@ -182,8 +184,16 @@ impl<S: Source> Walk<S> {
         let good = header.as_ref().ok();
         let session = good.map(|header| header.session);
         let expected = good.map_or(Lsn::NONE, |header| header.first_lsn);
-        let bad = if good.is_some() { None } else { Some((0, DamageKind::FileHeader)) };
-        let valid_bytes = if good.is_some() { FILE_HEADER_BYTES as u64 } else { 0 };
+        let bad = if good.is_some() {
+            None
+        } else {
+            Some((0, DamageKind::FileHeader))
+        };
+        let valid_bytes = if good.is_some() {
+            FILE_HEADER_BYTES as u64
+        } else {
+            0
+        };
         let report = RecoveryReport {
             header,
             session,
@@ -194,7 +204,11 @@ impl<S: Source> Walk<S> {
             cut: None,
             damage: Vec::new(),
         };
-        Walk { scan: Scan::new(source, session, expected), report, bad }
+        Walk {
+            scan: Scan::new(source, session, expected),
+            report,
+            bad,
+        }
     }
 
     fn run(&mut self) -> Result<(), S::Error> {
@@ -207,7 +221,10 @@ impl<S: Source> Walk<S> {
                 }
                 // The header is whole, so its length holds: the next frame begins behind it. Nobody looks for
                 // frames inside, where the bytes are a producer's.
-                Step::Bad { why, next: Some(next) } => {
+                Step::Bad {
+                    why,
+                    next: Some(next),
+                } => {
                     self.bad.get_or_insert((at, why));
                     at = next;
                 }
@@ -230,14 +247,28 @@ impl<S: Source> Walk<S> {
     fn keep(&mut self, at: u64, next: u64, header: &FrameHeader) {
         let expected = self.scan.expected;
         // Without a file header nobody knows which LSN was first, so nothing can be said to be missing.
-        let missing = if expected == Lsn::NONE { 0 } else { header.lsn.0.saturating_sub(expected.0) };
+        let missing = if expected == Lsn::NONE {
+            0
+        } else {
+            header.lsn.0.saturating_sub(expected.0)
+        };
         match self.bad.take() {
             Some((start, why)) => {
                 let len = at.saturating_sub(start);
-                self.report.damage.push(Damage { at: start, len, missing, why });
+                self.report.damage.push(Damage {
+                    at: start,
+                    len,
+                    missing,
+                    why,
+                });
             }
             None if missing > 0 => {
-                self.report.damage.push(Damage { at, len: 0, missing, why: DamageKind::Missing });
+                self.report.damage.push(Damage {
+                    at,
+                    len: 0,
+                    missing,
+                    why: DamageKind::Missing,
+                });
             }
             None => {}
         }
@@ -252,7 +283,12 @@ impl<S: Source> Walk<S> {
 
     fn give_up(&mut self, start: u64) {
         let len = self.scan.len.saturating_sub(start);
-        self.report.damage.push(Damage { at: start, len, missing: 0, why: DamageKind::SearchLimit });
+        self.report.damage.push(Damage {
+            at: start,
+            len,
+            missing: 0,
+            why: DamageKind::SearchLimit,
+        });
     }
 
     /// Nothing valid follows: what is left is a tear, unless it is zeros, which are space not yet written.
@@ -260,16 +296,26 @@ impl<S: Source> Walk<S> {
         if let Some((start, why)) = self.bad
             && !self.scan.zeros_from(start)?
         {
-            self.report.cut = Some(Cut { at: start, len: self.scan.len.saturating_sub(start), why });
+            self.report.cut = Some(Cut {
+                at: start,
+                len: self.scan.len.saturating_sub(start),
+                why,
+            });
         }
         Ok(())
     }
 }
 
 enum Step {
-    Frame { header: FrameHeader, next: u64 },
+    Frame {
+        header: FrameHeader,
+        next: u64,
+    },
     /// `next` is known only where the frame's length can be trusted.
-    Bad { why: DamageKind, next: Option<u64> },
+    Bad {
+        why: DamageKind,
+        next: Option<u64>,
+    },
 }
 
 enum Found {
@@ -295,7 +341,14 @@ impl<S: Source> Scan<S> {
     fn new(source: S, session: Option<SessionId>, expected: Lsn) -> Scan<S> {
         let len = source.len();
         let search_budget = len.saturating_mul(SEARCH_BUDGET_FACTOR);
-        Scan { source, len, session, expected, search_budget, window: Vec::new() }
+        Scan {
+            source,
+            len,
+            session,
+            expected,
+            search_budget,
+            window: Vec::new(),
+        }
     }
 
     fn classify(&mut self, at: u64) -> Result<Step, S::Error> {
@@ -341,7 +394,9 @@ impl<S: Source> Scan<S> {
     /// Frames are dense, so that the stretch bounds how many of them can have been lost in it: this keeps bytes
     /// that merely look like a header from being followed.
     fn plausible(&mut self, at: u64, start: u64) -> Result<bool, S::Error> {
-        let Ok(header) = decode_frame_header(self.read(at, FRAME_HEADER_BYTES)?) else { return Ok(false) };
+        let Ok(header) = decode_frame_header(self.read(at, FRAME_HEADER_BYTES)?) else {
+            return Ok(false);
+        };
         self.search_budget = self.search_budget.saturating_sub(u64::from(header.len));
         let lost_max = at.saturating_sub(start) / FRAME_HEADER_BYTES as u64;
         let highest = self.expected.0.saturating_add(lost_max);
@@ -352,7 +407,9 @@ impl<S: Source> Scan<S> {
         let mut at = from;
         while at < self.len {
             let window = self.read(at, WINDOW_BYTES)?;
-            let hit = window.windows(FRAME_MAGIC.len()).position(|bytes| bytes == FRAME_MAGIC);
+            let hit = window
+                .windows(FRAME_MAGIC.len())
+                .position(|bytes| bytes == FRAME_MAGIC);
             if let Some(hit) = hit {
                 return Ok(Some(at.saturating_add(hit as u64)));
             }

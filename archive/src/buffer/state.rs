@@ -59,7 +59,9 @@ pub enum StateError {
         why: &'static str,
     },
     /// Written by a newer version.
-    #[error("the state file has version {version}, this program reads up to {STATE_VERSION}; use a newer one")]
+    #[error(
+        "the state file has version {version}, this program reads up to {STATE_VERSION}; use a newer one"
+    )]
     Version {
         /// The version found.
         version: u16,
@@ -89,7 +91,10 @@ impl BufferIdentity {
     /// Reads the file's content.
     pub fn decode(file: &[u8]) -> Result<BufferIdentity, StateError> {
         let mut fields = open(IDENTITY_MAGIC, file)?;
-        Ok(BufferIdentity { buffer_id: fields.uuid("buffer id")?, writer: WriterId(fields.u64("writer")?) })
+        Ok(BufferIdentity {
+            buffer_id: fields.uuid("buffer id")?,
+            writer: WriterId(fields.u64("writer")?),
+        })
     }
 }
 
@@ -102,7 +107,9 @@ impl SessionMark {
     /// Reads the file's content.
     pub fn decode(file: &[u8]) -> Result<SessionMark, StateError> {
         let mut fields = open(SESSION_MAGIC, file)?;
-        Ok(SessionMark { session: SessionId(fields.u64("session")?) })
+        Ok(SessionMark {
+            session: SessionId(fields.u64("session")?),
+        })
     }
 }
 
@@ -143,7 +150,9 @@ impl Archived {
 
     /// Reads the file's content.
     pub fn decode(file: &[u8]) -> Result<Archived, StateError> {
-        Ok(Archived { position: read_position(&mut open(ARCHIVED_MAGIC, file)?)? })
+        Ok(Archived {
+            position: read_position(&mut open(ARCHIVED_MAGIC, file)?)?,
+        })
     }
 }
 
@@ -153,7 +162,10 @@ fn put_position(out: &mut BytesMut, position: BufferPosition) {
 }
 
 fn read_position(fields: &mut FieldReader<'_>) -> Result<BufferPosition, FieldError> {
-    Ok(BufferPosition { session: SessionId(fields.u64("session")?), lsn: Lsn(fields.u64("lsn")?) })
+    Ok(BufferPosition {
+        session: SessionId(fields.u64("session")?),
+        lsn: Lsn(fields.u64("lsn")?),
+    })
 }
 
 fn seal(magic: [u8; 4], fields: impl FnOnce(&mut BytesMut)) -> Bytes {
@@ -172,8 +184,12 @@ fn open(magic: [u8; 4], file: &[u8]) -> Result<FieldReader<'_>, StateError> {
     if file.iter().all(|byte| *byte == 0) {
         return Err(StateError::Torn);
     }
-    let Some((found, rest)) = file.split_first_chunk::<4>() else { return Err(StateError::Torn) };
-    let Some((crc, checked)) = rest.split_first_chunk::<4>() else { return Err(StateError::Torn) };
+    let Some((found, rest)) = file.split_first_chunk::<4>() else {
+        return Err(StateError::Torn);
+    };
+    let Some((crc, checked)) = rest.split_first_chunk::<4>() else {
+        return Err(StateError::Torn);
+    };
     if *found != magic {
         return Err(StateError::Corrupt { why: "magic" });
     }
@@ -196,11 +212,21 @@ mod tests {
     #[test]
     fn each_state_file_is_read_back_and_any_flipped_bit_is_noticed() {
         let at = |session, lsn| BufferPosition::new(SessionId(session), Lsn(lsn));
-        let identity = BufferIdentity { buffer_id: Uuid::from_u128(5), writer: WriterId(9) };
-        let positions =
-            Positions { written: at(2, 9), synced: at(2, 7), file_number: 4, file_bytes: 400, closed: true };
+        let identity = BufferIdentity {
+            buffer_id: Uuid::from_u128(5),
+            writer: WriterId(9),
+        };
+        let positions = Positions {
+            written: at(2, 9),
+            synced: at(2, 7),
+            file_number: 4,
+            file_bytes: 400,
+            closed: true,
+        };
         let archived = Archived { position: at(1, 3) };
-        let mark = SessionMark { session: SessionId(2) };
+        let mark = SessionMark {
+            session: SessionId(2),
+        };
         assert_eq!(BufferIdentity::decode(&identity.encode()), Ok(identity));
         assert_eq!(Positions::decode(&positions.encode()), Ok(positions));
         assert_eq!(Archived::decode(&archived.encode()), Ok(archived));

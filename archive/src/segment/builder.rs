@@ -49,7 +49,11 @@ impl SegmentBuilder {
         check_backup_id(&identity.backup_id)?;
         check_topic(&identity.topic)?;
         if identity.partition < 0 {
-            return Err(NameError::Number { what: "partition", value: identity.partition.into() }.into());
+            return Err(NameError::Number {
+                what: "partition",
+                value: identity.partition.into(),
+            }
+            .into());
         }
         let footer = Footer {
             identity,
@@ -85,7 +89,10 @@ impl SegmentBuilder {
         if self.footer.batch_count == 0 {
             return None;
         }
-        self.footer.identity.key(self.footer.start_offset, self.footer.codec).ok()
+        self.footer
+            .identity
+            .key(self.footer.start_offset, self.footer.codec)
+            .ok()
     }
 
     /// What the caller knows about the whole segment. Given any time before [`SegmentBuilder::finish`].
@@ -110,7 +117,11 @@ impl SegmentBuilder {
 
     /// First and last offset so far.
     pub fn range(&self) -> Option<OffsetRange> {
-        if self.is_empty() { None } else { OffsetRange::new(self.footer.start_offset, self.footer.end_offset) }
+        if self.is_empty() {
+            None
+        } else {
+            OffsetRange::new(self.footer.start_offset, self.footer.end_offset)
+        }
     }
 
     /// Adds a batch. Batches come in order of offsets, their base offsets already set.
@@ -157,12 +168,21 @@ impl SegmentBuilder {
             self.output.push(encoded);
             None
         };
-        Ok(Finished { tail: join(self.output), sidecar, info })
+        Ok(Finished {
+            tail: join(self.output),
+            sidecar,
+            info,
+        })
     }
 
     /// The batch must be what is said about it: asserted before writing, and again after reading.
     fn check(&self, batch: &[u8], meta: &BatchMeta) -> Result<(), SegmentError> {
-        let refuse = |why| Err(SegmentError::Batch { base_offset: meta.base_offset, why });
+        let refuse = |why| {
+            Err(SegmentError::Batch {
+                base_offset: meta.base_offset,
+                why,
+            })
+        };
         let Some(head) = BatchHead::read(batch) else {
             return refuse("it is shorter than a batch header");
         };
@@ -194,7 +214,9 @@ impl SegmentBuilder {
 
     fn check_room(&self, gap: bool, batch_bytes: usize) -> Result<(), SegmentError> {
         if batch_bytes > BLOCK_BYTES_MAX {
-            return Err(SegmentError::Full { what: "a batch longer than any block" });
+            return Err(SegmentError::Full {
+                what: "a batch longer than any block",
+            });
         }
         if gap && self.footer.gaps.len() >= GAPS_MAX {
             return Err(SegmentError::Full { what: "gaps" });
@@ -229,10 +251,16 @@ impl SegmentBuilder {
                 footer.control_count += 1;
                 let (producer_id, producer_epoch) = meta.producer.map_or((-1, -1), |p| (p.id, p.epoch));
                 let (offset, commit) = (meta.base_offset, marker.commit);
-                footer.markers.push(MarkerEntry { offset, producer_id, producer_epoch, commit });
+                footer.markers.push(MarkerEntry {
+                    offset,
+                    producer_id,
+                    producer_epoch,
+                    commit,
+                });
             }
         }
-        if meta.leader_epoch >= 0 && footer.epochs.last().map(|(epoch, _)| *epoch) != Some(meta.leader_epoch) {
+        if meta.leader_epoch >= 0 && footer.epochs.last().map(|(epoch, _)| *epoch) != Some(meta.leader_epoch)
+        {
             footer.epochs.push((meta.leader_epoch, meta.base_offset));
         }
         widen(&mut footer.timestamp_min, &mut footer.timestamp_max, meta);
@@ -285,7 +313,11 @@ const BLOCK_BYTES_MAX: usize = i32::MAX as usize;
 
 fn widen(min: &mut i64, max: &mut i64, meta: &BatchMeta) {
     if meta.timestamp_min >= 0 {
-        *min = if *min < 0 { meta.timestamp_min } else { meta.timestamp_min.min(*min) };
+        *min = if *min < 0 {
+            meta.timestamp_min
+        } else {
+            meta.timestamp_min.min(*min)
+        };
     }
     *max = meta.timestamp_max.max(*max);
 }

@@ -98,11 +98,17 @@ impl BlockEncoder {
     pub(crate) fn encode(&mut self, block: &[u8]) -> Result<Bytes, SegmentError> {
         match self {
             BlockEncoder::Zstd(compressor) => {
-                let wrap = |source| SegmentError::Compress { codec: Codec::Zstd, source };
+                let wrap = |source| SegmentError::Compress {
+                    codec: Codec::Zstd,
+                    source,
+                };
                 Ok(shrunk(compressor.compress(block).map_err(wrap)?))
             }
             BlockEncoder::Lz4 => {
-                let wrap = |source| SegmentError::Compress { codec: Codec::Lz4, source };
+                let wrap = |source| SegmentError::Compress {
+                    codec: Codec::Lz4,
+                    source,
+                };
                 lz4(block).map(shrunk).map_err(wrap)
             }
             BlockEncoder::None => Ok(Bytes::copy_from_slice(block)),
@@ -137,13 +143,18 @@ pub(crate) fn decompress(codec: Codec, compressed: &Bytes, len: usize) -> io::Re
             let mut content = Vec::with_capacity(len);
             // One byte more than allowed tells a longer content from one that ends right here.
             let cap = (len as u64).saturating_add(1);
-            FrameDecoder::new(compressed.as_ref()).take(cap).read_to_end(&mut content)?;
+            FrameDecoder::new(compressed.as_ref())
+                .take(cap)
+                .read_to_end(&mut content)?;
             Bytes::from(content)
         }
         Codec::None => compressed.clone(),
     };
     if content.len() != len {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the content has another length than its index says"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the content has another length than its index says",
+        ));
     }
     Ok(content)
 }

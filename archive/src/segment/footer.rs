@@ -133,7 +133,10 @@ impl Footer {
         let present = tail.len() as u64;
         let needed = FOOTER_TRAILER_BYTES as u64;
         if object_len < needed {
-            return Err(SegmentError::Torn { needed, present: object_len });
+            return Err(SegmentError::Torn {
+                needed,
+                present: object_len,
+            });
         }
         if present < needed {
             return Ok(Location::NeedMore { bytes: needed });
@@ -141,12 +144,21 @@ impl Footer {
         let trailer_at = object_len.saturating_sub(needed);
         let trailer = Trailer::decode(tail, trailer_at)?;
         let footer_bytes = u64::from(trailer.footer_bytes);
-        let before = if trailer.codec.has_sidecar() { 0 } else { trailer.data_bytes };
+        let before = if trailer.codec.has_sidecar() {
+            0
+        } else {
+            trailer.data_bytes
+        };
         if before.checked_add(footer_bytes) != Some(object_len) {
-            return Err(SegmentError::Corrupt { what: "the object has another length than its trailer says", at: trailer_at });
+            return Err(SegmentError::Corrupt {
+                what: "the object has another length than its trailer says",
+                at: trailer_at,
+            });
         }
         match tail.len().checked_sub(trailer.footer_bytes as usize) {
-            Some(start) => Ok(Location::Located { range: start..tail.len() }),
+            Some(start) => Ok(Location::Located {
+                range: start..tail.len(),
+            }),
             None => Ok(Location::NeedMore { bytes: footer_bytes }),
         }
     }
@@ -156,12 +168,18 @@ impl Footer {
         let trailer_at = footer.len().saturating_sub(FOOTER_TRAILER_BYTES) as u64;
         let trailer = Trailer::decode(footer, trailer_at)?;
         // Positions in errors count from the object's start.
-        let base = if trailer.codec.has_sidecar() { 0 } else { trailer.data_bytes };
+        let base = if trailer.codec.has_sidecar() {
+            0
+        } else {
+            trailer.data_bytes
+        };
         let corrupt = |what| SegmentError::Corrupt { what, at: base };
         if footer.len() != trailer.footer_bytes as usize {
             return Err(corrupt("the footer has another length than its trailer says"));
         }
-        let checked = footer.get(..footer.len().saturating_sub(FOOTER_TRAILER_BYTES)).unwrap_or_default();
+        let checked = footer
+            .get(..footer.len().saturating_sub(FOOTER_TRAILER_BYTES))
+            .unwrap_or_default();
         if crc32c::crc32c(checked) != trailer.footer_crc32c {
             return Err(corrupt("the footer does not match its checksum"));
         }
@@ -182,7 +200,10 @@ impl Footer {
         match Footer::locate(object, len)? {
             Location::Located { range } => Footer::decode(object.get(range).unwrap_or_default()),
             // The whole object was given, and locate has compared its length with the trailer's.
-            Location::NeedMore { bytes } => Err(SegmentError::Torn { needed: bytes, present: len }),
+            Location::NeedMore { bytes } => Err(SegmentError::Torn {
+                needed: bytes,
+                present: len,
+            }),
         }
     }
 
@@ -301,7 +322,9 @@ impl Footer {
             notes: SegmentNotes::decode(fields)?,
             gaps: read_gaps(fields, OffsetRange::new(start_offset, end_offset))?,
             blocks: read_list(fields, BLOCK_ENTRY_BYTES, "blocks", BlockEntry::decode)?,
-            epochs: read_list(fields, 4 + 8, "epochs", |f| Ok((f.i32("epoch")?, f.i64("first offset")?)))?,
+            epochs: read_list(fields, 4 + 8, "epochs", |f| {
+                Ok((f.i32("epoch")?, f.i64("first offset")?))
+            })?,
             markers: read_list(fields, MARKER_ENTRY_BYTES, "markers", MarkerEntry::decode)?,
         })
     }
@@ -320,7 +343,8 @@ impl Footer {
             if block.file_offset != file_offset {
                 return Err("the blocks do not follow each other");
             }
-            if block.first_offset > block.last_offset || before.is_some_and(|last| block.first_offset <= last) {
+            if block.first_offset > block.last_offset || before.is_some_and(|last| block.first_offset <= last)
+            {
                 return Err("the offsets of the blocks are not in order");
             }
             before = Some(block.last_offset);
@@ -413,10 +437,12 @@ impl Trailer {
     /// Reads the trailer from the end of `tail`; `at` is its place, for messages.
     fn decode(tail: &[u8], at: u64) -> Result<Trailer, SegmentError> {
         let corrupt = |what| SegmentError::Corrupt { what, at };
-        let trailer = tail.last_chunk::<FOOTER_TRAILER_BYTES>().ok_or(SegmentError::Torn {
-            needed: FOOTER_TRAILER_BYTES as u64,
-            present: tail.len() as u64,
-        })?;
+        let trailer = tail
+            .last_chunk::<FOOTER_TRAILER_BYTES>()
+            .ok_or(SegmentError::Torn {
+                needed: FOOTER_TRAILER_BYTES as u64,
+                present: tail.len() as u64,
+            })?;
         let (checked, crc) = trailer.split_at(TRAILER_CHECKED_BYTES);
         let (magic, rest) = checked.split_at(TRAILER_MAGIC.len());
         if magic != TRAILER_MAGIC {
@@ -438,6 +464,11 @@ impl Trailer {
             return Err(corrupt("the trailer claims an impossible footer"));
         }
         let footer_crc32c = fields.u32("footer checksum")?;
-        Ok(Trailer { codec, footer_bytes, footer_crc32c, data_bytes: fields.u64("data length")? })
+        Ok(Trailer {
+            codec,
+            footer_bytes,
+            footer_crc32c,
+            data_bytes: fields.u64("data length")?,
+        })
     }
 }

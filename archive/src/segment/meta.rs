@@ -114,7 +114,12 @@ pub struct SegmentNotes {
 
 impl Default for SegmentNotes {
     fn default() -> SegmentNotes {
-        SegmentNotes { undecided_first_offset: -1, undecided: Vec::new(), lsn_range: None, quarantined: false }
+        SegmentNotes {
+            undecided_first_offset: -1,
+            undecided: Vec::new(),
+            lsn_range: None,
+            quarantined: false,
+        }
     }
 }
 
@@ -193,7 +198,10 @@ pub struct SegmentInfo {
 impl SegmentInfo {
     /// From the first to the last offset, gaps included.
     pub fn range(&self) -> OffsetRange {
-        OffsetRange { first: self.start_offset, last: self.end_offset }
+        OffsetRange {
+            first: self.start_offset,
+            last: self.end_offset,
+        }
     }
 
     /// Whether the offsets are provisional.
@@ -286,7 +294,11 @@ impl SegmentNotes {
     pub(crate) fn encode(&self, out: &mut BytesMut) -> Result<(), FieldError> {
         if self.undecided.len() > UNDECIDED_MAX {
             let (len, limit) = (self.undecided.len() as u64, UNDECIDED_MAX as u64);
-            return Err(FieldError::TooLong { what: "undecided transactions", len, limit });
+            return Err(FieldError::TooLong {
+                what: "undecided transactions",
+                len,
+                limit,
+            });
         }
         out.put_u8(self.quarantined.into());
         out.put_i64_le(self.undecided_first_offset);
@@ -324,12 +336,21 @@ impl SegmentNotes {
             })
             .collect::<Result<_, FieldError>>()?;
         let lsn_range = (range != NO_LSN_RANGE).then_some(range);
-        Ok(SegmentNotes { undecided_first_offset, undecided, lsn_range, quarantined })
+        Ok(SegmentNotes {
+            undecided_first_offset,
+            undecided,
+            lsn_range,
+            quarantined,
+        })
     }
 }
 
 /// No frame has LSN 0, so this can stand for "none".
-const NO_LSN_RANGE: LsnRange = LsnRange { session: SessionId(0), first: Lsn(0), last: Lsn(0) };
+const NO_LSN_RANGE: LsnRange = LsnRange {
+    session: SessionId(0),
+    first: Lsn(0),
+    last: Lsn(0),
+};
 
 pub(crate) fn put_gaps(out: &mut BytesMut, gaps: &[OffsetRange]) -> Result<(), FieldError> {
     put_count(out, "gaps", gaps.len())?;
@@ -349,7 +370,10 @@ pub(crate) fn read_gaps(
     let mut gaps = Vec::with_capacity(count);
     let mut after = inside.first;
     for _ in 0..count {
-        let gap = OffsetRange { first: fields.i64("gap")?, last: fields.i64("gap")? };
+        let gap = OffsetRange {
+            first: fields.i64("gap")?,
+            last: fields.i64("gap")?,
+        };
         // Ends of a segment are held, so a gap lies strictly inside, and gaps are in order.
         if gap.first <= after || gap.last < gap.first || gap.last >= inside.last {
             return Err(FieldError::invalid("gap", gap));

@@ -88,7 +88,10 @@ pub enum SegmentError {
         source: std::io::Error,
     },
     /// Written by a newer version.
-    #[error("the segment has version {version}, this program reads up to {}; use a newer one", footer::SEGMENT_VERSION)]
+    #[error(
+        "the segment has version {version}, this program reads up to {}; use a newer one",
+        footer::SEGMENT_VERSION
+    )]
     Version {
         /// The version found.
         version: u16,

@@ -27,7 +27,10 @@ impl SegmentReader {
             let (needed, present) = (reader.footer.data_bytes, object.len() as u64);
             return Err(match present < needed {
                 true => SegmentError::Torn { needed, present },
-                false => SegmentError::Corrupt { what: "bytes follow the last block", at: needed },
+                false => SegmentError::Corrupt {
+                    what: "bytes follow the last block",
+                    at: needed,
+                },
             });
         }
         Ok(reader)
@@ -49,7 +52,8 @@ impl SegmentReader {
     /// The blocks that may hold timestamps of a window, start included, end excluded. Late records make windows of
     /// neighbouring blocks overlap, so the result need not be contiguous.
     pub fn blocks_by_time(&self, from_ms: i64, until_ms: i64) -> impl Iterator<Item = &BlockEntry> {
-        let wanted = move |block: &&BlockEntry| block.timestamp_max >= from_ms && block.timestamp_min < until_ms;
+        let wanted =
+            move |block: &&BlockEntry| block.timestamp_max >= from_ms && block.timestamp_min < until_ms;
         self.footer.blocks.iter().filter(wanted)
     }
 
@@ -60,9 +64,16 @@ impl SegmentReader {
 
     /// Checks and decompresses a block of an object in memory.
     pub fn block_of(&self, object: &Bytes, block: &BlockEntry) -> Result<Bytes, SegmentError> {
-        let torn = SegmentError::Torn { needed: block.range().end, present: object.len() as u64 };
-        let Ok(start) = usize::try_from(block.file_offset) else { return Err(torn) };
-        let Some(end) = start.checked_add(block.compressed_len as usize) else { return Err(torn) };
+        let torn = SegmentError::Torn {
+            needed: block.range().end,
+            present: object.len() as u64,
+        };
+        let Ok(start) = usize::try_from(block.file_offset) else {
+            return Err(torn);
+        };
+        let Some(end) = start.checked_add(block.compressed_len as usize) else {
+            return Err(torn);
+        };
         if end > object.len() {
             return Err(torn);
         }
@@ -71,7 +82,10 @@ impl SegmentReader {
 
     /// Checks every block of an object in memory; together with [`SegmentReader::open`] that is every byte.
     pub fn verify(&self, object: &Bytes) -> Result<(), SegmentError> {
-        self.footer.blocks.iter().try_for_each(|block| self.block_of(object, block).map(|_| ()))
+        self.footer
+            .blocks
+            .iter()
+            .try_for_each(|block| self.block_of(object, block).map(|_| ()))
     }
 }
 
@@ -86,11 +100,19 @@ pub fn decode_block(codec: Codec, stored: &Bytes, block: &BlockEntry) -> Result<
         return Err(SegmentError::Torn { needed, present });
     }
     if crc32c::crc32c(stored) != block.crc32c {
-        return Err(SegmentError::Corrupt { what: "the block does not match its checksum", at });
+        return Err(SegmentError::Corrupt {
+            what: "the block does not match its checksum",
+            at,
+        });
     }
     if block.uncompressed_len as usize > i32::MAX as usize {
         let (len, limit) = (block.uncompressed_len.into(), i32::MAX as u64);
-        return Err(FieldError::TooLong { what: "block content", len, limit }.into());
+        return Err(FieldError::TooLong {
+            what: "block content",
+            len,
+            limit,
+        }
+        .into());
     }
     let content = decompress(codec, stored, block.uncompressed_len as usize)
         .map_err(|source| SegmentError::Decompress { codec, at, source })?;
@@ -109,9 +131,16 @@ fn check_batches(content: &[u8], block: &BlockEntry) -> Result<(), &'static str>
         if head.base_offset < next {
             return Err("the batches of the block are not in order");
         }
-        let last = head.last_offset().ok_or("a batch has an impossible last offset")?;
-        next = last.checked_add(1).ok_or("a batch has an impossible last offset")?;
-        rest = usize::try_from(head.bytes).ok().and_then(|len| rest.get(len..)).ok_or("a batch is cut short")?;
+        let last = head
+            .last_offset()
+            .ok_or("a batch has an impossible last offset")?;
+        next = last
+            .checked_add(1)
+            .ok_or("a batch has an impossible last offset")?;
+        rest = usize::try_from(head.bytes)
+            .ok()
+            .and_then(|len| rest.get(len..))
+            .ok_or("a batch is cut short")?;
         first = false;
     }
     if next.checked_sub(1) != Some(block.last_offset) || first {
@@ -126,7 +155,9 @@ pub fn batches(content: &Bytes) -> impl Iterator<Item = Bytes> + use<> {
     let mut rest = content.clone();
     std::iter::from_fn(move || {
         let head = BatchHead::read(&rest)?;
-        let len = usize::try_from(head.bytes).ok().filter(|len| *len <= rest.len())?;
+        let len = usize::try_from(head.bytes)
+            .ok()
+            .filter(|len| *len <= rest.len())?;
         Some(rest.split_to(len))
     })
 }
@@ -158,6 +189,10 @@ impl BatchHead {
     }
 
     pub(crate) fn last_offset(&self) -> Option<i64> {
-        if self.last_offset_delta < 0 { None } else { self.base_offset.checked_add(self.last_offset_delta.into()) }
+        if self.last_offset_delta < 0 {
+            None
+        } else {
+            self.base_offset.checked_add(self.last_offset_delta.into())
+        }
     }
 }
