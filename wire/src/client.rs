@@ -1,0 +1,54 @@
+//! The cluster client: Teeline's own connections to brokers.
+//!
+//! A small client for the jobs that Teeline does in its own name: finding out what topics there are, reading
+//! ranges of a log as raw batches, producing batches that already exist. It keeps connections and metadata,
+//! finds leaders, follows them when they move, and retries what Kafka calls retriable until a deadline. It
+//! does not batch, group, subscribe, or decode records.
+//!
+//! | module | duty |
+//! |---|---|
+//! | `config` | settings, limits, retry policy |
+//! | `error` | [`ClientError`], Kafka's [`ErrorCode`]s |
+//! | `transport` | a byte stream to a broker: plaintext now, TLS later |
+//! | `connection` | pipelined requests over one stream |
+//! | `versions` | what a broker speaks |
+//! | `cluster`, `routing` | brokers, metadata cache, leaders, retries |
+//! | `metadata`, `offsets`, `fetch`, `produce`, `admin` | the calls |
+//!
+//! Record bytes never pass through the kafka-protocol crate: Fetch responses are sliced by the crate's own
+//! reader, Produce requests are written as pieces around the batches. Everything else is encoded and decoded
+//! by kafka-protocol, responses only after [`crate::schema::precheck`].
+
+mod admin;
+mod cluster;
+mod config;
+mod connection;
+mod error;
+mod fetch;
+mod metadata;
+mod offsets;
+mod produce;
+mod routing;
+mod transport;
+mod versions;
+
+#[cfg(test)]
+mod tests;
+
+pub use admin::{ConfigEntry, ConfigOperation, ConfigResource, CreatedTopic, NewTopic, ProducerIdentity};
+pub use cluster::Cluster;
+pub use config::{ClientConfig, RetryPolicy};
+pub use connection::{Connection, PendingResponse, RawRequest};
+pub use error::{ClientError, ErrorCode};
+pub use fetch::{AbortedTransaction, FetchOptions, FetchQuery, FetchedPartition, Isolation};
+pub use metadata::{
+    BrokerMetadata, ClusterMetadata, PartitionMetadata, TopicKey, TopicMetadata, TopicPartition,
+    TopicSelection,
+};
+pub use offsets::{EpochEnd, EpochQuery, ListedOffset, OffsetAt, OffsetQuery};
+pub use produce::{
+    Acks, PartitionBatch, PendingProduce, ProduceFailure, ProduceOptions, ProduceOutcome, Produced,
+};
+pub use routing::Leader;
+pub use transport::Transport;
+pub use versions::BrokerVersions;
