@@ -61,12 +61,22 @@ pub fn read_log(log: &[u8]) -> Vec<Op> {
         let data = &rest[HEAD_BYTES + path_len..end];
         ops.push(match code {
             1 => Op::Create { inode, path },
-            2 => Op::Write { inode, offset, data: data.to_vec() },
+            2 => Op::Write {
+                inode,
+                offset,
+                data: data.to_vec(),
+            },
             3 => Op::Truncate { inode, len: offset },
             4 => Op::Sync { inode },
             5 => Op::SyncDir { path },
-            6 => Op::Rename { from: path, to: text(data) },
-            7 => Op::Link { from: path, to: text(data) },
+            6 => Op::Rename {
+                from: path,
+                to: text(data),
+            },
+            7 => Op::Link {
+                from: path,
+                to: text(data),
+            },
             8 => Op::Unlink { path },
             9 => Op::MakeDir { path },
             10 => Op::RemoveDir { path },
@@ -193,7 +203,9 @@ impl Disk {
     }
 
     fn set(&mut self, path: &Path, entry: Option<Entry>) {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return;
+        };
         let name = PathBuf::from(name);
         let names = self.directories.entry(parent.to_owned()).or_default();
         match entry {
@@ -217,7 +229,9 @@ impl Disk {
 
     fn write_directory(&self, at: &Path, image: &Path, random: &mut Option<StdRng>) -> io::Result<()> {
         fs::create_dir_all(image)?;
-        let Some(names) = self.directories.get(at) else { return Ok(()) };
+        let Some(names) = self.directories.get(at) else {
+            return Ok(());
+        };
         let mut left = names.durable.clone();
         if let Some(random) = random {
             let kept = random.random_range(0..=names.pending.len());
@@ -286,7 +300,9 @@ mod tests {
 
     fn image(ops: &[Op], fate: Fate) -> BTreeMap<String, Vec<u8>> {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        Disk::replay(ops).write_image(Path::new("/r"), dir.path(), fate).expect("write the image");
+        Disk::replay(ops)
+            .write_image(Path::new("/r"), dir.path(), fate)
+            .expect("write the image");
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(dir.path()).expect("list the image") {
             let entry = entry.expect("an entry");
@@ -297,11 +313,18 @@ mod tests {
     }
 
     fn create(path: &str) -> Op {
-        Op::Create { inode: 1, path: path.into() }
+        Op::Create {
+            inode: 1,
+            path: path.into(),
+        }
     }
 
     fn write(offset: u64, data: &[u8]) -> Op {
-        Op::Write { inode: 1, offset, data: data.to_vec() }
+        Op::Write {
+            inode: 1,
+            offset,
+            data: data.to_vec(),
+        }
     }
 
     fn sync_root() -> Op {
@@ -311,7 +334,10 @@ mod tests {
     #[test]
     fn unsynced_bytes_and_unsynced_names_are_lost() {
         let synced_file = [create("/r/a"), write(0, b"x"), Op::Sync { inode: 1 }];
-        assert!(image(&synced_file, Fate::Lost).is_empty(), "the name was not synced");
+        assert!(
+            image(&synced_file, Fate::Lost).is_empty(),
+            "the name was not synced"
+        );
         let mut both = synced_file.to_vec();
         both.push(sync_root());
         both.push(write(1, b"y"));
@@ -320,17 +346,30 @@ mod tests {
 
     #[test]
     fn a_rename_before_its_directory_sync_leaves_the_old_name() {
-        let rename = Op::Rename { from: "/r/a".into(), to: "/r/b".into() };
-        let ops = [create("/r/a"), write(0, b"x"), Op::Sync { inode: 1 }, sync_root(), rename];
+        let rename = Op::Rename {
+            from: "/r/a".into(),
+            to: "/r/b".into(),
+        };
+        let ops = [
+            create("/r/a"),
+            write(0, b"x"),
+            Op::Sync { inode: 1 },
+            sync_root(),
+            rename,
+        ];
         assert_eq!(image(&ops, Fate::Lost).into_keys().collect::<Vec<_>>(), ["a"]);
     }
 
     #[test]
     fn some_fates_keep_and_some_lose_what_is_pending() {
         let ops = [create("/r/a"), sync_root(), write(0, &[7; 3 * PAGE_BYTES])];
-        let lengths: std::collections::BTreeSet<usize> =
-            (0..64).map(|seed| image(&ops, Fate::Some(seed))["a"].len()).collect();
-        assert!(lengths.contains(&0) && lengths.contains(&(3 * PAGE_BYTES)), "{lengths:?}");
+        let lengths: std::collections::BTreeSet<usize> = (0..64)
+            .map(|seed| image(&ops, Fate::Some(seed))["a"].len())
+            .collect();
+        assert!(
+            lengths.contains(&0) && lengths.contains(&(3 * PAGE_BYTES)),
+            "{lengths:?}"
+        );
     }
 
     #[test]

@@ -1,0 +1,258 @@
+//! What the sessions and the writer's thread share: the queue, the room in it, and the buffer's published state.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use teeline_archive::buffer::BufferIdentity;
+use teeline_archive::buffer::Frame;
+use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::waiters::Waiters;
+use super::{AppendError, Appended, BufferError, BufferState, WriterSettings};
+
+/// What a small frame (anything but an intent's records) is counted as, in bytes: an upper bound in practice.
+const FRAME_OVERHEAD_BYTES: usize = 256;
+/// Record bytes of one intent; the rest of the frame limit is left for its prefix.
+const RECORDS_BYTES_MAX: usize = teeline_archive::buffer::FRAME_PAYLOAD_BYTES_MAX - 4096;
+
+/// One frame on its way to the disk.
+pub(super) struct Item {
+    pub(super) lsn: Lsn,
+    pub(super) frame: Frame,
+    /// Returned when the frame is durable or lost; the last frame of an append carries it for all of them.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Broken,
+    Closing,
+}
+
+struct Queue {
+    session: SessionId,
+    next_lsn: u64,
+    items: Vec<Item>,
+    phase: Phase,
+}
+
+/// What the thread takes from the queue in one go.
+pub(super) struct Taken {
+    pub(super) items: Vec<Item>,
+    pub(super) closing: bool,
+}
+
+pub(super) struct Shared {
+    pub(super) identity: BufferIdentity,
+    pub(super) settings: WriterSettings,
+    pub(super) waiters: Waiters,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    room: Arc<Semaphore>,
+    room_bytes: u32,
+    used_bytes: AtomicU64,
+    full: AtomicBool,
+    archived: Mutex<Option<BufferPosition>>,
+    broken: Mutex<Option<String>>,
+    /// Set once by the thread when it ends: the result of the close.
+    ended: watch::Sender<Option<Result<(), Arc<BufferError>>>>,
+}
+
+impl Shared {
+    pub(super) fn new(identity: BufferIdentity, settings: WriterSettings, session: SessionId) -> Self {
+        let room_bytes = u32::try_from(settings.pending_bytes_max)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        Shared {
+            identity,
+            waiters: Waiters::new(session),
+            queue: Mutex::new(Queue {
+                session,
+                next_lsn: 1,
+                items: Vec::new(),
+                phase: Phase::Open,
+            }),
+            wake: Condvar::new(),
+            room: Arc::new(Semaphore::new(room_bytes as usize)),
+            room_bytes,
+            used_bytes: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            archived: Mutex::new(None),
+            broken: Mutex::new(None),
+            ended: watch::Sender::new(None),
+            settings,
+        }
+    }
+
+    pub(super) fn last_assigned(&self) -> BufferPosition {
+        let queue = lock(&self.queue);
+        BufferPosition {
+            session: queue.session,
+            lsn: Lsn(queue.next_lsn - 1),
+        }
+    }
+
+    pub(super) async fn append(
+        &self,
+        session: Option<SessionId>,
+        frames: Vec<Frame>,
+    ) -> Result<Appended, AppendError> {
+        let (mut bytes, mut intents) = (0usize, false);
+        for frame in &frames {
+            bytes = bytes.saturating_add(FRAME_OVERHEAD_BYTES);
+            if let Frame::Intent(intent) = frame {
+                if intent.records.len() > RECORDS_BYTES_MAX {
+                    return Err(AppendError::TooLarge(intent.records.len()));
+                }
+                bytes = bytes.saturating_add(intent.records.len());
+                intents = true;
+            }
+        }
+        if intents && self.full.load(Ordering::Relaxed) {
+            return Err(AppendError::Full);
+        }
+        // A request larger than the whole room waits for all of it rather than for ever.
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.room_bytes);
+        let room = match self.room.clone().acquire_many_owned(wanted).await {
+            Ok(room) => room,
+            Err(_) => return Err(AppendError::Closed),
+        };
+        let mut queue = lock(&self.queue);
+        match queue.phase {
+            Phase::Open => {}
+            Phase::Broken => return Err(AppendError::Broken),
+            Phase::Closing => return Err(AppendError::Closed),
+        }
+        if session.is_some_and(|session| session != queue.session) {
+            return Err(AppendError::StaleSession);
+        }
+        let first = Lsn(queue.next_lsn);
+        let count = frames.len();
+        let mut room = Some(room);
+        for (n, frame) in frames.into_iter().enumerate() {
+            let lsn = Lsn(queue.next_lsn);
+            queue.next_lsn += 1;
+            let room = if n + 1 == count { room.take() } else { None };
+            queue.items.push(Item {
+                lsn,
+                frame,
+                _room: room,
+            });
+        }
+        let last = Lsn(queue.next_lsn - 1);
+        let session = queue.session;
+        drop(queue);
+        self.wake.notify_one();
+        Ok(Appended { session, first, last })
+    }
+
+    /// Takes everything queued; waits for something until `deadline`.
+    pub(super) fn take(&self, deadline: Instant) -> Taken {
+        let mut queue = lock(&self.queue);
+        loop {
+            let closing = queue.phase == Phase::Closing;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !queue.items.is_empty() || closing || left.is_zero() {
+                return Taken {
+                    items: std::mem::take(&mut queue.items),
+                    closing,
+                };
+            }
+            queue = self
+                .wake
+                .wait_timeout(queue, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// The number of the closing frame; nothing can be appended behind it any more.
+    pub(super) fn closing_item(&self, frame: Frame) -> Item {
+        let mut queue = lock(&self.queue);
+        let lsn = Lsn(queue.next_lsn);
+        queue.next_lsn += 1;
+        Item {
+            lsn,
+            frame,
+            _room: None,
+        }
+    }
+
+    /// The disk failed for good: what waits is lost, and appends are refused until [`Shared::begin_session`].
+    pub(super) fn break_session(&self, why: String) {
+        *lock(&self.broken) = Some(why);
+        let mut queue = lock(&self.queue);
+        if queue.phase == Phase::Open {
+            queue.phase = Phase::Broken;
+        }
+        let lost = std::mem::take(&mut queue.items);
+        drop(queue);
+        drop(lost);
+        self.waiters.break_session();
+    }
+
+    /// The disk works again, under a new session.
+    pub(super) fn begin_session(&self, session: SessionId) {
+        self.waiters.begin_session(session);
+        let mut queue = lock(&self.queue);
+        queue.session = session;
+        queue.next_lsn = 1;
+        if queue.phase == Phase::Broken {
+            queue.phase = Phase::Open;
+        }
+        drop(queue);
+        *lock(&self.broken) = None;
+    }
+
+    pub(super) fn publish_usage(&self, used_bytes: u64, archived: Option<BufferPosition>) {
+        self.used_bytes.store(used_bytes, Ordering::Relaxed);
+        self.full
+            .store(used_bytes >= self.settings.max_bytes, Ordering::Relaxed);
+        *lock(&self.archived) = archived;
+    }
+
+    pub(super) fn state(&self) -> BufferState {
+        BufferState {
+            used_bytes: self.used_bytes.load(Ordering::Relaxed),
+            max_bytes: self.settings.max_bytes,
+            pending_bytes: (self.room_bytes as usize).saturating_sub(self.room.available_permits()),
+            synced: self.waiters.synced(),
+            archived: *lock(&self.archived),
+            broken: lock(&self.broken).clone(),
+            full: self.full.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn end(&self, result: Result<(), BufferError>) {
+        // Whoever still waits will not be synced any more; whoever wants in finds the door closed.
+        self.waiters.break_session();
+        self.room.close();
+        self.ended.send_replace(Some(result.map_err(Arc::new)));
+    }
+
+    pub(super) async fn close(&self) -> Result<(), BufferError> {
+        lock(&self.queue).phase = Phase::Closing;
+        self.wake.notify_one();
+        let mut ended = self.ended.subscribe();
+        let result = ended.wait_for(Option::is_some).await;
+        match result.as_deref() {
+            Ok(Some(Err(error))) => Err(BufferError::Io {
+                action: "close the write-ahead buffer in",
+                path: self.settings.dir.clone(),
+                source: std::io::Error::other(error.clone()),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How long a broken buffer waits before it tries a new session.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds one of these locks half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

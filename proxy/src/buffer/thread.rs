@@ -1,0 +1,375 @@
+//! The writer's thread: gather, write, sync, publish; begin files, release files, and survive a failing disk.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use metrics::{counter, histogram};
+use teeline_archive::buffer::{FileHeader, Frame, Positions};
+use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
+use teeline_runtime::exit::error_chain;
+use teeline_runtime::lock::LockFile;
+use teeline_segmenter::buffer::{Directory, PositionsFile};
+use tracing::{error, info, warn};
+
+use super::file::{ActiveFile, Gathered};
+use super::open::NowMs;
+use super::queue::{Item, RETRY_AFTER, Shared};
+use super::{BufferError, SyncMode};
+
+/// How often the thread looks what has been archived, and releases it.
+const RELEASE_EVERY: Duration = Duration::from_millis(200);
+
+/// A file that is no longer written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClosedFile {
+    pub(super) number: u64,
+    pub(super) bytes: u64,
+    pub(super) session: SessionId,
+    pub(super) first_lsn: Lsn,
+}
+
+pub(super) struct Thread {
+    shared: Arc<Shared>,
+    directory: Directory,
+    _lock: LockFile,
+    positions: PositionsFile,
+    session: SessionId,
+    /// `None` while the buffer is broken.
+    active: Option<ActiveFile>,
+    next_number: u64,
+    closed: VecDeque<ClosedFile>,
+    /// Frames since the last good sync, in order: written, or about to be.
+    held: Vec<Item>,
+    /// How many of `held` are written to the active file.
+    written: usize,
+    last_sync: Instant,
+    released_at: Instant,
+    scratch: BytesMut,
+    /// What was archived when last looked at.
+    archived: Option<BufferPosition>,
+    now_ms: NowMs,
+}
+
+impl Thread {
+    /// Begins the session's first file; it is durable when this returns.
+    #[allow(clippy::too_many_arguments)] // the parts of a thread that is made in one place
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        directory: Directory,
+        lock: LockFile,
+        positions: PositionsFile,
+        session: SessionId,
+        next_number: u64,
+        closed: Vec<ClosedFile>,
+        now_ms: NowMs,
+    ) -> Result<Self, BufferError> {
+        let mut thread = Thread {
+            shared,
+            directory,
+            _lock: lock,
+            positions,
+            session,
+            active: None,
+            next_number,
+            closed: closed.into(),
+            held: Vec::new(),
+            written: 0,
+            last_sync: Instant::now(),
+            released_at: Instant::now(),
+            scratch: BytesMut::new(),
+            archived: None,
+            now_ms,
+        };
+        thread.begin_file(Lsn(1))?;
+        thread.sync()?;
+        thread.release();
+        Ok(thread)
+    }
+
+    pub(super) fn run(mut self) {
+        let result = loop {
+            let taken = self.shared.take(self.deadline());
+            self.held.extend(taken.items);
+            if taken.closing {
+                break self.finish();
+            }
+            if self.active.is_none() {
+                self.try_new_session();
+            } else if let Err(error) = self.write_and_sync_if_due() {
+                self.survive(error);
+            }
+            if self.released_at.elapsed() >= RELEASE_EVERY {
+                self.release();
+            }
+        };
+        self.shared.end(result);
+    }
+
+    /// When the thread has to do something even if nothing is appended.
+    fn deadline(&self) -> Instant {
+        let release = self.released_at + RELEASE_EVERY;
+        match (self.shared.settings.mode, self.held.is_empty()) {
+            (SyncMode::Every(interval), false) => release.min(self.last_sync + interval),
+            _ => release,
+        }
+    }
+
+    fn write_and_sync_if_due(&mut self) -> Result<(), BufferError> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        self.write_held()?;
+        match self.shared.settings.mode {
+            SyncMode::Every(interval) if self.last_sync.elapsed() < interval => Ok(()),
+            _ => self.sync(),
+        }
+    }
+
+    /// Writes what is held and not written yet, beginning new files where one would grow too large.
+    fn write_held(&mut self) -> Result<(), BufferError> {
+        while self.written < self.held.len() {
+            let Some(active) = self.active.as_mut() else {
+                return Ok(());
+            };
+            let room = self.shared.settings.file_bytes.saturating_sub(active.bytes);
+            let mut gathered = Gathered::new(std::mem::take(&mut self.scratch));
+            let mut count = 0;
+            let mut full = false;
+            for item in self.held.iter().skip(self.written) {
+                if gathered.bytes >= room {
+                    full = true;
+                    break;
+                }
+                gathered.push(item, self.session);
+                count += 1;
+            }
+            let result = if gathered.is_empty() {
+                Ok(())
+            } else {
+                active.write(&gathered)
+            };
+            counter!("teeline_buffer_written_bytes_total").increment(gathered.bytes);
+            self.scratch = gathered.into_scratch();
+            result?;
+            self.written += count;
+            if full {
+                self.roll()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the active file, durably, and begins the next.
+    fn roll(&mut self) -> Result<(), BufferError> {
+        self.sync()?;
+        let first = self
+            .held
+            .first()
+            .map_or_else(|| self.shared.last_assigned().lsn, |item| item.lsn);
+        self.retire_active();
+        self.begin_file(first)
+    }
+
+    fn begin_file(&mut self, first_lsn: Lsn) -> Result<(), BufferError> {
+        let header = FileHeader {
+            buffer_id: self.shared.identity.buffer_id,
+            session: self.session,
+            file_number: self.next_number,
+            first_lsn,
+            created_at_ms: (self.now_ms)(),
+        };
+        // The number is used up even if this fails: a half-made file may stay behind under it.
+        self.next_number = self.next_number.saturating_add(1);
+        self.active = Some(ActiveFile::create(&self.directory, &header)?);
+        self.publish_usage();
+        Ok(())
+    }
+
+    fn retire_active(&mut self) {
+        if let Some(active) = self.active.take() {
+            self.closed.push_back(ClosedFile {
+                number: active.number,
+                bytes: active.bytes,
+                session: self.session,
+                first_lsn: active.first_lsn,
+            });
+        }
+    }
+
+    /// Makes the written part of `held` durable, tells readers, then those who wait.
+    fn sync(&mut self) -> Result<(), BufferError> {
+        let Some(active) = self.active.as_ref() else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        active.sync()?;
+        self.last_sync = Instant::now();
+        histogram!("teeline_buffer_sync_seconds").record(self.last_sync.duration_since(began).as_secs_f64());
+        let durable: Vec<Item> = self.held.drain(..self.written).collect();
+        self.written = 0;
+        if let Some(last) = durable.last() {
+            self.shared.waiters.advance(last.lsn);
+        }
+        self.publish_positions(false);
+        self.publish_usage();
+        Ok(())
+    }
+
+    /// A write or a sync failed. The file's pages may be gone, so it is not touched again: everything since the last
+    /// good sync goes into a new file, or is given up.
+    fn survive(&mut self, error: BufferError) {
+        counter!("teeline_buffer_failures_total").increment(1);
+        warn!(error = %error_chain(&error), frames = self.held.len(), "the buffer file failed, writing what is held to a new one");
+        self.retire_active();
+        self.written = 0;
+        let first = self.held.first().map_or(Lsn(1), |item| item.lsn);
+        let again = self
+            .begin_file(first)
+            .and_then(|()| self.write_held())
+            .and_then(|()| self.sync());
+        if let Err(error) = again {
+            self.give_up(&error);
+        }
+    }
+
+    fn give_up(&mut self, error: &BufferError) {
+        error!(error = %error_chain(error), frames = self.held.len(), "the buffer cannot be written, capture is interrupted until it can");
+        self.retire_active();
+        self.shared.break_session(error_chain(error));
+        self.held.clear();
+        self.written = 0;
+        self.last_sync = Instant::now();
+    }
+
+    fn try_new_session(&mut self) {
+        // Frames that slipped in while the session was being broken were refused durability with it.
+        self.held.clear();
+        self.written = 0;
+        if self.last_sync.elapsed() < RETRY_AFTER {
+            return;
+        }
+        self.last_sync = Instant::now();
+        // What is archived can make the room that was missing.
+        self.release();
+        let former = self.session;
+        let begun = self.directory.next_session(former).and_then(|session| {
+            self.session = session;
+            self.begin_file(Lsn(1))?;
+            let Some(active) = self.active.as_ref() else {
+                return Ok(());
+            };
+            Ok(active.sync()?)
+        });
+        match begun {
+            Ok(()) => {
+                self.shared.begin_session(self.session);
+                self.publish_positions(false);
+                info!(
+                    session = self.session.0,
+                    "the buffer can be written again, a new session begins"
+                );
+            }
+            Err(error) => {
+                warn!(error = %error_chain(&error), "the buffer still cannot be written");
+                self.retire_active();
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), BufferError> {
+        if self.active.is_none() {
+            return Err(BufferError::Io {
+                action: "write to",
+                path: self.directory.path().to_owned(),
+                source: std::io::Error::other("the buffer is broken"),
+            });
+        }
+        let closing = Frame::SessionClosed {
+            at_ms: (self.now_ms)(),
+        };
+        self.held.push(self.shared.closing_item(closing));
+        if let Err(error) = self.write_held().and_then(|()| self.sync()) {
+            self.survive(error);
+            if self.active.is_none() {
+                return self.finish();
+            }
+        }
+        self.publish_positions(true);
+        self.release();
+        Ok(())
+    }
+
+    fn publish_positions(&self, closed: bool) {
+        let synced = self.shared.waiters.synced();
+        let mark = Positions {
+            written: synced,
+            synced,
+            file_number: self.active.as_ref().map_or(0, |active| active.number),
+            file_bytes: self.active.as_ref().map_or(0, |active| active.bytes),
+            closed,
+        };
+        if let Err(error) = self.positions.write(&mark) {
+            // Readers then lag behind; the next sync publishes again.
+            warn!(error = %error_chain(&error), "the buffer's synced position could not be published");
+        }
+    }
+
+    fn publish_usage(&self) {
+        let closed: u64 = self.closed.iter().map(|file| file.bytes).sum();
+        let used = closed.saturating_add(self.active.as_ref().map_or(0, |active| active.bytes));
+        self.shared.publish_usage(used, self.archived);
+    }
+
+    /// Deletes the files that are archived whole. Best effort: a file that stays is tried again.
+    fn release(&mut self) {
+        self.released_at = Instant::now();
+        let archived = match self.directory.archived() {
+            Ok(archived) => archived,
+            Err(error) => {
+                warn!(error = %error_chain(&error), "the archived position could not be read, no buffer file is released");
+                None
+            }
+        };
+        if let Some(archived) = archived {
+            while let Some(file) = self.closed.front().copied() {
+                if !releasable(file, self.next_start(), archived) {
+                    break;
+                }
+                let path = self.directory.file_path(file.number);
+                match std::fs::remove_file(&path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        warn!(file = %path.display(), error = %e, "an archived buffer file could not be deleted");
+                        break;
+                    }
+                    _ => drop(self.closed.pop_front()),
+                }
+            }
+        }
+        self.archived = archived.or(self.archived);
+        self.publish_usage();
+    }
+
+    /// Where the file after the oldest one begins.
+    fn next_start(&self) -> BufferPosition {
+        let next = self.closed.get(1).map(|file| (file.session, file.first_lsn));
+        let active = self
+            .active
+            .as_ref()
+            .map(|active| (self.session, active.first_lsn));
+        let (session, lsn) = next.or(active).unwrap_or((self.session, Lsn(0)));
+        BufferPosition { session, lsn }
+    }
+}
+
+/// A file is archived whole when everything before its successor's first frame is. A successor of a later session says
+/// nothing about where the file ended, so then the archive has to have reached that later session.
+fn releasable(file: ClosedFile, next: BufferPosition, archived: BufferPosition) -> bool {
+    if next.session == file.session {
+        archived.session > file.session
+            || (archived.session == file.session && archived.lsn.0.saturating_add(1) >= next.lsn.0)
+    } else {
+        archived.session > file.session
+    }
+}
