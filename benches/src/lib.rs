@@ -1,1 +1,18 @@
-//! placeholder
+//! Side-by-side benchmarks of Teeline against real Kafka.
+//!
+//! What this crate does: it runs the same load through several paths in turns, in one call, so that whatever else the
+//! machine does hits all of them alike; and it reports medians and their ratios to the direct path. Absolute figures
+//! of one run mean little, ratios within it mean much.
+//!
+//! What it deliberately does not do: it asserts no speed. A slow machine must not fail a test.
+//!
+//! | module | duty |
+//! |---|---|
+//! | [`paths`] | the ways from a producer to the broker: direct, and through Teeline in each mode |
+//! | [`producer`] | Kafka's own performance producer, run and read |
+//! | [`report`] | medians, ratios, the table, and the file kept under `benches/results` |
+#![allow(clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
+
+pub mod paths;
+pub mod producer;
+pub mod report;

@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 
 /// One recorded operation. `inode` is the file concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 pub enum Op {
     /// A file was made under a path.
     Create { inode: u64, path: PathBuf },

@@ -1,0 +1,153 @@
+//! `teeline-benches`: one interleaved run of the produce path, direct and through Teeline.
+#![allow(clippy::print_stdout, reason = "its output is its purpose")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::Parser;
+use serde_json::json;
+use teeline_benches::paths;
+use teeline_benches::producer::{self, RECORD_BYTES};
+use teeline_benches::report::{Line, Rounds, table};
+use teeline_tests::kafka::Kafka;
+use teeline_tests::workdir::WorkDir;
+
+/// Produce throughput and latency: direct, through the proxy without capture, with async and with durable capture.
+///
+/// Every round runs all paths one after the other; the report gives medians over the rounds.
+#[derive(Parser)]
+struct Arguments {
+    /// How many rounds.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Records of 1 KiB per run at full speed.
+    #[arg(long, default_value_t = 400_000)]
+    records: u64,
+    /// Records per second of the steady runs (20480 are 20 MiB/s).
+    #[arg(long, default_value_t = 20_480)]
+    steady_rate: u64,
+    /// Seconds that a steady run takes.
+    #[arg(long, default_value_t = 8)]
+    steady_seconds: u64,
+    /// Keep the result under this directory, with date and commit.
+    #[arg(long)]
+    save: Option<PathBuf>,
+}
+
+const PARTITIONS: &str = "6";
+
+fn main() {
+    let arguments = Arguments::parse();
+    let work = WorkDir::create("bench");
+    let kafka = Kafka::start_one();
+    let payloads = producer::write_payloads(work.path());
+    let mut routes = paths::all(&kafka, &work);
+    for route in &routes {
+        create_topic(&kafka, &route.topic);
+        // The first seconds of a JVM and of a topic are nobody's measure.
+        producer::run(
+            &route.bootstrap,
+            &route.topic,
+            &payloads,
+            arguments.records / 8,
+            None,
+        );
+    }
+    let mut rounds: Vec<Rounds> = routes.iter().map(|_| Rounds::default()).collect();
+    for round in 1..=arguments.rounds {
+        for (route, rounds) in routes.iter().zip(&mut rounds) {
+            eprintln!("round {round} of {}: {}", arguments.rounds, route.name);
+            let before = route.cpu_seconds();
+            rounds.full.push(producer::run(
+                &route.bootstrap,
+                &route.topic,
+                &payloads,
+                arguments.records,
+                None,
+            ));
+            let gigabytes = (arguments.records * RECORD_BYTES) as f64 / 1e9;
+            rounds.cpu_per_gb.push((route.cpu_seconds() - before) / gigabytes);
+            let steady = arguments.steady_rate * arguments.steady_seconds;
+            let rate = Some(arguments.steady_rate);
+            rounds.steady.push(producer::run(
+                &route.bootstrap,
+                &route.topic,
+                &payloads,
+                steady,
+                rate,
+            ));
+        }
+    }
+    for (route, rounds) in routes.iter_mut().zip(&mut rounds) {
+        rounds.peak_memory_mib = route.peak_memory_mib();
+        route.stop();
+    }
+    let lines: Vec<Line> = routes
+        .iter()
+        .zip(&rounds)
+        .map(|(route, each)| Line::of(route.name, each, &rounds[0]))
+        .collect();
+    print!("{}", table(&lines));
+    if let Some(directory) = arguments.save {
+        save(
+            &directory,
+            &arguments_of_run(arguments.rounds, arguments.records, arguments.steady_rate),
+            &lines,
+        );
+    }
+}
+
+fn create_topic(kafka: &Kafka, topic: &str) {
+    let bootstrap = kafka.bootstrap();
+    // Old segments go quickly: the benchmark measures the way to the broker, not its disk's size.
+    let output = Kafka::tool(
+        "org.apache.kafka.tools.TopicCommand",
+        &[
+            "--bootstrap-server",
+            &bootstrap,
+            "--create",
+            "--topic",
+            topic,
+            "--partitions",
+            PARTITIONS,
+            "--config",
+            "retention.bytes=134217728",
+            "--config",
+            "segment.bytes=67108864",
+        ],
+    );
+    assert!(
+        output.status.success(),
+        "create {topic}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn arguments_of_run(rounds: usize, records: u64, steady_rate: u64) -> serde_json::Value {
+    json!({"rounds": rounds, "records": records, "record_bytes": RECORD_BYTES, "steady_records_per_second": steady_rate,
+           "acks": "all", "linger_ms": 5, "batch_bytes": 65_536, "partitions": 6, "compression": "none"})
+}
+
+fn save(directory: &std::path::Path, run: &serde_json::Value, lines: &[Line]) {
+    let commit = first_line(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
+    let machine = first_line(Command::new("uname").args(["-srm"]));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let date = jiff::Timestamp::now().to_string();
+    let day = date.get(..10).unwrap_or(&date).to_owned();
+    let document = json!({"date": date, "commit": commit, "machine": machine, "cores": cores, "run": run, "paths": lines});
+    fs::create_dir_all(directory).expect("make the directory of results");
+    let path = directory.join(format!("{day}-produce-{commit}.json"));
+    let text = serde_json::to_string_pretty(&document).expect("JSON");
+    fs::write(&path, text + "\n").expect("write the result");
+    println!("kept in {}", path.display());
+}
+
+fn first_line(command: &mut Command) -> String {
+    let output = command.output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output)
+        .lines()
+        .next()
+        .unwrap_or("unknown")
+        .to_owned()
+}

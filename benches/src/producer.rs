@@ -1,0 +1,149 @@
+//! Kafka's own performance producer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use teeline_tests::kafka::Kafka;
+
+/// What one run of the producer measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// Megabytes (10^6) of records per second.
+    pub mb_per_second: f64,
+    /// Median latency from send to acknowledgement, in milliseconds.
+    pub p50_ms: f64,
+    /// 99th percentile of it.
+    pub p99_ms: f64,
+    /// 99.9th percentile of it.
+    pub p999_ms: f64,
+}
+
+/// Bytes of one record's value.
+pub const RECORD_BYTES: u64 = 1024;
+/// Different records in the payload file.
+const PAYLOADS: u64 = 4096;
+
+/// Writes the file that the producer draws its records from: JSON events of 1 KiB each, the same in every run.
+pub fn write_payloads(directory: &Path) -> PathBuf {
+    let path = directory.join("payloads.json");
+    let lines: Vec<String> = (0..PAYLOADS).map(event).collect();
+    fs::write(&path, lines.join("\n")).expect("write the payload file");
+    path
+}
+
+fn event(n: u64) -> String {
+    // Numbers that look drawn at random and are the same every time (a 64-bit mixing function).
+    let mixed = |salt: u64| {
+        let mut x = (n * 64 + salt).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        x ^= x >> 29;
+        x.wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ (x >> 32)
+    };
+    let mut line = format!(
+        "{{\"order_id\":\"{:016x}\",\"customer\":{},\"status\":\"{}\",\"amount_cents\":{},\"created_at\":{},\"items\":[",
+        mixed(1),
+        mixed(2) % 100_000,
+        ["created", "paid", "shipped", "returned"][(mixed(3) % 4) as usize],
+        mixed(4) % 500_000,
+        1_700_000_000_000 + n * 37,
+    );
+    let mut item = 0;
+    while line.len() + 64 < RECORD_BYTES as usize {
+        let (sku, quantity) = (mixed(10 + item) % 9_999_999, mixed(40 + item) % 9 + 1);
+        line.push_str(&format!("{{\"sku\":\"{sku:07}\",\"quantity\":{quantity}}},"));
+        item += 1;
+    }
+    line.push_str("{}],\"note\":\"");
+    let rest = (RECORD_BYTES as usize).saturating_sub(line.len() + 2);
+    line.push_str(&"-".repeat(rest));
+    line.push_str("\"}");
+    line
+}
+
+/// Runs the producer: `records` of 1 KiB with acks=all, 5 ms linger and 64 KiB batches.
+/// `records_per_second` of `None` is as fast as it goes.
+pub fn run(
+    bootstrap: &str,
+    topic: &str,
+    payloads: &Path,
+    records: u64,
+    records_per_second: Option<u64>,
+) -> Measured {
+    let rate = records_per_second.map_or("-1".to_owned(), |rate| rate.to_string());
+    let output = Kafka::tool(
+        "org.apache.kafka.tools.ProducerPerformance",
+        &[
+            "--topic",
+            topic,
+            "--num-records",
+            &records.to_string(),
+            "--payload-file",
+            payloads.to_str().expect("a UTF-8 path"),
+            "--throughput",
+            &rate,
+            "--producer-props",
+            &format!("bootstrap.servers={bootstrap}"),
+            "acks=all",
+            "linger.ms=5",
+            "batch.size=65536",
+        ],
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "the performance producer failed: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let last = text
+        .lines()
+        .rfind(|line| line.contains("99.9th"))
+        .unwrap_or_else(|| {
+            panic!("the performance producer printed no summary: {text}");
+        });
+    read_summary(last)
+        .unwrap_or_else(|| panic!("the performance producer's summary is not understood: {last}"))
+}
+
+/// `N records sent, R records/sec (M MB/sec), A ms avg latency, X ms max latency, P ms 50th, …`
+fn read_summary(line: &str) -> Option<Measured> {
+    let before = |mark: &str| {
+        let head = line.split(mark).next().filter(|head| head.len() < line.len())?;
+        head.rsplit([' ', '('])
+            .find(|word| !word.is_empty())?
+            .parse::<f64>()
+            .ok()
+    };
+    Some(Measured {
+        // The tool's MB are 2^20 bytes.
+        mb_per_second: before(" MB/sec")? * 1.048_576,
+        p50_ms: before(" ms 50th")?,
+        p99_ms: before(" ms 99th")?,
+        p999_ms: before(" ms 99.9th")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_is_understood() {
+        let line = "400000 records sent, 160513.6 records/sec (156.75 MB/sec), 12.34 ms avg latency, 320.00 ms max \
+                    latency, 8 ms 50th, 30 ms 95th, 45 ms 99th, 60 ms 99.9th.";
+        let measured = read_summary(line).expect("a summary");
+        assert!((measured.mb_per_second - 164.36).abs() < 0.01, "{measured:?}");
+        assert_eq!(
+            (measured.p50_ms, measured.p99_ms, measured.p999_ms),
+            (8.0, 45.0, 60.0)
+        );
+        assert!(read_summary("nothing of the kind").is_none());
+    }
+
+    #[test]
+    fn every_payload_is_one_line_of_json_of_the_stated_size() {
+        for n in 0..PAYLOADS {
+            let event = event(n);
+            assert_eq!(event.len() as u64, RECORD_BYTES);
+            serde_json::from_str::<serde_json::Value>(&event).expect("JSON");
+        }
+    }
+}

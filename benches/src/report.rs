@@ -1,0 +1,110 @@
+//! Medians, ratios and where they are kept.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::producer::Measured;
+
+/// All rounds of one way to the broker.
+#[derive(Debug, Default)]
+pub struct Rounds {
+    /// At full speed.
+    pub full: Vec<Measured>,
+    /// At the steady rate.
+    pub steady: Vec<Measured>,
+    /// The proxy's CPU seconds per gigabyte of records at full speed.
+    pub cpu_per_gb: Vec<f64>,
+    /// Its peak resident memory after all rounds, in MiB.
+    pub peak_memory_mib: f64,
+}
+
+/// One line of the report: medians over the rounds.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    /// The way to the broker.
+    pub path: String,
+    /// At full speed, 10^6 bytes of records per second.
+    pub mb_per_second: f64,
+    /// Ratio of it to the direct path's, round by round, median.
+    pub throughput_ratio: f64,
+    /// At the steady rate, milliseconds.
+    pub p50_ms: f64,
+    /// At the steady rate, milliseconds.
+    pub p99_ms: f64,
+    /// At the steady rate, milliseconds.
+    pub p999_ms: f64,
+    /// CPU seconds of the proxy per 10^9 bytes of records, at full speed; the segmenter is included.
+    pub cpu_seconds_per_gb: f64,
+    /// MiB.
+    pub peak_memory_mib: f64,
+}
+
+impl Line {
+    /// Medians of `rounds`; `direct` are the rounds of the direct path, in the same order.
+    pub fn of(path: &str, rounds: &Rounds, direct: &Rounds) -> Line {
+        let over = |measured: &[Measured], value: fn(&Measured) -> f64| median(measured.iter().map(value));
+        let ratios = rounds
+            .full
+            .iter()
+            .zip(&direct.full)
+            .map(|(this, direct)| this.mb_per_second / direct.mb_per_second);
+        Line {
+            path: path.to_owned(),
+            mb_per_second: over(&rounds.full, |m| m.mb_per_second),
+            throughput_ratio: median(ratios),
+            p50_ms: over(&rounds.steady, |m| m.p50_ms),
+            p99_ms: over(&rounds.steady, |m| m.p99_ms),
+            p999_ms: over(&rounds.steady, |m| m.p999_ms),
+            cpu_seconds_per_gb: median(rounds.cpu_per_gb.iter().copied()),
+            peak_memory_mib: rounds.peak_memory_mib,
+        }
+    }
+}
+
+/// The table for people.
+pub fn table(lines: &[Line]) -> String {
+    let mut text = format!(
+        "{:<20} {:>10} {:>10} {:>9} {:>9} {:>10} {:>12} {:>10}\n",
+        "path", "MB/s", "of direct", "p50 ms", "p99 ms", "p99.9 ms", "CPU-s per GB", "peak MiB"
+    );
+    for line in lines {
+        let _ = writeln!(
+            text,
+            "{:<20} {:>10.1} {:>9.0}% {:>9.1} {:>9.1} {:>10.1} {:>12.2} {:>10.1}",
+            line.path,
+            line.mb_per_second,
+            line.throughput_ratio * 100.0,
+            line.p50_ms,
+            line.p99_ms,
+            line.p999_ms,
+            line.cpu_seconds_per_gb,
+            line.peak_memory_mib,
+        );
+    }
+    text
+}
+
+/// The middle value; the mean of the two middle ones for an even count; NaN of nothing.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+        assert!(median([].into_iter()).is_nan());
+    }
+}
