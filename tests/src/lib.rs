@@ -9,6 +9,7 @@
 //! - [`components`]: fetch or find Kafka's jars, versitygw and the client programs
 //! - [`kafka`], [`s3`], [`forgetful_store`]: servers
 //! - [`driver`], [`record`], [`read_back`]: clients, what they sent, what they read
+//! - [`stage`], [`nasty`]: a source and a target with the steps of a round trip, and a data set to be afraid of
 //! - [`programs`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's files
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +23,7 @@ pub mod driver;
 pub mod forgetful_store;
 pub mod kafka;
 pub mod kafka_log;
+pub mod nasty;
 pub mod ports;
 pub mod power_loss;
 pub mod process;
@@ -30,5 +32,6 @@ pub mod read_back;
 pub mod reaper;
 pub mod record;
 pub mod s3;
+pub mod stage;
 pub mod wait;
 pub mod workdir;

@@ -2,13 +2,17 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.github.luben.zstd.ZstdInputStream;
+import java.io.BufferedInputStream;
 import java.io.BufferedReader;
 import java.io.BufferedWriter;
+import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Base64;
@@ -21,6 +25,7 @@ import java.util.Properties;
 import java.util.Set;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
+import net.jpountz.lz4.LZ4FrameInputStream;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
@@ -83,10 +88,12 @@ public final class TeelineClient {
             case "read" -> read(request, answer);
             case "create_topics" -> createTopics(request);
             case "alter_topic" -> alterTopic(request);
+            case "delete_topic" -> deleteTopic(request);
             case "describe_topics" -> describeTopics(request, answer);
             case "topic_configs" -> topicConfigs(request, answer);
             case "reassign" -> reassign(request);
             case "elect" -> elect(request);
+            case "decompress" -> decompress(request);
             case "cluster_id" -> clusterId(request, answer);
             default -> throw new IllegalArgumentException("unknown op " + request.get("op"));
         }
@@ -229,6 +236,12 @@ public final class TeelineClient {
         }
     }
 
+    private void deleteTopic(JsonNode request) throws Exception {
+        try (Admin admin = Admin.create(config(request))) {
+            admin.deleteTopics(List.of(request.get("topic").asText())).all().get();
+        }
+    }
+
     private void describeTopics(JsonNode request, ObjectNode answer) throws Exception {
         try (Admin admin = Admin.create(config(request))) {
             List<String> names = new ArrayList<>();
@@ -279,7 +292,21 @@ public final class TeelineClient {
     private void clusterId(JsonNode request, ObjectNode answer) throws Exception {
         try (Admin admin = Admin.create(config(request))) {
             answer.put("cluster_id", admin.describeCluster().clusterId().get());
-            answer.put("nodes", admin.describeCluster().nodes().get().size());
+            ArrayNode nodes = answer.putArray("nodes");
+            admin.describeCluster().nodes().get().forEach(node -> nodes.add(node.id() + "@" + node.host() + ":" + node.port()));
+            answer.put("controller", admin.describeCluster().controller().get().port());
+        }
+    }
+
+    /** Decodes a file with the library of its codec. */
+    private static void decompress(JsonNode request) throws Exception {
+        try (InputStream raw = new BufferedInputStream(Files.newInputStream(Path.of(request.get("from").asText())));
+                InputStream decoded = switch (request.get("codec").asText()) {
+                    case "zstd" -> new ZstdInputStream(raw);
+                    case "lz4" -> new LZ4FrameInputStream(raw);
+                    default -> raw;
+                }) {
+            Files.copy(decoded, Path.of(request.get("to").asText()), StandardCopyOption.REPLACE_EXISTING);
         }
     }
 
