@@ -111,6 +111,14 @@ impl Ports {
         }
     }
 
+    /// The default range, shorter near the end of all ports; whoever needs more says where.
+    pub(crate) fn fitting_after(bootstrap_port: u16) -> Self {
+        let mut ports = Self::after(bootstrap_port);
+        let room = u16::MAX.saturating_sub(ports.node_port_start).saturating_add(1);
+        ports.node_port_count = ports.node_port_count.min(room);
+        ports
+    }
+
     /// The port of a broker; `None` when its id is neither listed nor in the range.
     pub fn port_of(&self, node_id: i32) -> Option<u16> {
         if let Some(port) = self.nodes.get(&node_id) {
@@ -261,5 +269,35 @@ impl Default for Limits {
         Self {
             connection_in_flight_bytes: Self::DEFAULT_CONNECTION_IN_FLIGHT_BYTES,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broker_ids_keep_their_ports_and_ids_outside_have_none() {
+        let nodes = BTreeMap::from([(1001, 19301), (3, 19400)]);
+        let ports = Ports {
+            node_port_start: 19093,
+            node_id_start: 1,
+            node_port_count: 3,
+            nodes,
+        };
+        assert_eq!((ports.port_of(1), ports.port_of(2)), (Some(19093), Some(19094)));
+        assert_eq!(
+            (ports.port_of(3), ports.port_of(1001)),
+            (Some(19400), Some(19301))
+        );
+        assert_eq!((ports.port_of(0), ports.port_of(4)), (None, None));
+        assert_eq!(
+            (
+                ports.port_of(-1),
+                ports.port_of(i32::MIN),
+                ports.port_of(i32::MAX)
+            ),
+            (None, None, None)
+        );
     }
 }

@@ -141,3 +141,54 @@ impl KafkaEndpoint {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn addresses_are_read_and_written_alike() {
+        for text in [
+            "broker-1.example.com:9092",
+            "127.0.0.1:1",
+            "[::1]:65535",
+            "[2001:db8::1]:9092",
+        ] {
+            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_host_and_port_says_why() {
+        let error = |text: &str| text.parse::<HostPort>().unwrap_err();
+        assert_eq!(error("broker"), HostPortError::NoPort);
+        assert_eq!(error(":9092"), HostPortError::NoHost);
+        assert_eq!(error("a:99999"), HostPortError::BadPort);
+        assert_eq!(error("a:+1"), HostPortError::BadPort);
+        assert_eq!(error("http://a:1"), HostPortError::BadHost);
+        assert_eq!(error("a:1,b:2"), HostPortError::BadHost);
+        assert_eq!(error("::1:9092"), HostPortError::BadHost);
+        assert_eq!(error("[a]:1"), HostPortError::BadHost);
+    }
+
+    #[test]
+    fn loopback_and_every_interface_are_recognised() {
+        let host = |text: &str| text.parse::<HostPort>().unwrap();
+        assert!(
+            host("localhost:1").is_loopback()
+                && host("127.3.4.5:1").is_loopback()
+                && host("[::1]:1").is_loopback()
+        );
+        assert!(host("0.0.0.0:1").is_unspecified() && host("[::]:1").is_unspecified());
+        assert!(!host("10.0.0.1:1").is_loopback() && !host("10.0.0.1:1").is_unspecified());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*") {
+            let _ = text.parse::<HostPort>();
+        }
+    }
+}

@@ -21,6 +21,8 @@
 //! - [`environment`]: where `${VAR}` and `…_file` are read from
 //! - [`problem`]: what can be wrong, and how it is told
 //! - `section`: reading one mapping of the file, noticing every key
+//! - `reading`: from sections to the types, with the rules that each section must obey
+//! - `rules`: what concerns several sections, and what each program requires
 
 pub mod cluster;
 pub mod document;
@@ -30,6 +32,8 @@ pub mod jobs;
 pub mod pattern;
 pub mod problem;
 pub mod process;
+mod reading;
+mod rules;
 pub mod secret;
 mod section;
 pub mod storage;

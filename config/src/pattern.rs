@@ -170,3 +170,71 @@ impl TopicFilter {
         included && !self.exclude.iter().any(|pattern| pattern.matches(topic))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matches(pattern: &str, topic: &str) -> bool {
+        TopicPattern::parse(pattern).unwrap().matches(topic)
+    }
+
+    #[test]
+    fn names_globs_and_expressions_mean_whole_names() {
+        assert!(matches("orders", "orders") && !matches("orders", "orders-eu"));
+        assert!(matches("orders-*", "orders-eu") && !matches("orders-*", "my-orders-eu"));
+        assert!(matches("*", "a.b-c") && matches("a.?", "a.b") && matches("{a,b}[0-9]", "b7"));
+        assert!(matches("glob:orders", "orders"));
+        assert!(matches("regex:a|b", "a") && !matches("regex:a|b", "ab"));
+        assert!(matches("regex:^orders$", "orders"));
+    }
+
+    #[test]
+    fn the_name_of_an_exact_pattern_can_be_asked_for() {
+        assert_eq!(
+            TopicPattern::parse("orders").unwrap().exact_name(),
+            Some("orders")
+        );
+        assert_eq!(TopicPattern::parse("orders*").unwrap().exact_name(), None);
+    }
+
+    #[test]
+    fn what_can_match_no_topic_is_refused() {
+        assert_eq!(TopicPattern::parse(" "), Err(PatternError::Empty));
+        assert_eq!(TopicPattern::parse("a b"), Err(PatternError::Name));
+        assert_eq!(TopicPattern::parse(&"a".repeat(250)), Err(PatternError::Name));
+        assert!(matches!(
+            TopicPattern::parse("regex:("),
+            Err(PatternError::Regex(_))
+        ));
+        assert!(matches!(TopicPattern::parse("a["), Err(PatternError::Glob(_))));
+        assert!(matches!(
+            TopicPattern::parse("regex:(\\w{999}){999}"),
+            Err(PatternError::Regex(_))
+        ));
+    }
+
+    #[test]
+    fn exclusion_wins_and_no_inclusion_means_all() {
+        let pattern = |text: &str| TopicPattern::parse(text).unwrap();
+        assert!(TopicFilter::default().matches("anything"));
+        let filter = TopicFilter::new(vec![pattern("orders*")], vec![pattern("*-test")]);
+        assert!(filter.matches("orders-eu") && !filter.matches("orders-test") && !filter.matches("payments"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(pattern in "\\PC*", topic in "\\PC*") {
+            if let Ok(pattern) = TopicPattern::parse(&pattern) {
+                let _ = pattern.matches(&topic);
+            }
+        }
+
+        #[test]
+        fn a_name_is_a_pattern_that_matches_itself(name in "[a-zA-Z0-9._-]{3,249}") {
+            prop_assert!(TopicPattern::parse(&name).unwrap().matches(&name));
+        }
+    }
+}

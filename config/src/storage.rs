@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::problem::Problem;
+use crate::reading::{check_endpoint, clean_prefix, url_in_path};
 use crate::secret::Secret;
 
 /// The kind of store.
@@ -117,11 +118,74 @@ impl Storage {
         }
     }
 
-    /// From the text of `--archive`: a path, `file://…`, `s3://bucket/prefix`, `gs://…`, `az://…`.
+    /// From the text of `--archive`: a path, `file://…`, `s3://bucket/prefix`, `gs://…`, `az://…`. A store may be
+    /// described further by `?endpoint=…&region=…&allow_http=true&single_writer=true`; credentials come from the
+    /// environment, never from a command line, which everybody on the host can read.
     pub fn from_url(text: &str) -> Result<Self, Problem> {
-        Ok(Self::filesystem(text))
+        let wrong = |message: &str, hint: &str| Problem {
+            key: "--archive".to_owned(),
+            value: Some(format!("{text:?}")),
+            message: message.to_owned(),
+            hint: hint.to_owned(),
+        };
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return match (text.trim().is_empty(), url_in_path(text)) {
+                (true, _) => Err(wrong("is empty", URL_HINT)),
+                (false, Some(message)) => Err(wrong(
+                    &message,
+                    "write ./ before a directory with a colon in its name",
+                )),
+                (false, None) => Ok(Self::filesystem(text)),
+            };
+        };
+        let backend = match scheme {
+            "file" if rest.starts_with('/') => return Ok(Self::filesystem(rest)),
+            "file" => return Err(wrong("names a host", "write file:///path, or just the path")),
+            "s3" | "s3a" => Backend::S3,
+            "ceph" => Backend::Ceph,
+            "gs" | "gcs" => Backend::Gcs,
+            "az" | "azure" | "abfs" => Backend::Azure,
+            _ => return Err(wrong("has a scheme that is not known", URL_HINT)),
+        };
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        if bucket.is_empty() || bucket.contains(['@', ':']) {
+            return Err(wrong(
+                "names no bucket",
+                "write it as s3://bucket/prefix; a server of your own goes into ?endpoint=https://…",
+            ));
+        }
+        let prefix = clean_prefix(prefix)
+            .map_err(|message| wrong(message, "write it as s3://bucket/backups/kafka"))?;
+        let mut storage = Self {
+            bucket: Some(bucket.to_owned()),
+            prefix,
+            ..Self::new(backend)
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("endpoint", url)) => storage.endpoint = Some(url.to_owned()),
+                Some(("region", region)) => storage.region = Some(region.to_owned()),
+                Some(("allow_http", "true")) => storage.allow_http = true,
+                Some(("single_writer", "true")) => storage.single_writer = true,
+                _ => {
+                    return Err(wrong(
+                        "has a parameter that is not known",
+                        "known are endpoint, region, allow_http=true, single_writer=true",
+                    ));
+                }
+            }
+        }
+        if let Some(endpoint) = &storage.endpoint {
+            check_endpoint(endpoint, storage.allow_http)
+                .map_err(|(message, hint)| wrong(&format!("its endpoint {message}"), hint))?;
+        }
+        Ok(storage)
     }
 }
+
+const URL_HINT: &str =
+    "write a path, file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix";
 
 /// How failed requests to the store are repeated: exponentially, with jitter, up to a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
