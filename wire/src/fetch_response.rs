@@ -131,7 +131,8 @@ impl TailScanner {
 
     /// Takes up to `count` bytes off the chunk.
     fn advance<'c>(&mut self, chunk: &mut &'c mut [u8], count: usize) -> &'c mut [u8] {
-        let (taken, rest) = std::mem::take(chunk).split_at_mut(count.min(chunk.len()));
+        let count = count.min(chunk.len());
+        let (taken, rest) = std::mem::take(chunk).split_at_mut(count);
         *chunk = rest;
         self.at = self.at.saturating_add(taken.len());
         self.remaining = self.remaining.saturating_sub(taken.len());

@@ -46,4 +46,7 @@ pub mod rewrite;
 pub mod schema;
 pub mod write;
 
+#[cfg(test)]
+mod specimens;
+
 pub use error::{ErrorKind, WireError};
