@@ -1,1 +1,19 @@
-//! placeholder
+//! Gives back what the archive holds: lists, describes, verifies and restores backups.
+pub mod budget;
+pub mod cli;
+pub mod cursor;
+pub mod delivery;
+pub mod error;
+pub mod figures;
+pub mod footers;
+pub mod ledger;
+pub mod markers;
+pub mod merge;
+pub mod plan;
+pub mod progress;
+pub mod replay;
+pub mod stream;
+pub mod tally;
+pub mod target;
+pub mod transactions;
+pub mod window;
