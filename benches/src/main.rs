@@ -83,10 +83,11 @@ fn main() {
         rounds.peak_memory_mib = route.peak_memory_mib();
         route.stop();
     }
+    let direct = rounds.first().expect("the direct path comes first");
     let lines: Vec<Line> = routes
         .iter()
         .zip(&rounds)
-        .map(|(route, each)| Line::of(route.name, each, &rounds[0]))
+        .map(|(route, each)| Line::of(route.name, each, direct))
         .collect();
     print!("{}", table(&lines));
     if let Some(directory) = arguments.save {
