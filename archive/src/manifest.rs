@@ -120,7 +120,7 @@ pub struct Segment {
     pub start_offset: i64,
     /// Last offset.
     pub end_offset: i64,
-    /// True lowest timestamp, in epoch milliseconds; -1 if no record has one.
+    /// True lowest timestamp, in epoch milliseconds; -1 if some record has none.
     pub start_timestamp: i64,
     /// True highest timestamp, in epoch milliseconds; -1 if no record has one.
     pub end_timestamp: i64,

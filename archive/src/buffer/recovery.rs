@@ -378,46 +378,44 @@ impl<S: Source> Scan<S> {
     /// Searches from `from`; `start` is where the unreadable stretch began.
     fn find(&mut self, from: u64, start: u64) -> Result<Found, S::Error> {
         let mut at = from;
-        while let Some(candidate) = self.find_magic(at)? {
-            if self.plausible(candidate, start)? {
-                match self.classify(candidate)? {
-                    Step::Frame { .. } => return Ok(Found::Frame(candidate)),
-                    Step::Bad { .. } if self.search_budget == 0 => return Ok(Found::GaveUp),
-                    Step::Bad { .. } => {}
+        while at < self.len {
+            let candidates = self.candidates(at, start)?;
+            for (candidate, payload_bytes) in candidates {
+                if let Step::Frame { .. } = self.classify(candidate)? {
+                    return Ok(Found::Frame(candidate));
+                }
+                self.search_budget = self.search_budget.saturating_sub(payload_bytes);
+                if self.search_budget == 0 {
+                    return Ok(Found::GaveUp);
                 }
             }
-            at = candidate.saturating_add(1);
+            at = at.saturating_add(WINDOW_BYTES as u64);
         }
         Ok(Found::Nothing)
     }
 
-    /// Frames are dense, so that the stretch bounds how many of them can have been lost in it: this keeps bytes
-    /// that merely look like a header from being followed.
-    fn plausible(&mut self, at: u64, start: u64) -> Result<bool, S::Error> {
-        let Ok(header) = decode_frame_header(self.read(at, FRAME_HEADER_BYTES)?) else {
-            return Ok(false);
-        };
-        self.search_budget = self.search_budget.saturating_sub(u64::from(header.len));
-        let lost_max = at.saturating_sub(start) / FRAME_HEADER_BYTES as u64;
-        let highest = self.expected.0.saturating_add(lost_max);
-        Ok(self.expected == Lsn::NONE || header.lsn.0 <= highest)
-    }
-
-    fn find_magic(&mut self, from: u64) -> Result<Option<u64>, S::Error> {
-        let mut at = from;
-        while at < self.len {
-            let window = self.read(at, WINDOW_BYTES)?;
-            let hit = window
-                .windows(FRAME_MAGIC.len())
-                .position(|bytes| bytes == FRAME_MAGIC);
-            if let Some(hit) = hit {
-                return Ok(Some(at.saturating_add(hit as u64)));
+    /// Places in one window where a whole frame header stands that could come next, and the payload it claims. Only
+    /// for these is a payload read.
+    fn candidates(&mut self, at: u64, start: u64) -> Result<Vec<(u64, u64)>, S::Error> {
+        let expected = self.expected;
+        // A header may straddle two windows, so each window is read a little further.
+        let window = self.read(at, WINDOW_BYTES + FRAME_HEADER_BYTES - 1)?;
+        let mut candidates = Vec::new();
+        for (place, bytes) in window.windows(FRAME_HEADER_BYTES).enumerate() {
+            if !bytes.starts_with(&FRAME_MAGIC) {
+                continue;
             }
-            // The magic may straddle two windows.
-            let step = window.len().saturating_sub(FRAME_MAGIC.len() - 1).max(1);
-            at = at.saturating_add(step as u64);
+            let Ok(header) = decode_frame_header(bytes) else {
+                continue;
+            };
+            let candidate = at.saturating_add(place as u64);
+            // Frames are dense, so the stretch bounds how many of them can have been lost in it.
+            let lost_max = candidate.saturating_sub(start) / FRAME_HEADER_BYTES as u64;
+            if expected == Lsn::NONE || header.lsn.0 <= expected.0.saturating_add(lost_max) {
+                candidates.push((candidate, u64::from(header.len)));
+            }
         }
-        Ok(None)
+        Ok(candidates)
     }
 
     fn payload_crc(&mut self, from: u64, to: u64) -> Result<u32, S::Error> {

@@ -12,6 +12,10 @@ use uuid::Uuid;
 
 /// One statement of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every entry is a segment, so boxing it saves nothing"
+)]
 pub enum Entry {
     /// A segment is stored.
     Segment(SegmentInfo),

@@ -263,8 +263,10 @@ impl SegmentBuilder {
         {
             footer.epochs.push((meta.leader_epoch, meta.base_offset));
         }
-        widen(&mut footer.timestamp_min, &mut footer.timestamp_max, meta);
-        let block = self.open.get_or_insert_with(|| BlockEntry {
+        let first = footer.batch_count == 1;
+        widen(&mut footer.timestamp_min, &mut footer.timestamp_max, meta, first);
+        let first = self.open.is_none();
+        let block = self.open.get_or_insert(BlockEntry {
             file_offset: footer.data_bytes,
             compressed_len: 0,
             uncompressed_len: 0,
@@ -279,7 +281,7 @@ impl SegmentBuilder {
         // Bounded by BLOCK_BYTES_MAX, which is far below 4 GiB; so is the number of records.
         block.uncompressed_len += bytes as u32;
         block.record_count = block.record_count.saturating_add(records);
-        widen(&mut block.timestamp_min, &mut block.timestamp_max, meta);
+        widen(&mut block.timestamp_min, &mut block.timestamp_max, meta, first);
     }
 
     fn close_block(&mut self) -> Result<(), SegmentError> {
@@ -311,15 +313,18 @@ impl SegmentBuilder {
 /// Kafka's batches carry their length in 31 bits.
 const BLOCK_BYTES_MAX: usize = i32::MAX as usize;
 
-fn widen(min: &mut i64, max: &mut i64, meta: &BatchMeta) {
-    if meta.timestamp_min >= 0 {
-        *min = if *min < 0 {
-            meta.timestamp_min
-        } else {
-            meta.timestamp_min.min(*min)
-        };
-    }
-    *max = meta.timestamp_max.max(*max);
+/// A record without a timestamp counts as -1, so that a minimum of -1 warns of it.
+fn widen(min: &mut i64, max: &mut i64, meta: &BatchMeta, first: bool) {
+    *min = if first {
+        meta.timestamp_min
+    } else {
+        meta.timestamp_min.min(*min)
+    };
+    *max = if first {
+        meta.timestamp_max
+    } else {
+        meta.timestamp_max.max(*max)
+    };
 }
 
 fn join(mut parts: Vec<Bytes>) -> Bytes {

@@ -42,7 +42,7 @@ pub struct Footer {
     pub end_offset: i64,
     /// Offsets in between that are neither held nor vouched for.
     pub gaps: Vec<OffsetRange>,
-    /// True lowest timestamp; -1 if no record has one.
+    /// True lowest timestamp; -1 if some record has none.
     pub timestamp_min: i64,
     /// True highest timestamp; -1 if no record has one.
     pub timestamp_max: i64,
@@ -83,7 +83,7 @@ pub struct BlockEntry {
     pub first_offset: i64,
     /// Last offset.
     pub last_offset: i64,
-    /// True lowest timestamp; -1 if no record has one.
+    /// True lowest timestamp; -1 if some record has none.
     pub timestamp_min: i64,
     /// True highest timestamp; -1 if no record has one.
     pub timestamp_max: i64,

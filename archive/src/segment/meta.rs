@@ -22,7 +22,7 @@ pub struct BatchMeta {
     pub last_offset: i64,
     /// Records in the batch.
     pub record_count: u32,
-    /// True lowest timestamp of the records; -1 if they have none.
+    /// True lowest timestamp of the records; -1 if one of them has none.
     pub timestamp_min: i64,
     /// True highest timestamp of the records; -1 if they have none.
     pub timestamp_max: i64,
@@ -163,7 +163,7 @@ pub struct SegmentInfo {
     /// Offsets between the two that are neither held nor vouched for. A segment of origin fetch vouches for what it
     /// spans: what is missing in it was missing in the log.
     pub gaps: Vec<OffsetRange>,
-    /// True lowest timestamp; -1 if no record has one.
+    /// True lowest timestamp; -1 if some record has none.
     pub timestamp_min: i64,
     /// True highest timestamp; -1 if no record has one.
     pub timestamp_max: i64,
