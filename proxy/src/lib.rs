@@ -1,1 +1,40 @@
 //! Transparent Kafka proxy that captures what producers write.
+//!
+//! What this crate does: it stands before a Kafka cluster, gives clients its own addresses in the place of the
+//! brokers', passes everything else on unchanged, and writes each produced batch and what became of it into the
+//! write-ahead buffer, before the producer sees the answer. From there the segmenter, which runs inside unless told
+//! not to, archives it.
+//!
+//! What it deliberately does not do: it never re-encodes what a client sent, never renumbers or balances brokers, and
+//! decodes only what it captures or must rewrite. It holds no data in memory beyond fixed budgets; what cannot be
+//! captured is counted and left to the segmenter to fetch.
+//!
+//! | module | duty |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`process`] | start everything in order, drain it in order |
+//! | `cluster` | what the parts of one virtual cluster share |
+//! | `topology`, `listeners` | a port per broker, bound before it is told; accepting |
+//! | `session` | one client connection and its upstream connection: both loops, what is in flight |
+//! | `capture` | the tee and its policy; gates on responses |
+//! | `poller`, `catalog`, `topics` | the proxy's own questions to the cluster; topic names and ids |
+//! | `running` | the tasks of one virtual cluster |
+//! | [`buffer`] | the write-ahead buffer's writer |
+//! | [`budget`] | bytes in flight |
+//! | `metrics`, `quiet` | what is measured; log lines that must not flood |
+
+pub mod budget;
+pub mod buffer;
+mod capture;
+mod catalog;
+pub mod cli;
+mod cluster;
+mod listeners;
+mod metrics;
+mod poller;
+pub mod process;
+mod quiet;
+mod running;
+mod session;
+mod topics;
+mod topology;

@@ -1,0 +1,466 @@
+//! The tee: what goes into the write-ahead buffer, and the one policy for the times when it cannot.
+//!
+//! | what happens | `on_failure: open` | `on_failure: closed` |
+//! |---|---|---|
+//! | buffer full or broken | forwarded, counted as missed | the request waits up to `hold_max_ms`, then is refused |
+//! | buffer takes no more bytes for now | waits up to `hold_max_ms`, then as above | the same, then refused |
+//! | a response is held longer than `hold_max_ms` | released, counted; later ones are not held while the disk is behind | held on; new requests are refused |
+//! | the buffer lost what it had taken | released, counted as missed | the same: the broker has it, its answer is due |
+//!
+//! What is missed leaves a hole in the dense offsets, which the segmenter finds and fills by Fetch.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use teeline_archive::buffer::{ConnectionLost, EndTxn, Frame, Intent, Outcome, TopicRef};
+use teeline_archive::ids::{BufferPosition, SessionId};
+use teeline_config::cluster::{Ack, Capture as Settings, OnFailure};
+use teeline_runtime::clock::Clock;
+use teeline_wire::end_txn::EndTxnRequest;
+use teeline_wire::produce::{ProduceEntry, ProduceOutcome, ProduceRequest};
+use tokio::time::Instant;
+
+use crate::buffer::{AppendError, Appended, Writer};
+use crate::metrics::{ClusterMetrics, Missed, Skipped, record_wait};
+use crate::quiet::Quiet;
+use crate::session::in_flight::{Captured, CapturedBatch};
+use crate::session::outbox::Gate;
+use crate::topics::Topics;
+
+/// The capture of one virtual cluster.
+pub(crate) struct Capture {
+    cluster: String,
+    writer: Writer,
+    pub(crate) topics: Arc<Topics>,
+    ack: Ack,
+    on_failure: OnFailure,
+    hold_max: Duration,
+    metrics: Arc<ClusterMetrics>,
+    clock: Arc<dyn Clock>,
+    stall: Stall,
+    misses: Quiet,
+}
+
+impl std::fmt::Debug for Capture {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Capture")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to be done with a request after the attempt to capture it.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Forward it, and watch for the answer.
+    Forward(Captured),
+    /// Do not forward it; answer with a retriable error.
+    Refuse,
+}
+
+impl Capture {
+    /// Capture into an open buffer.
+    pub(crate) fn new(
+        cluster: &str,
+        settings: &Settings,
+        writer: Writer,
+        topics: Arc<Topics>,
+        metrics: Arc<ClusterMetrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Capture {
+        Capture {
+            cluster: cluster.to_owned(),
+            writer,
+            topics,
+            ack: settings.ack,
+            on_failure: settings.on_failure,
+            hold_max: Duration::from_millis(settings.hold_max_ms),
+            metrics,
+            clock,
+            stall: Stall::default(),
+            misses: Quiet::default(),
+        }
+    }
+
+    /// The time of the frames.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    /// The buffer behind.
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Appends the batches of a request. `before_waiting` runs once if that cannot be done at once.
+    pub(crate) async fn request<E>(
+        &self,
+        request: &ProduceRequest,
+        connection_id: u64,
+        authenticated: bool,
+        before_waiting: impl AsyncFnOnce() -> Result<(), E>,
+    ) -> Result<Verdict, E> {
+        let batches: Vec<(&ProduceEntry, Bytes)> = request
+            .entries
+            .iter()
+            .filter_map(|entry| self.batch_of(entry).map(|batch| (entry, batch)))
+            .collect();
+        if batches.is_empty() {
+            return Ok(Verdict::Forward(Captured::none()));
+        }
+        if !authenticated {
+            self.missed(Missed::Unauthenticated, batches.len());
+            return Ok(Verdict::Forward(Captured::none()));
+        }
+        let sent_at_ms = self.clock.now_ms();
+        let frames = || {
+            batches
+                .iter()
+                .map(|batch| intent(request, connection_id, sent_at_ms, batch))
+                .collect()
+        };
+        Ok(match self.append(&frames, before_waiting).await? {
+            Ok(appended) => {
+                self.metrics.captured_batches.increment(batches.len() as u64);
+                self.metrics
+                    .captured_bytes
+                    .increment(batches.iter().map(|(_, batch)| batch.len() as u64).sum());
+                Verdict::Forward(captured(&batches, appended))
+            }
+            Err(_) if self.on_failure == OnFailure::Closed => Verdict::Refuse,
+            Err(missed) => {
+                self.missed(missed, batches.len());
+                Verdict::Forward(Captured::none())
+            }
+        })
+    }
+
+    /// The batch of an entry, exactly as a broker will see it; none when it is rightly not captured.
+    fn batch_of(&self, entry: &ProduceEntry) -> Option<Bytes> {
+        if entry.records.is_empty() {
+            return None;
+        }
+        if entry.superseded {
+            self.metrics.skipped(Skipped::Superseded);
+            return None;
+        }
+        if !self.topics.captured(&entry.topic) {
+            self.metrics.skipped(Skipped::Excluded);
+            return None;
+        }
+        if entry.magic() != Some(MAGIC_CAPTURED) {
+            self.metrics.skipped(Skipped::OldFormat);
+            return None;
+        }
+        // Brokers take one batch per entry and trim what follows it; the batch's own length says where it ends.
+        let length = entry
+            .records
+            .get(BATCH_LENGTH_AT..BATCH_LENGTH_AT + 4)?
+            .first_chunk::<4>()?;
+        let length = usize::try_from(i32::from_be_bytes(*length))
+            .ok()?
+            .checked_add(BATCH_LENGTH_AT + 4)?;
+        if length < BATCH_BYTES_MIN || length > entry.records.len() {
+            self.metrics.skipped(Skipped::Malformed);
+            return None;
+        }
+        Some(entry.records.slice(..length))
+    }
+
+    /// Appends intents, within the limits of the policy. The outer error is that of `before_waiting`.
+    async fn append<E>(
+        &self,
+        frames: &impl Fn() -> Vec<Frame>,
+        before_waiting: impl AsyncFnOnce() -> Result<(), E>,
+    ) -> Result<Result<Appended, Missed>, E> {
+        let closed = self.on_failure == OnFailure::Closed;
+        let stalled = self.stall.holds(&self.writer);
+        if !(closed && stalled) {
+            let mut attempt = pin!(self.writer.append(frames()));
+            let first = std::future::poll_fn(|context| Poll::Ready(attempt.as_mut().poll(context))).await;
+            match first {
+                Poll::Ready(Ok(appended)) => return Ok(Ok(appended)),
+                Poll::Ready(Err(error)) if !closed => return Ok(Err(missed_by(error))),
+                Poll::Pending if stalled => return Ok(Err(Missed::Slow)),
+                Poll::Ready(Err(_)) | Poll::Pending => {}
+            }
+        }
+        before_waiting().await?;
+        let started = Instant::now();
+        let waited =
+            tokio::time::timeout_at(started + self.hold_max, self.append_patiently(frames, closed)).await;
+        record_wait(&self.metrics.buffer_wait_seconds, started.elapsed());
+        Ok(waited.unwrap_or(Err(Missed::Slow)))
+    }
+
+    async fn append_patiently(
+        &self,
+        frames: &impl Fn() -> Vec<Frame>,
+        again: bool,
+    ) -> Result<Appended, Missed> {
+        loop {
+            if !(again && self.stall.holds(&self.writer)) {
+                match self.writer.append(frames()).await {
+                    Ok(appended) => return Ok(appended),
+                    Err(AppendError::Full | AppendError::Broken) if again => {}
+                    Err(error) => return Err(missed_by(error)),
+                }
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    /// Appends what became of a request's batches, and says what the answer has to wait for. The second number is how
+    /// many of the intents are settled by this.
+    pub(crate) async fn response(
+        &self,
+        captured: &Captured,
+        outcomes: &[ProduceOutcome],
+    ) -> (Option<Gate>, u64) {
+        let Some(position) = captured.position else {
+            return (None, 0);
+        };
+        let (received_at_ms, since) = (self.clock.now_ms(), Instant::now());
+        record_wait(
+            &self.metrics.produce_seconds,
+            since.duration_since(captured.sent_at),
+        );
+        let mut hint = 0;
+        let mut settled = 0_u64;
+        let mut frames = Vec::with_capacity(captured.intents.len());
+        for outcome in outcomes {
+            if let Some(lsn) = captured.find(&outcome.topic, outcome.partition, &mut hint) {
+                settled = settled.saturating_add(u64::from(is_settled(outcome)));
+                self.topics.answered(&outcome.topic);
+                frames.push(outcome_frame(lsn, received_at_ms, outcome));
+            }
+        }
+        let count = frames.len();
+        let gate = (self.ack == Ack::Durable).then_some(Gate { position, since });
+        if count == 0 {
+            return (gate, 0);
+        }
+        match self.append_small(position.session, frames).await {
+            Ok(_) => {
+                self.metrics.outcomes.increment(count as u64);
+                (gate, settled)
+            }
+            Err(missed) => {
+                self.missed(missed, count);
+                (gate.filter(|_| missed != Missed::Lost), 0)
+            }
+        }
+    }
+
+    /// Appends the end of a transaction that the coordinator has confirmed, and says what the answer has to wait for.
+    pub(crate) async fn transaction_ended(&self, request: &EndTxnRequest) -> Option<Gate> {
+        let frame = Frame::EndTxn(EndTxn {
+            transactional_id: request.transactional_id.clone(),
+            producer_id: request.producer_id,
+            producer_epoch: request.producer_epoch,
+            committed: request.committed,
+            at_ms: self.clock.now_ms(),
+        });
+        let since = Instant::now();
+        let session = self.writer.last_assigned().session;
+        match self.append_small(session, vec![frame]).await {
+            Ok(appended) => (self.ack == Ack::Durable).then_some(Gate {
+                position: appended.end(),
+                since,
+            }),
+            Err(missed) => {
+                self.missed(missed, 1);
+                None
+            }
+        }
+    }
+
+    /// Notes that a connection ended with batches unanswered: they are unresolved from here on.
+    pub(crate) async fn connection_lost(&self, connection_id: u64, unresolved: u64) {
+        self.metrics.connection_lost(unresolved);
+        let frame = Frame::ConnectionLost(ConnectionLost {
+            connection_id,
+            at_ms: self.clock.now_ms(),
+        });
+        let session = self.writer.last_assigned().session;
+        if let Err(missed) = self.append_small(session, vec![frame]).await {
+            self.missed(missed, 0);
+        }
+    }
+
+    async fn append_small(&self, session: SessionId, frames: Vec<Frame>) -> Result<Appended, Missed> {
+        let append = self.writer.append_outcomes(session, frames);
+        match tokio::time::timeout(self.hold_max, append).await {
+            Ok(result) => result.map_err(missed_by),
+            Err(_) => Err(Missed::Slow),
+        }
+    }
+
+    /// Waits until a response may leave. Never longer than the policy says.
+    pub(crate) async fn hold(&self, gate: Gate) {
+        let synced = self.writer.wait_synced(gate.position);
+        let mut synced = pin!(synced);
+        let patience = match self.on_failure {
+            OnFailure::Open if self.stall.holds(&self.writer) => Duration::ZERO,
+            _ => self.hold_max,
+        };
+        let mut verdict = tokio::time::timeout_at(gate.since + patience, synced.as_mut()).await;
+        if verdict.is_err() {
+            self.stall.began(gate.position);
+            self.slow(gate);
+            if self.on_failure == OnFailure::Closed {
+                verdict = Ok(synced.await);
+            }
+        }
+        record_wait(&self.metrics.hold_seconds, gate.since.elapsed());
+        match verdict {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.missed(Missed::Lost, 1),
+            Err(_) => self.metrics.released_unsynced.increment(1),
+        }
+    }
+
+    fn slow(&self, gate: Gate) {
+        if let Some(suppressed) = self.misses.admit() {
+            tracing::warn!(
+                cluster = self.cluster,
+                held_ms = gate.since.elapsed().as_millis() as u64,
+                suppressed,
+                "the disk of the write-ahead buffer is too slow; capture.on_failure applies"
+            );
+        }
+    }
+
+    fn missed(&self, missed: Missed, batches: usize) {
+        self.metrics.missed(missed, batches);
+        if let Some(suppressed) = self.misses.admit() {
+            tracing::warn!(
+                cluster = self.cluster,
+                reason = ?missed,
+                batches,
+                suppressed,
+                "batches were forwarded without being captured; the segmenter has to fetch them"
+            );
+        }
+    }
+}
+
+impl Captured {
+    /// Of a request from which nothing was captured.
+    pub(crate) fn none() -> Captured {
+        Captured {
+            intents: Vec::new(),
+            position: None,
+            sent_at: Instant::now(),
+        }
+    }
+}
+
+fn intent(
+    request: &ProduceRequest,
+    connection_id: u64,
+    sent_at_ms: i64,
+    (entry, batch): &(&ProduceEntry, Bytes),
+) -> Frame {
+    Frame::Intent(Intent {
+        connection_id,
+        acks: request.acks,
+        sent_at_ms,
+        topic: TopicRef {
+            name: entry.topic.name().map(str::to_owned),
+            id: entry.topic.id(),
+        },
+        partition: entry.partition,
+        transactional_id: request.transactional_id.clone(),
+        records: batch.clone(),
+    })
+}
+
+fn captured(batches: &[(&ProduceEntry, Bytes)], appended: Appended) -> Captured {
+    let mut lsn = appended.first;
+    let mut intents = Vec::with_capacity(batches.len());
+    for (entry, _) in batches {
+        intents.push(CapturedBatch {
+            topic: entry.topic.clone(),
+            partition: entry.partition,
+            lsn,
+        });
+        lsn = lsn.next();
+    }
+    debug_assert_eq!(
+        intents.last().map(|batch| batch.lsn),
+        Some(appended.last),
+        "lsns are dense"
+    );
+    Captured {
+        intents,
+        position: Some(appended.end()),
+        sent_at: Instant::now(),
+    }
+}
+
+fn outcome_frame(intent: teeline_archive::ids::Lsn, received_at_ms: i64, outcome: &ProduceOutcome) -> Frame {
+    // A response names an epoch only beside an error, and then it is the new leader's: not the epoch of this batch.
+    Frame::Outcome(Outcome {
+        intent,
+        received_at_ms,
+        error_code: outcome.error_code,
+        base_offset: outcome.base_offset,
+        log_append_time_ms: outcome.log_append_time_ms,
+        log_start_offset: outcome.log_start_offset,
+        leader_epoch: -1,
+    })
+}
+
+/// An error with a base offset means: appended by the leader, and what became of it is open (errors 6, 7 and 20).
+fn is_settled(outcome: &ProduceOutcome) -> bool {
+    outcome.error_code == 0 || outcome.base_offset < 0
+}
+
+fn missed_by(error: AppendError) -> Missed {
+    match error {
+        AppendError::Full => Missed::Full,
+        AppendError::Broken | AppendError::Closed => Missed::Broken,
+        AppendError::StaleSession => Missed::Lost,
+        AppendError::TooLarge(_) => Missed::TooLarge,
+    }
+}
+
+/// Remembers that the disk is behind: from the first response that was held too long until its position is durable.
+#[derive(Debug, Default)]
+struct Stall {
+    stalled: AtomicBool,
+    position: Mutex<BufferPosition>,
+}
+
+impl Stall {
+    fn began(&self, position: BufferPosition) {
+        let mut last = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = position.max(*last);
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    fn holds(&self, writer: &Writer) -> bool {
+        if !self.stalled.load(Ordering::Relaxed) {
+            return false;
+        }
+        let synced = writer.state().synced;
+        let last = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = synced < *last;
+        self.stalled.store(behind, Ordering::Relaxed);
+        behind
+    }
+}
+
+/// RecordBatch version 2.
+const MAGIC_CAPTURED: i8 = 2;
+/// Where a batch says how many bytes follow its length field.
+const BATCH_LENGTH_AT: usize = 8;
+/// A batch header without records.
+const BATCH_BYTES_MIN: usize = 61;
+/// How often a full or broken buffer is tried again while a request waits.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);

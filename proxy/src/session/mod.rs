@@ -1,0 +1,294 @@
+//! One client connection and its one upstream connection.
+//!
+//! Both directions run in one task: [`requests`] from client to broker, [`responses`] back. They share what is in flight,
+//! the state of authentication and a few marks. The task ends when both directions have: see [`drive`] for each cause.
+//!
+//! **What bounds the memory of a connection**: two read buffers (at most 256 KiB each, a few KiB while idle); Produce
+//! frames, counted against the connection's and the process's budget from before they are read until broker and disk
+//! have them; at most 1 MiB of answers waiting for the client, or one answer that has to be read whole; 1024 requests
+//! noted as unanswered.
+
+mod answers;
+pub(crate) mod in_flight;
+mod intake;
+pub(crate) mod outbox;
+mod requests;
+mod responses;
+pub(crate) mod sasl;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::metrics::Closed;
+use in_flight::InFlight;
+use requests::{Requests, RequestsEnd};
+use responses::{Responses, ResponsesEnd};
+use sasl::Authentication;
+
+/// What a peer sent that cannot be dealt with: closes this one connection.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) closed: Closed,
+    pub(crate) text: String,
+}
+
+impl Refused {
+    pub(crate) fn new(closed: Closed, text: String) -> Refused {
+        Refused { closed, text }
+    }
+}
+
+/// What the two directions of a connection share. Both run in one task: the atomics only satisfy the compiler.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) connection_id: u64,
+    pub(crate) in_flight: InFlight,
+    pub(crate) authentication: Authentication,
+    /// Captured batches without a settled outcome.
+    pub(crate) unresolved: AtomicU64,
+    /// The proxy is stopping: no further request is taken.
+    pub(crate) draining: AtomicBool,
+    /// The request loop waits for bytes, with nothing half forwarded.
+    pub(crate) resting: AtomicBool,
+    /// No more requests will come.
+    pub(crate) ended: AtomicBool,
+    /// Counts up with every read.
+    movement: AtomicU64,
+    began: Instant,
+    /// Since when a frame is being read whole, in milliseconds after `began`, plus one; 0 when none is.
+    frame_since_ms: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(cluster: Arc<Cluster>, connection_id: u64) -> Shared {
+        Shared {
+            cluster,
+            connection_id,
+            in_flight: InFlight::default(),
+            authentication: Authentication::default(),
+            unresolved: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            movement: AtomicU64::new(0),
+            began: Instant::now(),
+            frame_since_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn moved(&self) {
+        self.movement.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn frame_began(&self) {
+        if self.frame_since_ms.load(Ordering::Relaxed) == 0 {
+            let since = self.began.elapsed().as_millis() as u64;
+            self.frame_since_ms
+                .store(since.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn frame_ended(&self) {
+        self.frame_since_ms.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn settled(&self, batches: u64) {
+        self.unresolved.fetch_sub(batches, Ordering::Relaxed);
+    }
+
+    fn frame_is_stuck(&self) -> bool {
+        let since = self.frame_since_ms.load(Ordering::Relaxed);
+        let now = self.began.elapsed().as_millis() as u64;
+        since > 0 && now.saturating_sub(since) > FRAME_TIME_MAX.as_millis() as u64
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.in_flight.asked.notify_one();
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The client's side came to its end and everything was answered, or enough time was given.
+    Client(RequestsEnd),
+    /// The broker's side came to its end.
+    Upstream(ResponsesEnd),
+    /// The proxy decided.
+    Closed(Closed),
+    /// The drain deadline.
+    Cut,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(
+    cluster: Arc<Cluster>,
+    connection_id: u64,
+    peer: SocketAddr,
+    mut client: TcpStream,
+    mut upstream: TcpStream,
+) {
+    let shared = Shared::new(Arc::clone(&cluster), connection_id);
+    let end = drive(&shared, &mut client, &mut upstream).await;
+    // Before anything else: what the broker has not answered by now, only its log can tell.
+    let unresolved = shared.unresolved.load(Ordering::Relaxed);
+    if let (true, Some(capture)) = (unresolved > 0, &cluster.capture) {
+        capture.connection_lost(connection_id, unresolved).await;
+    }
+    drop(upstream);
+    drop(client);
+    report(&shared, peer, end, unresolved);
+}
+
+/// Runs both directions. Who stops first, and what is finished before:
+///
+/// * *The client hangs up, or sends what cannot be forwarded*: its side stops. The broker's side goes on until captured
+///   requests are answered ([`LINGER`] at most), since the answers carry the offsets; others get [`LINGER_UNCAPTURED`].
+/// * *The broker closes, or sends what must not be passed on*: both stop. Answers already received are let out first.
+/// * *The proxy stops*: the client's side stops between two requests, then as if the client had hung up. At the
+///   deadline both stop.
+/// * *Idle, or a frame that does not become complete*: both stop.
+async fn drive(shared: &Shared, client: &mut TcpStream, upstream: &mut TcpStream) -> End {
+    let cluster = &shared.cluster;
+    let (mut client_read, mut client_write) = client.split();
+    let (mut upstream_read, mut upstream_write) = upstream.split();
+    let mut requests = Requests::new(shared, cluster.connection_budget());
+    let mut responses = Responses::new(shared);
+    let mut asking = pin!(requests.run(&mut client_read, &mut upstream_write));
+    let mut answering = pin!(responses.run(&mut upstream_read, &mut client_write));
+    let mut control = control(shared);
+    let mut asked: Option<(RequestsEnd, Instant)> = None;
+    let mut deadline = Instant::now();
+    loop {
+        tokio::select! {
+            end = &mut answering => return match (end, asked) {
+                (ResponsesEnd::Drained | ResponsesEnd::UpstreamClosed, Some((asked, _))) => End::Client(asked),
+                (end, _) => End::Upstream(end),
+            },
+            end = &mut asking, if asked.is_none() => asked = Some((end, Instant::now())),
+            Some(control) = control.next() => match control {
+                Control::Cut => return End::Cut,
+                Control::Close(closed) => return End::Closed(closed),
+                Control::Drain => {
+                    shared.draining.store(true, Ordering::Relaxed);
+                    if asked.is_some() || !shared.resting.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    asked = Some((RequestsEnd::Draining, Instant::now()));
+                }
+            },
+            () = tokio::time::sleep_until(deadline), if asked.is_some() => match asked.take() {
+                Some((end, since)) if shared.in_flight.captured() > 0 && since.elapsed() < LINGER => {
+                    asked = Some((end, since));
+                }
+                Some((end, _)) => return End::Client(end),
+                None => {}
+            },
+        }
+        if asked.is_some() && !shared.ended.load(Ordering::Relaxed) {
+            shared.end();
+        }
+        deadline = Instant::now() + LINGER_UNCAPTURED;
+    }
+}
+
+/// What may happen to a connection from outside.
+enum Control {
+    /// Take no further requests.
+    Drain,
+    /// Stop at once.
+    Cut,
+    /// Nothing moves, or not as it should.
+    Close(Closed),
+}
+
+/// Unlike branches of a `select!`, these are polled only when they are woken: requests do not pay for them.
+fn control<'a>(shared: &'a Shared) -> FuturesUnordered<Pin<Box<dyn Future<Output = Control> + Send + 'a>>> {
+    let cluster = &*shared.cluster;
+    let control = FuturesUnordered::<Pin<Box<dyn Future<Output = Control> + Send + 'a>>>::new();
+    control.push(Box::pin(async {
+        cluster.drain.triggered().await;
+        Control::Drain
+    }));
+    control.push(Box::pin(async {
+        cluster.cut.triggered().await;
+        Control::Cut
+    }));
+    control.push(Box::pin(async { Control::Close(watch(shared).await) }));
+    control
+}
+
+/// Looks after a connection now and then, so that requests need no timers of their own.
+async fn watch(shared: &Shared) -> Closed {
+    let idle_max = Some(shared.cluster.idle_timeout).filter(|timeout| !timeout.is_zero());
+    let period = idle_max.map_or(WATCH_PERIOD, |idle| {
+        (idle / 4).clamp(Duration::from_millis(50), WATCH_PERIOD)
+    });
+    let (mut movement, mut since) = (0, Instant::now());
+    loop {
+        tokio::time::sleep(period).await;
+        let moved = shared.movement.load(Ordering::Relaxed);
+        if moved != movement {
+            (movement, since) = (moved, Instant::now());
+        }
+        if shared.frame_is_stuck() {
+            return Closed::Stuck;
+        }
+        if idle_max.is_some_and(|idle| since.elapsed() >= idle) {
+            return Closed::Idle;
+        }
+    }
+}
+
+fn report(shared: &Shared, peer: SocketAddr, end: End, unresolved: u64) {
+    let cluster = &*shared.cluster;
+    let (name, connection) = (cluster.name.as_str(), shared.connection_id);
+    let refused = match end {
+        End::Client(RequestsEnd::Refused(refused)) => ("client", refused),
+        End::Upstream(ResponsesEnd::Refused(refused)) => ("broker", refused),
+        End::Closed(closed) => {
+            cluster.metrics.closed(closed);
+            tracing::info!(cluster = name, %peer, connection, reason = ?closed, "connection closed by the proxy");
+            return;
+        }
+        End::Upstream(end) => {
+            cluster.metrics.closed(Closed::UpstreamLost);
+            let unanswered = shared.in_flight.len();
+            tracing::debug!(cluster = name, %peer, connection, unanswered, unresolved, "broker connection ended: {end}");
+            return;
+        }
+        End::Client(end) => {
+            tracing::debug!(cluster = name, %peer, connection, unresolved, "connection ended: {end}");
+            return;
+        }
+        End::Cut => {
+            tracing::debug!(cluster = name, %peer, connection, unresolved, "connection cut at the drain deadline");
+            return;
+        }
+    };
+    let (by, Refused { closed, text }) = refused;
+    cluster.metrics.closed(closed);
+    if let Some(suppressed) = cluster.refusals.admit() {
+        tracing::warn!(cluster = name, %peer, connection, by, suppressed, "connection closed: {text}");
+    }
+}
+
+/// How long answers to captured requests are awaited after the client is gone: the producers' request timeout.
+const LINGER: Duration = Duration::from_secs(30);
+/// The same for answers that nobody needs once the client is gone; a half-closed client may still read them.
+const LINGER_UNCAPTURED: Duration = Duration::from_secs(2);
+/// How long a frame that is read whole may take: 100 MiB at 1 MB/s. It holds room that others wait for.
+const FRAME_TIME_MAX: Duration = Duration::from_secs(120);
+const WATCH_PERIOD: Duration = Duration::from_secs(30);

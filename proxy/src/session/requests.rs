@@ -1,0 +1,487 @@
+//! From the client to the broker.
+//!
+//! Frames are looked at only as far as needed. A Produce request is read whole (within the budget), its batches go into
+//! the write-ahead buffer, and the very same bytes go to the broker. Everything else streams through: its key, version
+//! and correlation id are noted so that the answer can be told, and its bytes are not looked at. What was parsed in one
+//! wake-up is written in one go.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use teeline_wire::frame::{self, FrameError, FrameLimits, LENGTH_BYTES};
+use teeline_wire::header::{self, REQUEST_HEADER_BYTES_MIN, RequestHeader};
+use teeline_wire::produce::{self, ProduceRequest};
+use teeline_wire::read::Reader;
+use teeline_wire::{WireError, api_versions, apis, end_txn, rewrite};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::in_flight::{Captured, Expect, Request};
+use super::intake::Intake;
+use super::outbox::Outbox;
+use super::sasl::Mechanism;
+use super::{Refused, Shared};
+use crate::budget::{ConnectionBudget, Room};
+use crate::capture::Verdict;
+use crate::metrics::{Closed, record_wait};
+
+/// Why the client's side came to its end.
+#[derive(Debug)]
+pub(crate) enum RequestsEnd {
+    /// The client sends no more.
+    ClientClosed,
+    /// The client's connection failed.
+    ClientFailed(std::io::Error),
+    /// The broker's connection takes no more.
+    UpstreamFailed(std::io::Error),
+    /// The proxy is stopping, and no request is half forwarded.
+    Draining,
+    /// The client sent what cannot be forwarded.
+    Refused(Refused),
+}
+
+impl fmt::Display for RequestsEnd {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestsEnd::ClientClosed => out.write_str("the client closed the connection"),
+            RequestsEnd::ClientFailed(error) => write!(out, "the client's connection failed: {error}"),
+            RequestsEnd::UpstreamFailed(error) => {
+                write!(out, "the broker's connection takes no more: {error}")
+            }
+            RequestsEnd::Draining => out.write_str("the proxy is stopping"),
+            RequestsEnd::Refused(refused) => out.write_str(&refused.text),
+        }
+    }
+}
+
+impl From<Refused> for RequestsEnd {
+    fn from(refused: Refused) -> Self {
+        RequestsEnd::Refused(refused)
+    }
+}
+
+/// The request loop of one connection.
+pub(crate) struct Requests<'a> {
+    shared: &'a Shared,
+    budget: ConnectionBudget,
+    intake: Intake,
+    outbox: Outbox,
+    /// Bytes of the current frame that still have to pass unread.
+    streaming: usize,
+    /// Room taken for the current frame, which is read whole.
+    room: Option<Room>,
+    /// Tokens of the old SASL exchange that are still to come: they have no Kafka header.
+    tokens: u8,
+}
+
+/// The fixed start of a request.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    api_key: i16,
+    api_version: i16,
+    correlation_id: i32,
+}
+
+/// How a request passes.
+enum Passage {
+    /// Unread, with this to be done about the answer.
+    Stream(Expect),
+    /// Read whole first; at most so many bytes.
+    Whole(usize),
+}
+
+impl<'a> Requests<'a> {
+    pub(crate) fn new(shared: &'a Shared, budget: ConnectionBudget) -> Requests<'a> {
+        Requests {
+            shared,
+            budget,
+            intake: Intake::new(),
+            outbox: Outbox::default(),
+            streaming: 0,
+            room: None,
+            tokens: 0,
+        }
+    }
+
+    /// Forwards until there is a reason to stop.
+    pub(crate) async fn run<R, W>(&mut self, client: &mut R, upstream: &mut W) -> RequestsEnd
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            if let Err(end) = self.turn(client, upstream).await {
+                // What precedes the reason was accepted, and its senders may be waiting.
+                return match self.flush(upstream).await {
+                    Ok(()) => end,
+                    Err(failed) => failed,
+                };
+            }
+        }
+    }
+
+    async fn turn<R, W>(&mut self, client: &mut R, upstream: &mut W) -> Result<(), RequestsEnd>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        while self.step(upstream).await? {}
+        self.flush(upstream).await?;
+        let between_frames = self.streaming == 0;
+        if between_frames && self.shared.draining.load(Ordering::Relaxed) {
+            return Err(RequestsEnd::Draining);
+        }
+        self.shared.resting.store(between_frames, Ordering::Relaxed);
+        let read = self
+            .intake
+            .read(client)
+            .await
+            .map_err(RequestsEnd::ClientFailed)?;
+        self.shared.resting.store(false, Ordering::Relaxed);
+        if read == 0 {
+            return Err(RequestsEnd::ClientClosed);
+        }
+        self.shared.moved();
+        self.shared.cluster.metrics.request_bytes.increment(read as u64);
+        Ok(())
+    }
+
+    async fn flush<W: AsyncWrite + Unpin>(&mut self, upstream: &mut W) -> Result<(), RequestsEnd> {
+        self.outbox
+            .flush(upstream)
+            .await
+            .map_err(RequestsEnd::UpstreamFailed)
+    }
+
+    /// Deals with one frame, or with a part of one. False when more bytes are needed.
+    async fn step<W: AsyncWrite + Unpin>(&mut self, upstream: &mut W) -> Result<bool, RequestsEnd> {
+        if self.streaming > 0 {
+            let chunk = self.intake.take(self.streaming).freeze();
+            self.streaming = self.streaming.saturating_sub(chunk.len());
+            self.outbox.push(chunk);
+            return Ok(self.streaming == 0);
+        }
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let Some(length) = self.peek_length()? else {
+            return Ok(false);
+        };
+        self.wait_for_turn(upstream).await?;
+        if self.tokens > 0 {
+            self.tokens = self.tokens.saturating_sub(1);
+            self.pass(length, 0, 0, 0, Expect::SaslToken);
+            return Ok(true);
+        }
+        let Some(head) = self.peek_head(length)? else {
+            return Ok(false);
+        };
+        match self.passage(head)? {
+            Passage::Stream(expect) => {
+                self.pass(
+                    length,
+                    head.api_key,
+                    head.api_version,
+                    head.correlation_id,
+                    expect,
+                );
+                Ok(true)
+            }
+            Passage::Whole(bytes_max) if length > bytes_max => {
+                let error = FrameError::TooLarge {
+                    length,
+                    max_bytes: bytes_max,
+                };
+                Err(Refused::new(
+                    Closed::TooLarge,
+                    format!("{} request: {error}", apis::name(head.api_key)),
+                )
+                .into())
+            }
+            Passage::Whole(_) => match self.take_whole(length, upstream).await? {
+                Some(frame) => self.whole(head, frame, upstream).await.map(|()| true),
+                None => Ok(false),
+            },
+        }
+    }
+
+    /// Lets the frame at the head of the intake pass, and notes what is awaited.
+    fn pass(&mut self, length: usize, api_key: i16, api_version: i16, correlation_id: i32, expect: Expect) {
+        self.shared.cluster.metrics.request(api_key);
+        self.shared.in_flight.push(Request {
+            api_key,
+            api_version,
+            correlation_id,
+            expect,
+        });
+        self.streaming = length.saturating_add(LENGTH_BYTES);
+    }
+
+    fn peek_length(&self) -> Result<Option<usize>, RequestsEnd> {
+        let Some(prefix) = self.intake.bytes().first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let limits = FrameLimits {
+            max_bytes: self.shared.cluster.request_bytes_max,
+        };
+        match frame::check_length(*prefix, limits) {
+            Ok(length) => Ok(Some(length)),
+            Err(error) => {
+                let closed = match error {
+                    FrameError::TooLarge { .. } => Closed::TooLarge,
+                    _ => Closed::ClientMalformed,
+                };
+                Err(Refused::new(closed, error.to_string()).into())
+            }
+        }
+    }
+
+    fn peek_head(&self, length: usize) -> Result<Option<Head>, RequestsEnd> {
+        if length < REQUEST_HEADER_BYTES_MIN {
+            let text = format!("a frame of {length} bytes is too short for a Kafka request");
+            return Err(Refused::new(Closed::ClientMalformed, text).into());
+        }
+        let bytes = self
+            .intake
+            .bytes()
+            .get(LENGTH_BYTES..LENGTH_BYTES + REQUEST_HEADER_BYTES_MIN);
+        let Some(mut reader) = bytes.map(Reader::new) else {
+            return Ok(None);
+        };
+        let head = (|| {
+            Ok::<_, WireError>(Head {
+                api_key: reader.i16()?,
+                api_version: reader.i16()?,
+                correlation_id: reader.i32()?,
+            })
+        })();
+        head.map(Some)
+            .map_err(|error| malformed("request header", &error))
+    }
+
+    fn passage(&self, head: Head) -> Result<Passage, RequestsEnd> {
+        let Head {
+            api_key, api_version, ..
+        } = head;
+        if api_key != apis::API_VERSIONS
+            && api_key != apis::SASL_AUTHENTICATE
+            && api_key != apis::SASL_HANDSHAKE
+        {
+            self.shared.authentication.other_request();
+        }
+        if apis::newest_understood(api_key).is_some_and(|newest| !(0..=newest).contains(&api_version)) {
+            let name = apis::name(api_key);
+            let text =
+                format!("{name} version {api_version} is not understood, and was not offered in ApiVersions");
+            return Err(Refused::new(Closed::NotUnderstood, text).into());
+        }
+        let capture = self.shared.cluster.capture.as_ref();
+        Ok(match api_key {
+            apis::PRODUCE => Passage::Whole(self.shared.cluster.request_bytes_max),
+            apis::END_TXN if capture.is_some() && (0..=end_txn::NEWEST_VERSION).contains(&api_version) => {
+                Passage::Whole(SMALL_REQUEST_BYTES_MAX)
+            }
+            apis::SASL_HANDSHAKE => Passage::Whole(SMALL_REQUEST_BYTES_MAX),
+            apis::SASL_AUTHENTICATE => Passage::Stream(Expect::SaslAuthenticate),
+            apis::API_VERSIONS if api_version > api_versions::NEWEST_VERSION => {
+                Passage::Whole(SMALL_REQUEST_BYTES_MAX)
+            }
+            apis::API_VERSIONS => Passage::Stream(Expect::ApiVersions),
+            apis::METADATA => {
+                let asked_after = capture.map(|capture| capture.writer().last_assigned());
+                Passage::Stream(Expect::Metadata { asked_after })
+            }
+            _ if apis::newest_understood(api_key).is_some()
+                && rewrite::carries_addresses(api_key, api_version) =>
+            {
+                Passage::Stream(Expect::Addresses)
+            }
+            _ => Passage::Stream(Expect::Pass),
+        })
+    }
+
+    /// Waits while too many requests are unanswered.
+    async fn wait_for_turn<W: AsyncWrite + Unpin>(&mut self, upstream: &mut W) -> Result<(), RequestsEnd> {
+        while !self.shared.in_flight.has_room() {
+            self.flush(upstream).await?;
+            self.shared.in_flight.answered.notified().await;
+        }
+        Ok(())
+    }
+
+    /// The whole frame with its length, once it is there. Its room is taken before the first byte is waited for.
+    async fn take_whole<W: AsyncWrite + Unpin>(
+        &mut self,
+        length: usize,
+        upstream: &mut W,
+    ) -> Result<Option<Bytes>, RequestsEnd> {
+        let bytes = length.saturating_add(LENGTH_BYTES);
+        let room = match self.room.take().or_else(|| self.budget.try_take(bytes)) {
+            Some(room) => room,
+            None => {
+                self.flush(upstream).await?;
+                let (room, waited) = self.budget.take(bytes).await;
+                record_wait(&self.shared.cluster.metrics.budget_wait_seconds, waited);
+                room
+            }
+        };
+        if self.intake.len() < bytes {
+            self.intake.expect(bytes);
+            self.room = Some(room);
+            self.shared.frame_began();
+            return Ok(None);
+        }
+        self.shared.frame_ended();
+        Ok(Some(room.hold(self.intake.take(bytes).freeze())))
+    }
+
+    async fn whole<W: AsyncWrite + Unpin>(
+        &mut self,
+        head: Head,
+        frame: Bytes,
+        upstream: &mut W,
+    ) -> Result<(), RequestsEnd> {
+        let name = apis::name(head.api_key);
+        let content = frame.slice(LENGTH_BYTES..);
+        let header = RequestHeader::parse(&content).map_err(|error| malformed(name, &error))?;
+        let body = content.slice(header.header_len.min(content.len())..);
+        match head.api_key {
+            apis::PRODUCE => {
+                let request =
+                    produce::parse_request(head.api_version, &body).map_err(|e| malformed(name, &e))?;
+                self.produce(head, frame, request, upstream).await
+            }
+            apis::END_TXN => {
+                let request =
+                    end_txn::parse_request(head.api_version, &body).map_err(|e| malformed(name, &e))?;
+                self.forward(head, frame, Expect::EndTxn(Box::new(request)));
+                Ok(())
+            }
+            apis::SASL_HANDSHAKE => self.handshake(head, frame, &body),
+            // ApiVersions in a version that only a newer proxy can read the answer of: the protocol's own fallback.
+            _ => {
+                let body = api_versions::unsupported_version_response();
+                self.answer(head, 0, &body)
+            }
+        }
+    }
+
+    async fn produce<W: AsyncWrite + Unpin>(
+        &mut self,
+        head: Head,
+        frame: Bytes,
+        request: ProduceRequest,
+        upstream: &mut W,
+    ) -> Result<(), RequestsEnd> {
+        let shared = self.shared;
+        let verdict = match &shared.cluster.capture {
+            Some(capture) => {
+                let authenticated = shared.authentication.allows_capture(shared.cluster.is_open());
+                let outbox = &mut self.outbox;
+                let before_waiting =
+                    async || outbox.flush(upstream).await.map_err(RequestsEnd::UpstreamFailed);
+                capture
+                    .request(&request, shared.connection_id, authenticated, before_waiting)
+                    .await?
+            }
+            None => Verdict::Forward(Captured::none()),
+        };
+        match verdict {
+            Verdict::Forward(captured) => {
+                shared
+                    .unresolved
+                    .fetch_add(captured.intents.len() as u64, Ordering::Relaxed);
+                if request.acks == 0 {
+                    shared.cluster.metrics.request(head.api_key);
+                    self.outbox.push(frame);
+                } else {
+                    self.forward(head, frame, Expect::Produce(Box::new(captured)));
+                }
+                Ok(())
+            }
+            Verdict::Refuse => self.refuse_produce(head, &request),
+        }
+    }
+
+    fn refuse_produce(&self, head: Head, request: &ProduceRequest) -> Result<(), RequestsEnd> {
+        self.shared.cluster.metrics.refused_requests.increment(1);
+        if request.acks == 0 {
+            // Closing is how a broker tells such a producer, too.
+            let text = "a produce request with acks=0 cannot be captured, and capture.on_failure is closed";
+            return Err(Refused::new(Closed::NotCaptured, text.to_owned()).into());
+        }
+        let body = produce::error_response(head.api_version, request, NOT_ENOUGH_REPLICAS)
+            .map_err(|error| malformed("Produce", &error))?;
+        self.answer(head, head.api_version, &body)
+    }
+
+    fn handshake(&mut self, head: Head, frame: Bytes, body: &[u8]) -> Result<(), RequestsEnd> {
+        let name = Reader::new(body)
+            .string(false)
+            .map_err(|error| malformed("SaslHandshake", &error))?;
+        let mechanism = Mechanism::named(name);
+        self.shared.authentication.began(mechanism);
+        if head.api_version == 0 {
+            let Some(rounds) = mechanism.rounds() else {
+                let text = "this SASL mechanism without SaslAuthenticate cannot be followed (hint: use a client that \
+                            speaks SaslHandshake version 1, that is Kafka 1.0 or newer)";
+                return Err(Refused::new(Closed::NotUnderstood, text.to_owned()).into());
+            };
+            self.tokens = rounds;
+        }
+        self.forward(head, frame, Expect::SaslHandshake);
+        Ok(())
+    }
+
+    fn forward(&mut self, head: Head, frame: Bytes, expect: Expect) {
+        let Head {
+            api_key,
+            api_version,
+            correlation_id,
+            ..
+        } = head;
+        self.shared.cluster.metrics.request(api_key);
+        self.shared.in_flight.push(Request {
+            api_key,
+            api_version,
+            correlation_id,
+            expect,
+        });
+        self.outbox.push(frame);
+    }
+
+    /// Answers in the broker's place; the request is not forwarded.
+    fn answer(&self, head: Head, api_version: i16, body: &[u8]) -> Result<(), RequestsEnd> {
+        let Head {
+            api_key,
+            correlation_id,
+            ..
+        } = head;
+        let frame = header::response_frame(api_key, api_version, correlation_id, body)
+            .map_err(|error| malformed(apis::name(api_key), &error))?;
+        self.shared.in_flight.push(Request {
+            api_key,
+            api_version,
+            correlation_id,
+            expect: Expect::Local(frame),
+        });
+        Ok(())
+    }
+}
+
+fn malformed(what: &str, error: &WireError) -> RequestsEnd {
+    Refused::new(Closed::ClientMalformed, format!("malformed {what}: {error}")).into()
+}
+
+impl fmt::Debug for Requests<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Requests")
+            .field("streaming", &self.streaming)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names and ids only: brokers accept strings up to 32 KiB.
+const SMALL_REQUEST_BYTES_MAX: usize = 128 * 1024;
+/// Retriable for every producer, and true: one more copy is missing, ours.
+const NOT_ENOUGH_REPLICAS: i16 = 19;

@@ -1,0 +1,388 @@
+//! From the broker to the client.
+//!
+//! Each answer belongs to the request at the head of [`InFlight`](super::in_flight::InFlight). Most pass unread, in chunks. Those that carry broker
+//! addresses are rewritten, or scanned while they stream when they are large. Answers to captured requests are noted in
+//! the write-ahead buffer and then held by a gate until their batches are durable; reading goes on meanwhile, so that
+//! outcomes of later requests are not delayed. After the client is gone the answers are still read: they carry offsets.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use teeline_archive::ids::BufferPosition;
+use teeline_wire::fetch_response::TailScanner;
+use teeline_wire::frame::LENGTH_BYTES;
+use teeline_wire::header::CORRELATION_ID_BYTES;
+use teeline_wire::{WireError, apis};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::answers::{self, refused};
+use super::in_flight::{Expect, Request};
+use super::intake::{Intake, READ_BYTES_MAX};
+use super::outbox::Outbox;
+use super::{Refused, Shared};
+use crate::metrics::Closed;
+
+/// Why the broker's side came to its end.
+#[derive(Debug)]
+pub(crate) enum ResponsesEnd {
+    /// The client's side ended before, and everything that matters was answered.
+    Drained,
+    /// The broker closed the connection.
+    UpstreamClosed,
+    /// The broker's connection failed.
+    UpstreamFailed(std::io::Error),
+    /// The broker sent what must not be passed on.
+    Refused(Refused),
+}
+
+impl fmt::Display for ResponsesEnd {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResponsesEnd::Drained => out.write_str("everything was answered"),
+            ResponsesEnd::UpstreamClosed => out.write_str("the broker closed the connection"),
+            ResponsesEnd::UpstreamFailed(error) => write!(out, "the broker's connection failed: {error}"),
+            ResponsesEnd::Refused(refused) => out.write_str(&refused.text),
+        }
+    }
+}
+
+impl From<Refused> for ResponsesEnd {
+    fn from(refused: Refused) -> Self {
+        ResponsesEnd::Refused(refused)
+    }
+}
+
+/// What becomes of the bytes that come next.
+enum Body {
+    /// The start of an answer is awaited.
+    Between,
+    /// So many bytes pass unread.
+    Passing { left: usize },
+    /// So many bytes pass under the eyes of a scanner.
+    Scanning { left: usize, scanner: Box<TailScanner> },
+}
+
+struct Hold<'a> {
+    position: BufferPosition,
+    done: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
+}
+
+/// The response loop of one connection.
+pub(crate) struct Responses<'a> {
+    shared: &'a Shared,
+    intake: Intake,
+    outbox: Outbox,
+    body: Body,
+    hold: Option<Hold<'a>>,
+    client_gone: bool,
+}
+
+impl<'a> Responses<'a> {
+    pub(crate) fn new(shared: &'a Shared) -> Responses<'a> {
+        Responses {
+            shared,
+            intake: Intake::new(),
+            outbox: Outbox::default(),
+            body: Body::Between,
+            hold: None,
+            client_gone: false,
+        }
+    }
+
+    /// Passes answers on until there is a reason to stop.
+    pub(crate) async fn run<R, W>(&mut self, upstream: &mut R, client: &mut W) -> ResponsesEnd
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            if let Err(end) = self.turn(upstream, client).await {
+                // A client that does not read must not delay the news of what is unresolved.
+                let _ = tokio::time::timeout(FINISH_MAX, self.finish(client)).await;
+                return end;
+            }
+        }
+    }
+
+    async fn turn<R, W>(&mut self, upstream: &mut R, client: &mut W) -> Result<(), ResponsesEnd>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        while self.step().await? {}
+        self.flush(client).await;
+        if self.is_drained() {
+            return Err(ResponsesEnd::Drained);
+        }
+        self.arm_hold();
+        let may_read = self.outbox.len() < OUTBOX_BYTES_MAX;
+        tokio::select! {
+            position = held(&mut self.hold) => self.release(position),
+            read = self.intake.read(upstream), if may_read => match read {
+                Ok(0) => return Err(ResponsesEnd::UpstreamClosed),
+                Ok(_) => self.shared.moved(),
+                Err(error) => return Err(ResponsesEnd::UpstreamFailed(error)),
+            },
+            () = self.shared.in_flight.asked.notified() => {}
+        }
+        Ok(())
+    }
+
+    async fn flush<W: AsyncWrite + Unpin>(&mut self, client: &mut W) {
+        if !self.client_gone {
+            let queued = self.outbox.len();
+            self.client_gone = self.outbox.flush(client).await.is_err();
+            let sent = queued.saturating_sub(self.outbox.len());
+            self.shared.cluster.metrics.response_bytes.increment(sent as u64);
+        }
+        if self.client_gone {
+            self.outbox.clear();
+            self.hold = None;
+        }
+    }
+
+    /// Lets out what was answered before the end, as far as it is or becomes durable.
+    async fn finish<W: AsyncWrite + Unpin>(&mut self, client: &mut W) {
+        loop {
+            self.flush(client).await;
+            self.arm_hold();
+            if self.hold.is_none() {
+                return;
+            }
+            let position = held(&mut self.hold).await;
+            self.release(position);
+        }
+    }
+
+    fn arm_hold(&mut self) {
+        if let (None, Some(gate), Some(capture)) =
+            (&self.hold, self.outbox.gate(), &self.shared.cluster.capture)
+        {
+            self.hold = Some(Hold {
+                position: gate.position,
+                done: Box::pin(capture.hold(gate)),
+            });
+        }
+    }
+
+    fn release(&mut self, position: BufferPosition) {
+        self.hold = None;
+        self.outbox.open_gates(|gate| gate.position <= position);
+    }
+
+    fn is_drained(&self) -> bool {
+        if !self.shared.ended.load(Ordering::Relaxed) {
+            return false;
+        }
+        let in_flight = &self.shared.in_flight;
+        match self.client_gone {
+            true => in_flight.captured() == 0,
+            false => in_flight.len() == 0 && self.outbox.is_empty(),
+        }
+    }
+
+    /// Deals with one answer, or with a part of one. False when more bytes are needed.
+    async fn step(&mut self) -> Result<bool, ResponsesEnd> {
+        if !matches!(self.body, Body::Between) {
+            return self.stream();
+        }
+        match self
+            .shared
+            .in_flight
+            .with_head(|head| matches!(head.expect, Expect::Local(_)))
+        {
+            Some(true) => {
+                if let Some(Request {
+                    expect: Expect::Local(frame),
+                    ..
+                }) = self.shared.in_flight.pop()
+                {
+                    self.outbox.push(frame);
+                }
+                return Ok(true);
+            }
+            None if self.intake.len() > 0 => {
+                let text = "the broker answered what was not asked".to_owned();
+                return Err(Refused::new(Closed::UpstreamMalformed, text).into());
+            }
+            None => return Ok(false),
+            Some(false) => {}
+        }
+        let Some(length) = self.peek_length()? else {
+            return Ok(false);
+        };
+        if self
+            .shared
+            .in_flight
+            .with_head(|head| matches!(head.expect, Expect::SaslToken))
+            == Some(true)
+        {
+            self.shared.in_flight.pop();
+            self.shared.authentication.round_succeeded();
+            self.body = Body::Passing {
+                left: length.saturating_add(LENGTH_BYTES),
+            };
+            return Ok(true);
+        }
+        if !self.peek_correlation(length)? {
+            return Ok(false);
+        }
+        self.begin(length).await
+    }
+
+    fn peek_length(&self) -> Result<Option<usize>, ResponsesEnd> {
+        let Some(prefix) = self.intake.bytes().first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        // Responses have no limit of their own: they stream. Those that are read whole are limited where they are.
+        usize::try_from(i32::from_be_bytes(*prefix))
+            .map(Some)
+            .map_err(|_| {
+                Refused::new(
+                    Closed::UpstreamMalformed,
+                    "a response with a negative length".to_owned(),
+                )
+                .into()
+            })
+    }
+
+    /// False when the correlation id is not there yet.
+    fn peek_correlation(&self, length: usize) -> Result<bool, ResponsesEnd> {
+        let bytes = self
+            .intake
+            .bytes()
+            .get(LENGTH_BYTES..LENGTH_BYTES + CORRELATION_ID_BYTES);
+        if length < CORRELATION_ID_BYTES {
+            let text = format!("a response of {length} bytes is too short");
+            return Err(Refused::new(Closed::UpstreamMalformed, text).into());
+        }
+        let Some(got) = bytes
+            .and_then(|bytes| bytes.first_chunk())
+            .map(|bytes| i32::from_be_bytes(*bytes))
+        else {
+            return Ok(false);
+        };
+        let expected = self.shared.in_flight.with_head(|head| head.correlation_id);
+        if expected == Some(got) {
+            return Ok(true);
+        }
+        let text = format!("the broker answered out of order: correlation id {got}, expected {expected:?}");
+        Err(Refused::new(Closed::UpstreamMalformed, text).into())
+    }
+
+    /// Begins the answer at the head of the intake.
+    async fn begin(&mut self, length: usize) -> Result<bool, ResponsesEnd> {
+        let frame_bytes = length.saturating_add(LENGTH_BYTES);
+        let streams = self.shared.in_flight.with_head(|head| match head.expect {
+            Expect::Pass => true,
+            Expect::Addresses => {
+                matches!(head.api_key, apis::FETCH | apis::SHARE_FETCH) && length > FETCH_WHOLE_BYTES_MAX
+            }
+            _ => false,
+        });
+        if streams == Some(true) {
+            let Some(request) = self.shared.in_flight.pop() else {
+                return Ok(false);
+            };
+            self.body = match request.expect {
+                Expect::Addresses => self.scan(&request, length)?,
+                _ => Body::Passing { left: frame_bytes },
+            };
+            return Ok(true);
+        }
+        if length > WHOLE_BYTES_MAX {
+            let text = format!(
+                "a response of {length} bytes that has to be read whole; the limit is {WHOLE_BYTES_MAX}"
+            );
+            return Err(Refused::new(Closed::TooLarge, text).into());
+        }
+        if self.intake.len() < frame_bytes {
+            // Grows with what arrives, not with what is claimed: a broker is trusted more than a client, not blindly.
+            self.intake
+                .expect(frame_bytes.min(self.intake.len().saturating_mul(2).max(READ_BYTES_MAX)));
+            return Ok(false);
+        }
+        let frame = self.intake.take(frame_bytes).freeze();
+        let Some(request) = self.shared.in_flight.pop() else {
+            return Ok(false);
+        };
+        let (frame, gate) = answers::whole(self.shared, request, frame).await?;
+        self.outbox.push_gated(frame, gate);
+        Ok(true)
+    }
+
+    fn scan(&mut self, request: &Request, length: usize) -> Result<Body, ResponsesEnd> {
+        let left = length.saturating_sub(CORRELATION_ID_BYTES);
+        let scanner = TailScanner::after_correlation_id(request.api_key, request.api_version, left)
+            .map_err(|error| refused(request, &error))?;
+        self.outbox
+            .push(self.intake.take(LENGTH_BYTES + CORRELATION_ID_BYTES).freeze());
+        Ok(match scanner {
+            Some(scanner) => Body::Scanning {
+                left,
+                scanner: Box::new(scanner),
+            },
+            None => Body::Passing { left },
+        })
+    }
+
+    fn stream(&mut self) -> Result<bool, ResponsesEnd> {
+        let left = match &mut self.body {
+            Body::Between => return Ok(true),
+            Body::Passing { left } => {
+                let chunk = self.intake.take(*left).freeze();
+                *left = left.saturating_sub(chunk.len());
+                self.outbox.push(chunk);
+                *left
+            }
+            Body::Scanning { left, scanner } => {
+                let mut chunk = self.intake.take(*left);
+                scanner.scan(&mut chunk).map_err(|error| unreadable(&error))?;
+                *left = left.saturating_sub(chunk.len());
+                self.outbox.push(chunk.freeze());
+                *left
+            }
+        };
+        if left > 0 {
+            return Ok(false);
+        }
+        if let Body::Scanning { scanner, .. } = std::mem::replace(&mut self.body, Body::Between) {
+            scanner.finish().map_err(|error| unreadable(&error))?;
+        }
+        Ok(true)
+    }
+}
+
+async fn held(hold: &mut Option<Hold<'_>>) -> BufferPosition {
+    match hold {
+        Some(hold) => {
+            hold.done.as_mut().await;
+            hold.position
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn unreadable(error: &WireError) -> ResponsesEnd {
+    Refused::new(Closed::UpstreamMalformed, format!("fetch response: {error}")).into()
+}
+
+impl fmt::Debug for Responses<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Responses")
+            .field("client_gone", &self.client_gone)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Fetch responses up to this size keep their leader hints; larger ones, full of records, rarely have any.
+const FETCH_WHOLE_BYTES_MAX: usize = 64 * 1024;
+/// Metadata of a cluster with a million partitions.
+const WHOLE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// What may wait for a client or for the disk; beyond it the broker is not read from.
+const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+/// How long the answers received before the end may take to become durable and reach the client.
+const FINISH_MAX: Duration = Duration::from_secs(10);

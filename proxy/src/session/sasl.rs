@@ -1,0 +1,132 @@
+//! How far a connection's authentication has come. Nothing is captured before it has succeeded.
+//!
+//! The exchange itself is the broker's: tokens pass through unread and are never logged or stored. Only its shape is
+//! followed: which mechanism, how many rounds, and whether the broker said yes.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// A SASL mechanism, as far as its number of rounds goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    /// One token and one answer: PLAIN, OAUTHBEARER, AWS_MSK_IAM.
+    OneRound,
+    /// Two tokens and two answers: SCRAM.
+    TwoRounds,
+    /// GSSAPI and what is not known here.
+    Open,
+}
+
+impl Mechanism {
+    /// Recognises a mechanism by its name.
+    pub(crate) fn named(name: &str) -> Mechanism {
+        match name {
+            "PLAIN" | "OAUTHBEARER" | "AWS_MSK_IAM" => Mechanism::OneRound,
+            "SCRAM-SHA-256" | "SCRAM-SHA-512" => Mechanism::TwoRounds,
+            _ => Mechanism::Open,
+        }
+    }
+
+    /// How many tokens the client sends; none when that is not known beforehand.
+    pub(crate) fn rounds(self) -> Option<u8> {
+        match self {
+            Mechanism::OneRound => Some(1),
+            Mechanism::TwoRounds => Some(2),
+            Mechanism::Open => None,
+        }
+    }
+}
+
+/// The state of one connection. A later re-authentication does not take back what was achieved: a broker closes the
+/// connection when it fails.
+#[derive(Debug, Default)]
+pub(crate) struct Authentication {
+    state: AtomicU8,
+    /// Rounds that have to succeed; `OPEN` when not known.
+    rounds_left: AtomicU8,
+}
+
+impl Authentication {
+    /// The client asked for a mechanism.
+    pub(crate) fn began(&self, mechanism: Mechanism) {
+        self.rounds_left
+            .store(mechanism.rounds().unwrap_or(OPEN), Ordering::Relaxed);
+        // Fails when authentication is done already: then it stays so.
+        let _ = self
+            .state
+            .compare_exchange(NOT_ASKED, UNDER_WAY, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The broker accepted a token.
+    pub(crate) fn round_succeeded(&self) {
+        match self.rounds_left.load(Ordering::Relaxed) {
+            // Done when the client goes on with something else: see `other_request`.
+            OPEN => self.state.store(UNDER_WAY_ACCEPTED, Ordering::Relaxed),
+            0 | 1 => self.state.store(DONE, Ordering::Relaxed),
+            left => self.rounds_left.store(left.saturating_sub(1), Ordering::Relaxed),
+        }
+    }
+
+    /// The client sends something that is neither SASL nor ApiVersions. A client of a mechanism with an open number of
+    /// rounds does so only when its side is content.
+    pub(crate) fn other_request(&self) {
+        let _ = self
+            .state
+            .compare_exchange(UNDER_WAY_ACCEPTED, DONE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether batches may be captured; without any SASL so far that depends on whether the broker asks for it.
+    pub(crate) fn allows_capture(&self, broker_is_open: bool) -> bool {
+        match self.state.load(Ordering::Relaxed) {
+            NOT_ASKED => broker_is_open,
+            DONE => true,
+            _ => false,
+        }
+    }
+
+    /// True when this connection has shown no sign of SASL.
+    pub(crate) fn not_asked(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == NOT_ASKED
+    }
+}
+
+const NOT_ASKED: u8 = 0;
+const UNDER_WAY: u8 = 1;
+const UNDER_WAY_ACCEPTED: u8 = 2;
+const DONE: u8 = 3;
+const OPEN: u8 = u8::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_captured_before_the_last_round_succeeded() {
+        let state = Authentication::default();
+        assert!(state.allows_capture(true));
+        assert!(!state.allows_capture(false));
+        state.began(Mechanism::named("SCRAM-SHA-512"));
+        assert!(!state.allows_capture(true));
+        state.round_succeeded();
+        state.other_request();
+        assert!(!state.allows_capture(true));
+        state.round_succeeded();
+        assert!(state.allows_capture(false));
+        state.began(Mechanism::named("PLAIN"));
+        assert!(
+            state.allows_capture(false),
+            "re-authentication takes nothing back"
+        );
+    }
+
+    #[test]
+    fn a_mechanism_with_open_rounds_is_done_when_the_client_goes_on() {
+        let state = Authentication::default();
+        state.began(Mechanism::named("GSSAPI"));
+        state.other_request();
+        assert!(!state.allows_capture(true));
+        state.round_succeeded();
+        assert!(!state.allows_capture(true));
+        state.other_request();
+        assert!(state.allows_capture(true));
+    }
+}
