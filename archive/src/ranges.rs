@@ -166,6 +166,7 @@ impl FromIterator<OffsetRange> for OffsetSet {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

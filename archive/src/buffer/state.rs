@@ -206,6 +206,7 @@ fn open(magic: [u8; 4], file: &[u8]) -> Result<FieldReader<'_>, StateError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
