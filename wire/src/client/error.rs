@@ -7,6 +7,7 @@ use std::time::Duration;
 use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
 
+use super::ProduceFailure;
 use crate::WireError;
 use crate::frame::FrameError;
 
@@ -218,6 +219,15 @@ pub enum ClientError {
         /// Its words, if it had any.
         message: Option<String>,
     },
+    /// A batch was not acknowledged.
+    #[error("produce to {partition}")]
+    Produce {
+        /// Where to.
+        partition: String,
+        /// The broker's answer, which also tells whether the batch may stand in the log nevertheless.
+        #[source]
+        failure: ProduceFailure,
+    },
     /// The partition has no leader just now.
     #[error("partition {partition} of topic {topic} has no leader")]
     NoLeader {
@@ -273,6 +283,7 @@ impl ClientError {
                 matches!(**source, FrameError::Io(_) | FrameError::Truncated { .. })
             }
             Self::Broker { code, .. } => code.is_retriable(),
+            Self::Produce { failure, .. } => failure.code.is_retriable(),
             Self::Malformed { .. }
             | Self::Unusable { .. }
             | Self::Encode { .. }
@@ -285,6 +296,7 @@ impl ClientError {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Broker { code, .. } => Some(*code),
+            Self::Produce { failure, .. } => Some(failure.code),
             Self::GaveUp { source, .. } => source.code(),
             _ => None,
         }

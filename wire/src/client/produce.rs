@@ -313,23 +313,18 @@ fn convert(answer: PartitionProduceResponse) -> Result<Produced, ProduceFailure>
 }
 
 fn into_client_result(outcome: ProduceOutcome) -> Result<Produced, ClientError> {
-    outcome.result.map_err(|failure| ClientError::Broker {
-        subject: format!("produce to {}", outcome.partition),
-        code: failure.code,
-        message: failure.message,
-    })
+    let partition = outcome.partition.to_string();
+    outcome
+        .result
+        .map_err(|failure| ClientError::Produce { partition, failure })
 }
 
 /// Whether the failure leaves no doubt that the log is without the batch.
 fn certainly_not_appended(error: &ClientError) -> bool {
     match error {
         ClientError::Connect { .. } | ClientError::NoLeader { .. } | ClientError::NoBroker { .. } => true,
-        ClientError::Broker { code, .. } => !matches!(
-            *code,
-            ErrorCode::REQUEST_TIMED_OUT
-                | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
-                | ErrorCode::NOT_LEADER_OR_FOLLOWER
-        ),
+        ClientError::Broker { .. } => true,
+        ClientError::Produce { failure, .. } => !failure.may_be_appended(),
         _ => false,
     }
 }
