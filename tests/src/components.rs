@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The version of Kafka's broker, tools and Java client.
+/// The version of Kafka's brokers, tools and Java client.
 pub const KAFKA_VERSION: &str = "4.3.1";
 const VERSITYGW: &str = "github.com/versity/versitygw/cmd/versitygw";
 const VERSITYGW_VERSION: &str = "v1.8.0";
@@ -28,8 +28,17 @@ pub fn cache_directory() -> PathBuf {
         .join("teeline")
 }
 
-/// The class path of Kafka's server, tools and clients.
+/// The class path of the brokers: another version where `TEELINE_KAFKA_VERSION` asks for it.
+pub fn broker_class_path() -> String {
+    kafka_jars(&env::var("TEELINE_KAFKA_VERSION").unwrap_or_else(|_| KAFKA_VERSION.to_owned()))
+}
+
+/// The class path of Kafka's tools and clients.
 pub fn kafka_class_path() -> String {
+    kafka_jars(KAFKA_VERSION)
+}
+
+fn kafka_jars(version: &str) -> String {
     let pom = source("components/pom.xml");
     let directory = fetch(
         &format!("kafka-{KAFKA_VERSION}"),
@@ -40,7 +49,7 @@ pub fn kafka_class_path() -> String {
                 .args(["-q", "-B", "-f"])
                 .arg(&pom)
                 .arg(COPY_DEPENDENCIES)
-                .arg("-DincludeScope=runtime");
+                .args(["-DincludeScope=runtime", &format!("-Dkafka.version={version}")]);
             maven.arg(format!("-DoutputDirectory={}", into.display()));
             maven
         },

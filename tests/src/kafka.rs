@@ -60,7 +60,7 @@ impl Kafka {
     pub fn prepare(node_count: u16, extra_properties: &str) -> Self {
         let work = WorkDir::create("kafka");
         let ports = PortBlock::reserve();
-        let class_path = components::kafka_class_path();
+        let class_path = components::broker_class_path();
         let cluster_id = random_cluster_id();
         let voters: Vec<String> = (0..node_count)
             .map(|index| format!("{}@{}", index + 1, ports.address(10 + index)))

@@ -4,7 +4,7 @@
 //! looks into the archive to find out what ought to be there: expectations come from what producers were told and
 //! from reading the source. A failing step panics with the reason, because in a test that is the report.
 //!
-//! - [`wait`]: wait for a condition, with a deadline that explains itself
+//! - [`wait`], [`notes`]: wait for a condition, with a deadline that explains itself; say what is worth reading
 //! - [`ports`], [`workdir`], [`reaper`], [`process`]: what a test owns and must give back
 //! - [`components`]: fetch or find Kafka's jars, versitygw and the client programs
 //! - [`kafka`], [`s3`], [`forgetful_store`]: servers
@@ -24,6 +24,7 @@ pub mod forgetful_store;
 pub mod kafka;
 pub mod kafka_log;
 pub mod nasty;
+pub mod notes;
 pub mod ports;
 pub mod power_loss;
 pub mod process;

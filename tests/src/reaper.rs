@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
 const SCRIPT: &str = r#"
@@ -63,13 +63,14 @@ fn start_time(pid: u32) -> Option<String> {
 }
 
 fn tell(line: &str) {
-    static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    static PIPE: OnceLock<Mutex<(Child, ChildStdin)>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| Mutex::new(start()));
     let mut pipe = pipe.lock().expect("no panic while holding the pipe");
-    writeln!(pipe, "{line}").expect("the reaper listens as long as we live");
+    writeln!(pipe.1, "{line}").expect("the reaper listens as long as we live");
 }
 
-fn start() -> ChildStdin {
+/// Never awaited: it outlives us, and that is its use.
+fn start() -> (Child, ChildStdin) {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", SCRIPT])
@@ -79,5 +80,6 @@ fn start() -> ChildStdin {
     // A group of its own: Ctrl-C goes to the whole foreground group, and this one has work to do then.
     command.process_group(0);
     let mut child = command.spawn().expect("start the reaper");
-    child.stdin.take().expect("its standard input is piped")
+    let pipe = child.stdin.take().expect("its standard input is piped");
+    (child, pipe)
 }

@@ -16,8 +16,9 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use teeline_tests::driver::{Driver, Isolation, ProducerConfig};
 use teeline_tests::kafka::Kafka;
+use teeline_tests::notes::note;
 use teeline_tests::programs::ProxySettings;
-use teeline_tests::read_back::{assert_acknowledged, assert_identical};
+use teeline_tests::read_back::{ReadBack, assert_acknowledged, assert_identical};
 use teeline_tests::record::{Record, read_load_log};
 use teeline_tests::stage::Stage;
 use teeline_tests::wait::{seconds, wait_until};
@@ -61,7 +62,7 @@ fn nothing_is_lost_or_doubled_while_leaders_move_and_a_broker_dies() {
         }
     });
     let victim = rng.random_range(1..=3);
-    println!("killing broker {victim}");
+    note(&format!("killing broker {victim}"));
     stage.source.kill_node(victim);
     await_progress(&stage);
     stage.source.restart_node(victim);
@@ -72,12 +73,21 @@ fn nothing_is_lost_or_doubled_while_leaders_move_and_a_broker_dies() {
         ("franz-go", stage.go()),
     ] {
         let counts = driver.stop_load(load, 90);
-        println!("{load}: {counts}");
+        note(&format!("{load}: {counts}"));
         assert!(counts["acknowledged"].as_u64().unwrap() > 100, "{load}: {counts}");
+    }
+
+    let source = stage.read_source(&TOPICS, Isolation::Committed);
+    for driver in [&stage.java, stage.go()] {
+        let through = ReadBack::load(&driver.read_into(&bootstrap, &TOPICS, Isolation::Committed, true));
+        assert_identical(&source, &through);
+    }
+    for topic in TOPICS {
+        let through = librdkafka::consume(&bootstrap, topic, PARTITIONS as i32);
+        assert_eq!(source.partition(topic, 0), through.partition(topic, 0));
     }
     proxy.stop();
 
-    let source = stage.read_source(&TOPICS, Isolation::Committed);
     for (topic, log) in logs {
         assert_acknowledged(&source, topic, &read_load_log(&log));
     }
@@ -97,7 +107,7 @@ fn seed() -> u64 {
         .map_or_else(rand::random, |text| {
             text.parse().expect("TEELINE_SEED is a number")
         });
-    println!("seed {seed}; set TEELINE_SEED to repeat");
+    note(&format!("seed {seed}; set TEELINE_SEED to repeat"));
     seed
 }
 
@@ -188,10 +198,10 @@ fn move_a_leader(stage: &Stage, topic: &str, partition: usize, rng: &mut StdRng)
         replicas.reverse();
     }
     replicas.push(leader);
-    println!(
+    note(&format!(
         "moving {topic}/{partition} from broker {leader} to {}",
         replicas[0]
-    );
+    ));
     let request =
         json!({"bootstrap": bootstrap, "topic": topic, "partition": partition, "replicas": replicas});
     let with_op = |op: &str| {

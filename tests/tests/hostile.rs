@@ -16,6 +16,7 @@ use serde_json::json;
 use teeline_tests::admin_port;
 use teeline_tests::driver::{Isolation, ProducerConfig};
 use teeline_tests::kafka::Kafka;
+use teeline_tests::notes::note;
 use teeline_tests::programs::{Archive, ProxySettings};
 use teeline_tests::read_back::assert_acknowledged;
 use teeline_tests::record::{Record, read_load_log};
@@ -130,7 +131,7 @@ fn malformed_and_oversized_frames_close_only_their_own_connection() {
         });
     }
     let seed: u64 = rand::random();
-    println!("seed {seed}");
+    note(&format!("seed {seed}"));
     let mut rng = StdRng::seed_from_u64(seed);
     for _ in 0..200 {
         let mut garbage = vec![0; rng.random_range(1..2_000)];

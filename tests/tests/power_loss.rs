@@ -6,6 +6,7 @@
 //! what the disk may hold then. That image is all that the segmenter gets: no proxy, no cluster.
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     missing_docs,
     reason = "a test stops at the first surprise"

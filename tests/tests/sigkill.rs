@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use teeline_tests::driver::{Isolation, ProducerConfig};
+use teeline_tests::notes::note;
 use teeline_tests::read_back::{assert_acknowledged, assert_identical};
 use teeline_tests::record::{Fate, read_load_log};
 use teeline_tests::stage::Stage;
@@ -31,9 +32,9 @@ fn every_acknowledged_record_survives_the_death_of_the_proxy_at_any_moment() {
     let rounds: u32 = env::var("TEELINE_SIGKILL_ROUNDS").map_or(20, |text| {
         text.parse().expect("TEELINE_SIGKILL_ROUNDS is a number")
     });
-    println!(
+    note(&format!(
         "seed {seed}, {rounds} rounds; set TEELINE_SEED and TEELINE_SIGKILL_ROUNDS to repeat or lengthen"
-    );
+    ));
     let mut rng = StdRng::seed_from_u64(seed);
     let stage = Stage::set();
     for topic in TOPICS {
@@ -59,15 +60,15 @@ fn every_acknowledged_record_survives_the_death_of_the_proxy_at_any_moment() {
         let kill_at = Instant::now() + delay;
         wait_until("the moment of the kill", seconds(5), || Instant::now() >= kill_at);
         proxy.kill();
-        println!(
+        note(&format!(
             "round {round}: killed {delay:?} into the load, {:?} acknowledged so far",
             acknowledged(&stage)
-        );
+        ));
         proxy = settings.start();
     }
     for load in TOPICS {
         let counts = stage.java.stop_load(load, 120);
-        println!("{load}: {counts}");
+        note(&format!("{load}: {counts}"));
     }
     proxy.stop();
 
@@ -78,7 +79,9 @@ fn every_acknowledged_record_survives_the_death_of_the_proxy_at_any_moment() {
         total += sent.iter().filter(|each| each.fate == Fate::Acknowledged).count();
         assert_acknowledged(&source, topic, &sent);
     }
-    println!("{total} acknowledged records, all in the source; now the archive");
+    note(&format!(
+        "{total} acknowledged records, all in the source; now the archive"
+    ));
     for topic in ["idempotent", "transactional"] {
         for partition in 0..PARTITIONS as i32 {
             let mut digests: Vec<u64> = source
@@ -98,9 +101,9 @@ fn every_acknowledged_record_survives_the_death_of_the_proxy_at_any_moment() {
     }
     stage.restore(&settings, &TOPICS, &[]);
     assert_identical(&source, &stage.read_target(&TOPICS));
-    println!(
+    note(&format!(
         "{rounds} rounds, {total} acknowledged records: none missing, none doubled, all in order (seed {seed})"
-    );
+    ));
 }
 
 /// Idempotent, transactional with aborts, and one that neither waits for replicas nor repeats carefully.

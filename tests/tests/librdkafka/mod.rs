@@ -39,7 +39,7 @@ impl ProducerContext for Answers {
 }
 
 /// Sends records and waits for the answer to each.
-pub fn produce(
+pub(crate) fn produce(
     bootstrap: &str,
     settings: &[(&str, &str)],
     topic: &str,
@@ -89,7 +89,7 @@ fn headers(record: &Record) -> OwnedHeaders {
 }
 
 /// Reads partitions `0..partitions` of a topic from the beginning to the end they have now.
-pub fn consume(bootstrap: &str, topic: &str, partitions: i32) -> ReadBack {
+pub(crate) fn consume(bootstrap: &str, topic: &str, partitions: i32) -> ReadBack {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)

@@ -1,0 +1,187 @@
+//! The commands.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::prerequisites;
+use crate::steps::{Steps, cargo};
+
+/// Kafka versions that clients and round trips are tried against; the first is the one of every other test.
+const KAFKA_VERSIONS: [&str; 4] = ["4.3.1", "4.2.1", "4.0.2", "3.9.2"];
+/// Test binaries that the long fault run repeats.
+const FAULT_TESTS: [&str; 3] = ["sigkill", "cluster", "power_loss"];
+/// End-to-end tests start Kafka nodes: more at once than this makes them slower, not faster.
+const TEST_THREADS_MAX: usize = 4;
+
+/// `cargo xtask demo`
+pub(crate) fn demo(flags: &[String]) -> Result<(), String> {
+    prerequisites::for_demo()?;
+    if let Some(unknown) = flags.iter().find(|flag| *flag != "--keep") {
+        return Err(format!("demo knows --keep, not {unknown}"));
+    }
+    let programs = [
+        "teeline-proxy",
+        "teeline-segmenter",
+        "teeline-restorer",
+        "teeline-tests",
+    ];
+    let packages = programs.iter().flat_map(|name| ["-p", *name]);
+    let mut build = cargo(&["build", "--bins"]);
+    build.args(packages);
+    Steps::new().run("build (the first time takes some minutes)", build)?;
+    let mut demo = lab("debug");
+    demo.arg("demo").args(flags);
+    let status = demo.status().map_err(|error| format!("run {demo:?}: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err("the demo failed".to_owned())
+    }
+}
+
+/// `cargo xtask test`
+pub(crate) fn test(filter: Option<&str>) -> Result<(), String> {
+    prerequisites::for_tests()?;
+    let notes = fresh_notes()?;
+    let mut steps = Steps::new();
+    prepare(&mut steps)?;
+    let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    tests.args(filter).env("TEELINE_TEST_NOTES", &notes);
+    limit_threads(&mut tests);
+    steps.run_tests("all tests", tests)?;
+    print_notes(&notes);
+    steps.summary()
+}
+
+/// `cargo xtask soak`
+pub(crate) fn soak(hours: Option<&str>) -> Result<(), String> {
+    prerequisites::for_tests()?;
+    let hours: f64 = hours
+        .unwrap_or("1")
+        .parse()
+        .map_err(|_| "soak takes a number of hours".to_owned())?;
+    let end = Instant::now() + Duration::from_secs_f64(hours * 3600.0);
+    let notes = fresh_notes()?;
+    let mut steps = Steps::new();
+    prepare(&mut steps)?;
+    let mut round = 0;
+    while Instant::now() < end {
+        round += 1;
+        let mut tests = cargo(&["test", "-p", "teeline-tests", "--no-fail-fast"]);
+        for name in FAULT_TESTS {
+            tests.args(["--test", name]);
+        }
+        tests
+            .env("TEELINE_TEST_NOTES", &notes)
+            .env("TEELINE_SIGKILL_ROUNDS", "100")
+            .env("TEELINE_POWER_LOSS_ROUNDS", "500");
+        steps.run_tests(&format!("fault tests, round {round}"), tests)?;
+    }
+    print_notes(&notes);
+    steps.summary()
+}
+
+/// `cargo xtask matrix`
+pub(crate) fn matrix() -> Result<(), String> {
+    prerequisites::for_tests()?;
+    let mut steps = Steps::new();
+    prepare(&mut steps)?;
+    for version in KAFKA_VERSIONS {
+        let mut tests = cargo(&[
+            "test",
+            "-p",
+            "teeline-tests",
+            "--no-fail-fast",
+            "--test",
+            "clients",
+            "--test",
+            "fidelity",
+        ]);
+        tests.env("TEELINE_KAFKA_VERSION", version);
+        limit_threads(&mut tests);
+        steps.run_tests(&format!("round trips on Kafka {version}"), tests)?;
+    }
+    steps.summary()
+}
+
+/// `cargo xtask bench`: always the release profile, since nobody runs anything else in production.
+pub(crate) fn bench(arguments: &[String]) -> Result<(), String> {
+    prerequisites::for_demo()?;
+    let mut steps = Steps::new();
+    steps.run(
+        "build in release mode",
+        cargo(&["build", "--release", "--workspace", "--bins"]),
+    )?;
+    let mut setup = lab("release");
+    setup.arg("setup-kafka");
+    steps.run("fetch components", setup)?;
+    let mut bench = cargo(&["run", "--release", "--quiet", "-p", "teeline-benches", "--"]);
+    bench.args(arguments);
+    steps.run("bench", bench)
+}
+
+/// `cargo xtask lint`
+pub(crate) fn lint() -> Result<(), String> {
+    let mut steps = Steps::new();
+    steps.run("formatting", cargo(&["fmt", "--all", "--check"]))?;
+    steps.run(
+        "clippy",
+        cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    )
+}
+
+/// `cargo xtask setup`
+pub(crate) fn setup() -> Result<(), String> {
+    prerequisites::for_tests()?;
+    prepare(&mut Steps::new())
+}
+
+/// Builds the programs and fetches the components.
+fn prepare(steps: &mut Steps) -> Result<(), String> {
+    steps.run("build programs", cargo(&["build", "--workspace", "--bins"]))?;
+    let mut setup = lab("debug");
+    setup.arg("setup");
+    steps.run("fetch components", setup)
+}
+
+/// The program of the tests crate that knows Kafka, as built before.
+fn lab(profile: &str) -> Command {
+    Command::new(target_directory().join(profile).join("teeline-lab"))
+}
+
+/// Our own binary lies in `target/debug`.
+fn target_directory() -> PathBuf {
+    let own = env::current_exe().ok();
+    let found = own
+        .as_deref()
+        .and_then(Path::parent)
+        .and_then(Path::parent)
+        .map(Path::to_owned);
+    found.unwrap_or_else(|| PathBuf::from("target"))
+}
+
+fn limit_threads(command: &mut Command) {
+    if env::var_os("RUST_TEST_THREADS").is_none() {
+        let threads = std::thread::available_parallelism()
+            .map_or(2, usize::from)
+            .min(TEST_THREADS_MAX);
+        command.env("RUST_TEST_THREADS", threads.to_string());
+    }
+}
+
+fn fresh_notes() -> Result<PathBuf, String> {
+    let path = target_directory().join("test-notes.txt");
+    fs::write(&path, "").map_err(|error| format!("write {}: {error}", path.display()))?;
+    Ok(path)
+}
+
+fn print_notes(path: &Path) {
+    // Without notes there is just nothing to print.
+    let notes = fs::read_to_string(path).unwrap_or_default();
+    if !notes.is_empty() {
+        println!("\n== what the tests noted\n{notes}");
+    }
+}
