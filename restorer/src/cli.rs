@@ -164,6 +164,9 @@ pub struct RestoreArgs {
     /// Start producing without having checked everything first; each block is still checked as it is read
     #[arg(long)]
     pub no_validate_checksum: bool,
+    /// Leave retention off on the restored topics (retention.ms=-1, retention.bytes=-1)
+    #[arg(long)]
+    pub keep_retention_off: bool,
     /// Partitions restored at the same time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub parallel: Option<u16>,

@@ -180,6 +180,28 @@ pub struct Summary {
     pub damage: Vec<Damage>,
 }
 
+impl Summary {
+    /// Stands for a backup that cannot be read at all.
+    pub fn unreadable(backup_id: &str, reason: String) -> Self {
+        Self {
+            backup_id: backup_id.to_owned(),
+            cluster_id: None,
+            created_at_ms: None,
+            updated_at_ms: None,
+            topics: 0,
+            partitions: 0,
+            segments: 0,
+            records: 0,
+            object_bytes: 0,
+            uncompressed_bytes: 0,
+            damage: vec![Damage {
+                key: format!("{backup_id}/ledger"),
+                reason,
+            }],
+        }
+    }
+}
+
 impl Backup {
     /// The totals.
     pub fn summary(&self) -> Summary {

@@ -24,6 +24,7 @@ use crate::transactions::Evidence;
 use crate::window::{Position, Window};
 
 use selection::Choice;
+pub(crate) use view::show_holes;
 pub use view::{PartitionView, PlanView, TargetView, TopicView, render};
 
 /// What is asked for.

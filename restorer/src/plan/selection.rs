@@ -28,7 +28,10 @@ pub(super) struct Choice<'a> {
 const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
 
 /// Chooses the topics of a request, refusing whatever it names that the backup does not have.
-pub(super) fn choose<'a>(state: &'a LedgerState, request: &Request) -> Result<Vec<Choice<'a>>, RestorerError> {
+pub(super) fn choose<'a>(
+    state: &'a LedgerState,
+    request: &Request,
+) -> Result<Vec<Choice<'a>>, RestorerError> {
     if request.window.is_empty() {
         return Err(usage("the time window is empty: its start is not before its end"));
     }

@@ -83,10 +83,11 @@ impl Target {
                     .into_iter()
                     .collect(),
             };
+            // Noted first: an answer that is lost must not leave the topic with settings held off for ever.
+            held.topics
+                .insert(topic.target.clone(), settings::put_back(&original, held_settings));
             match self.create_one(new).await {
                 Ok(()) => {
-                    let back = settings::put_back(&original, held_settings);
-                    held.topics.insert(topic.target.clone(), back);
                     if begin_with.is_empty() && !original.is_empty() {
                         self.set_what_is_known(&topic.target, &original, held).await?;
                     }
@@ -234,8 +235,11 @@ impl Target {
             .iter()
             .map(|(name, value)| (name.clone(), operation(value)))
             .collect();
-        if self.alter(topic, &changes).await.is_ok() {
-            return None;
+        match self.alter(topic, &changes).await {
+            Ok(()) => return None,
+            // It was never created, so there is nothing to put right.
+            Err(error) if error.code().is_some_and(ErrorCode::is_unknown_topic) => return None,
+            Err(_) => {}
         }
         // One that is refused must not keep the others from being put back.
         let mut rest = Settings::new();

@@ -1,0 +1,235 @@
+//! The program: one function per subcommand, each from arguments to an exit code.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use clap::CommandFactory;
+use serde::Serialize;
+use teeline_config::Log;
+use teeline_runtime::exit::error_chain;
+use teeline_runtime::{Clock, ExitCode, Shutdown, Store, SystemClock, logging, signals};
+
+use crate::cli::{ArchiveArgs, BackupArgs, Cli, Command, RestoreArgs, SelectedArgs};
+use crate::error::{Damage, RestorerError};
+use crate::ledger::{self, Summary};
+use crate::progress::{Display, Phase, print, print_json};
+use crate::restore::{self, Outcome};
+use crate::tally::Live;
+use crate::{coverage, describe, job, plan, report, verify};
+
+/// Runs the program.
+pub async fn run(cli: Cli) -> ExitCode {
+    if let Err(error) = logging::init(&Log::default()) {
+        eprintln!("error: {}", error_chain(&error));
+        return ExitCode::Usage;
+    }
+    let shutdown = Shutdown::new();
+    let _signals = match signals::listen(shutdown.clone()) {
+        Ok(task) => task,
+        Err(error) => {
+            eprintln!("error: listen for signals: {error}");
+            return ExitCode::Failed;
+        }
+    };
+    let json = wants_json(&cli.command);
+    let result = match &cli.command {
+        Command::List(args) => list(args).await,
+        Command::Describe(args) => describe(args).await,
+        Command::Coverage(args) => coverage(args).await,
+        Command::Verify(args) => verify(args, &shutdown).await,
+        Command::Restore(args) => restore(args, &shutdown).await,
+        Command::Completions { shell } => Ok(completions(*shell)),
+        Command::Man => Ok(man()),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => report_failure(&error, json),
+    }
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::List(args) => args.json,
+        Command::Describe(args) => args.archive.json,
+        Command::Coverage(args) | Command::Verify(args) => args.backup.archive.json,
+        Command::Restore(args) => args.archive.json,
+        Command::Completions { .. } | Command::Man => false,
+    }
+}
+
+/// A failure as a line of JSON, for scripts that read standard output only.
+#[derive(Debug, Serialize)]
+struct FailureLine<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: String,
+    exit_code: u8,
+    damage: &'a [Damage],
+}
+
+fn report_failure(error: &RestorerError, json: bool) -> ExitCode {
+    let code = error.exit_code();
+    let message = error_chain(error);
+    if json {
+        let damage = match error {
+            RestorerError::Damaged { damage } => damage.as_slice(),
+            _ => &[],
+        };
+        print_json(&FailureLine {
+            kind: "error",
+            message: message.clone(),
+            exit_code: code.code(),
+            damage,
+        });
+    }
+    eprintln!("error: {message}");
+    code
+}
+
+async fn list(args: &ArchiveArgs) -> Result<ExitCode, RestorerError> {
+    let store = Store::open_existing(&job::storage(args)?)?;
+    let mut backups = Vec::new();
+    for id in ledger::backup_ids(&store).await? {
+        match ledger::load(&store, &id).await {
+            Ok(backup) => backups.push(backup.summary()),
+            // A directory of something else beside the backups.
+            Err(RestorerError::NoBackup { .. }) => {}
+            // One backup that cannot be read does not hide the others.
+            Err(error) => backups.push(Summary::unreadable(&id, error_chain(&error))),
+        }
+    }
+    if args.json {
+        print_json(&backups);
+    } else if backups.is_empty() {
+        print(&format!("{} holds no backup", store.address()));
+    } else {
+        print(&describe::render_list(&backups));
+    }
+    let whole = backups.iter().all(|backup| backup.damage.is_empty());
+    Ok(if whole {
+        ExitCode::Done
+    } else {
+        ExitCode::Incomplete
+    })
+}
+
+async fn describe(args: &BackupArgs) -> Result<ExitCode, RestorerError> {
+    let store = Store::open_existing(&job::storage(&args.archive)?)?;
+    let backup = ledger::load(&store, &args.backup_id).await?;
+    let description = describe::describe(&backup);
+    if args.archive.json {
+        print_json(&description);
+    } else {
+        print(&describe::render(&description));
+    }
+    Ok(if backup.damage.is_empty() {
+        ExitCode::Done
+    } else {
+        ExitCode::Incomplete
+    })
+}
+
+async fn coverage(args: &SelectedArgs) -> Result<ExitCode, RestorerError> {
+    let store = Store::open_existing(&job::storage(&args.backup.archive)?)?;
+    let backup = ledger::load(&store, &args.backup.backup_id).await?;
+    let coverage = coverage::coverage(&backup, &job::topics(&args.topics));
+    if args.backup.archive.json {
+        print_json(&coverage);
+    } else {
+        print(&coverage::render(&coverage));
+    }
+    Ok(if coverage.is_whole() {
+        ExitCode::Done
+    } else {
+        ExitCode::Incomplete
+    })
+}
+
+async fn verify(args: &SelectedArgs, shutdown: &Shutdown) -> Result<ExitCode, RestorerError> {
+    let json = args.backup.archive.json;
+    let store = Store::open_existing(&job::storage(&args.backup.archive)?)?;
+    let backup = ledger::load(&store, &args.backup.backup_id).await?;
+    let topics = job::topics(&args.topics);
+    let live = Arc::new(Live::default());
+    let total = verify::bytes_to_read(&backup, &topics);
+    let phase = Phase::begin(display(json, false), "verify", total, Arc::clone(&live));
+    let verification = verify::verify(&store, &backup, &topics, &live, shutdown).await;
+    drop(phase);
+    let verification = verification?;
+    if json {
+        print_json(&verification);
+    } else {
+        print(&verify::render(&verification));
+    }
+    Ok(if verification.damage.is_empty() {
+        ExitCode::Done
+    } else {
+        ExitCode::Incomplete
+    })
+}
+
+async fn restore(args: &RestoreArgs, shutdown: &Shutdown) -> Result<ExitCode, RestorerError> {
+    let json = args.archive.json;
+    let now_ms = SystemClock.now_ms();
+    let job = job::restore(args, now_ms)?;
+    let show = |view: &plan::PlanView| {
+        if json {
+            print_json(view);
+        } else {
+            print(&plan::render(view));
+        }
+    };
+    let outcome = Box::pin(restore::run(
+        &job,
+        now_ms,
+        display(json, args.quiet),
+        shutdown,
+        show,
+    ))
+    .await?;
+    match outcome {
+        Outcome::Planned => {
+            if !json {
+                print("\ndry run: nothing was changed");
+            }
+            Ok(ExitCode::Done)
+        }
+        Outcome::Restored(report) => {
+            if json {
+                print_json(&report);
+            } else {
+                print(&format!("\n{}", report::render(&report)));
+            }
+            Ok(report.exit_code())
+        }
+    }
+}
+
+/// A bar is for eyes: only on a terminal.
+fn display(json: bool, quiet: bool) -> Display {
+    match (json, quiet) {
+        (true, _) => Display::Json,
+        (false, false) if std::io::stderr().is_terminal() => Display::Bar,
+        _ => Display::Nothing,
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> ExitCode {
+    clap_complete::generate(
+        shell,
+        &mut Cli::command(),
+        "teeline-restorer",
+        &mut std::io::stdout(),
+    );
+    ExitCode::Done
+}
+
+fn man() -> ExitCode {
+    match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
+        Ok(()) => ExitCode::Done,
+        Err(error) => {
+            eprintln!("error: write the manual page: {error}");
+            ExitCode::Failed
+        }
+    }
+}
