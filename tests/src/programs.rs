@@ -87,7 +87,7 @@ impl ProxySettings {
             "clusters": [{
                 "name": "main",
                 "upstream": {"bootstrap_servers": upstream},
-                "listen": {"address": ports.address(1), "addressing": {"ports": {"node_port_count": 10}}},
+                "listen": {"address": ports.address(1), "addressing": {"node_port_count": 10}},
                 "capture": {
                     "ack": "durable",
                     "buffer": {"dir": directory.join("buffer")},

@@ -8,14 +8,17 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::panic;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, Once, OnceLock};
 
 const SCRIPT: &str = r#"
 list=$(mktemp) || exit 1
+keep=
 while IFS= read -r line; do
   case $line in
+    keep) keep=yes ;;
     +*) printf '%s\n' "${line#+}" >> "$list" ;;
     -*) grep -v -x -F -e "${line#-}" "$list" > "$list.new"; mv "$list.new" "$list" ;;
   esac
@@ -26,10 +29,12 @@ while read -r kind what start; do
   [ "$now" = "$start" ] && kill -9 -- "-$what" 2>/dev/null
 done < "$list"
 while read -r kind what; do
-  [ "$kind" = dir ] && rm -rf -- "$what"
+  [ "$kind" = dir ] && [ -z "$keep" ] && rm -rf -- "$what"
 done < "$list"
 rm -f "$list"
 "#;
+
+static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Says that the process group of `pid` is to be killed when we are gone.
 pub fn kill_at_exit(pid: u32) {
@@ -45,14 +50,44 @@ pub fn forget(pid: u32) {
     }
 }
 
-/// Says that a directory is to be removed when we are gone.
+/// Says that a directory is to be removed when we are gone, unless something panicked: then it is kept for a look.
 pub fn remove_directory_at_exit(path: &Path) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let earlier = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            earlier(info);
+            keep_directories();
+        }));
+    });
     tell(&format!("+dir {}", path.display()));
+    DIRECTORIES
+        .lock()
+        .expect("no panic while holding the list")
+        .push(path.to_owned());
 }
 
 /// Takes back [`remove_directory_at_exit`].
 pub fn keep_directory(path: &Path) {
     tell(&format!("-dir {}", path.display()));
+    DIRECTORIES
+        .lock()
+        .expect("no panic while holding the list")
+        .retain(|each| each != path);
+}
+
+fn keep_directories() {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tell("keep");
+        for directory in DIRECTORIES
+            .lock()
+            .expect("no panic while holding the list")
+            .iter()
+        {
+            eprintln!("kept for a look: {}", directory.display());
+        }
+    });
 }
 
 /// The 22nd field of /proc/PID/stat. The second holds the command in parentheses, which may contain anything.

@@ -51,7 +51,8 @@ impl Drop for WorkDir {
         };
         reaper::keep_directory(directory.path());
         if std::thread::panicking() {
-            eprintln!("kept for a look: {}", directory.keep().display());
+            // Its path has been said by the reaper.
+            let _ = directory.keep();
         }
     }
 }
