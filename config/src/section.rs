@@ -5,20 +5,18 @@
 //! is noted and reading goes on with `None`, so that one run finds all problems.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use serde_yaml::{Mapping, Value};
 
 use crate::environment::Env;
-use crate::pattern::{TopicFilter, TopicPattern};
 use crate::problem::Problem;
-use crate::secret::Secret;
-use crate::units::{DURATION_HINT, SIZE_HINT, UnitError, parse_duration_ms, parse_size};
 use crate::when::{WHEN_HINT, When};
 
 mod interpolate;
+mod lists;
+mod measures;
+mod secrets;
 mod similar;
 
 /// What is shared by all sections of one file.
@@ -281,234 +279,6 @@ impl<'r> Section<'r> {
         };
         self.problem(key, message, hint);
         None
-    }
-
-    /// A size: `stem_bytes` (a number of bytes, or with a unit) or `stem` (with a unit).
-    pub(crate) fn size(
-        &mut self,
-        stem: &'static str,
-        plain: &'static str,
-        min: u64,
-        max: u64,
-    ) -> Option<u64> {
-        let bytes = self.with_unit(stem, plain, parse_size, SIZE_HINT)?;
-        let key = if self.has(plain) { plain } else { stem };
-        self.within(key, bytes, min, max, "bytes")
-    }
-
-    /// A duration in milliseconds: `stem_ms` (a number, or with a unit) or `stem` (with a unit).
-    pub(crate) fn millis(
-        &mut self,
-        stem: &'static str,
-        plain: &'static str,
-        min: u64,
-        max: u64,
-    ) -> Option<u64> {
-        let millis = self.with_unit(stem, plain, parse_duration_ms, DURATION_HINT)?;
-        let key = if self.has(plain) { plain } else { stem };
-        self.within(key, millis, min, max, "ms")
-    }
-
-    /// As [`Section::millis`], as a [`Duration`].
-    pub(crate) fn duration(
-        &mut self,
-        stem: &'static str,
-        plain: &'static str,
-        min: u64,
-        max: u64,
-    ) -> Option<Duration> {
-        self.millis(stem, plain, min, max).map(Duration::from_millis)
-    }
-
-    fn with_unit(
-        &mut self,
-        stem: &'static str,
-        plain: &'static str,
-        parse: fn(&str) -> Result<u64, UnitError>,
-        hint: &str,
-    ) -> Option<u64> {
-        if self.has(stem) && self.has(plain) {
-            self.asked.extend([stem, plain]);
-            self.problem(
-                stem,
-                format!("is given twice, also as {plain}"),
-                "remove one of the two",
-            );
-            return None;
-        }
-        let (key, number_is_enough) = if self.mapping.contains_key(plain) {
-            (plain, true)
-        } else {
-            (stem, false)
-        };
-        self.asked.push(if number_is_enough { stem } else { plain });
-        self.parsed(
-            key,
-            |text| {
-                if number_is_enough {
-                    text.trim().parse().or_else(|_| parse(text))
-                } else {
-                    parse(text)
-                }
-            },
-            hint,
-        )
-    }
-
-    fn within(&self, key: &str, value: u64, min: u64, max: u64, unit: &str) -> Option<u64> {
-        if (min..=max).contains(&value) {
-            return Some(value);
-        }
-        let message = if value < min {
-            "is too small"
-        } else {
-            "is too large"
-        };
-        self.problem(key, message, format!("it may be {min} to {max} {unit}"));
-        None
-    }
-
-    /// A credential, in place or in the file that `file_key` names. Its value is never shown.
-    pub(crate) fn secret(&mut self, key: &'static str, file_key: &'static str) -> Option<Secret> {
-        let in_file = self.path(file_key);
-        self.asked.push(key);
-        let in_place = self.mapping.get(key).cloned();
-        let hide = |message: String, hint: &str| {
-            self.reading.note(Problem {
-                key: self.key(key),
-                value: None,
-                message,
-                hint: hint.to_owned(),
-            });
-        };
-        match (in_place, in_file) {
-            (Some(_), Some(_)) => {
-                hide(
-                    format!("is given twice, also as {file_key}"),
-                    "remove one of the two",
-                );
-                None
-            }
-            (Some(Value::String(text)), None) => match interpolate::interpolate(&text, self.reading.env) {
-                Ok(text) if text.is_empty() => {
-                    hide("is empty".to_owned(), "give it a value, or remove the key");
-                    None
-                }
-                Ok(text) => Some(Secret::new(text)),
-                Err(error) => {
-                    hide(error.to_string(), error.hint());
-                    None
-                }
-            },
-            (Some(_), None) => {
-                hide(
-                    "must be text".to_owned(),
-                    "put it in quotes, or name a variable as ${VAR}",
-                );
-                None
-            }
-            (None, Some(file)) => self.secret_from(file_key, &file),
-            (None, None) => None,
-        }
-    }
-
-    fn secret_from(&self, file_key: &str, file: &Path) -> Option<Secret> {
-        match self.reading.env.read_file(file) {
-            // Editors end files with a line break, credentials do not.
-            Ok(text) if !text.trim_end_matches(['\r', '\n']).is_empty() => {
-                Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
-            }
-            Ok(_) => {
-                self.problem(file_key, "the file is empty", "write the credential into it");
-                None
-            }
-            Err(error) => {
-                self.problem(
-                    file_key,
-                    format!("cannot be read: {error}"),
-                    "name a file that this user may read",
-                );
-                None
-            }
-        }
-    }
-
-    /// A list of texts, or a single one.
-    pub(crate) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
-        let items = match self.ask(key)? {
-            Value::Sequence(items) => items,
-            Value::String(text) => vec![Value::String(text)],
-            _ => {
-                self.problem(key, "must be a list of texts", "begin each item with `- `");
-                return None;
-            }
-        };
-        let mut texts = Vec::new();
-        for item in items {
-            match item {
-                Value::String(text) => texts.extend(self.interpolated(key, &text)),
-                _ => self.problem(key, "has an item that is not text", "put each item in quotes"),
-            }
-        }
-        Some(texts)
-    }
-
-    /// A list of topic patterns.
-    pub(crate) fn patterns(&mut self, key: &'static str) -> Option<Vec<TopicPattern>> {
-        let mut patterns = Vec::new();
-        for text in self.texts(key)? {
-            match TopicPattern::parse(&text) {
-                Ok(pattern) => patterns.push(pattern),
-                Err(error) => self.problem(
-                    key,
-                    format!("{text:?}: {error}"),
-                    "write a name, a glob as `orders-*`, or `regex:…` for the whole name",
-                ),
-            }
-        }
-        Some(patterns)
-    }
-
-    /// `topics:` with `include` and `exclude`, or simply a list of what to include.
-    pub(crate) fn topics(&mut self, key: &'static str) -> Option<TopicFilter> {
-        if matches!(self.mapping.get(key), Some(Value::Sequence(_) | Value::String(_))) {
-            return self
-                .patterns(key)
-                .map(|include| TopicFilter::new(include, Vec::new()));
-        }
-        let mut section = self.section(key)?;
-        let include = section.patterns("include").unwrap_or_default();
-        let exclude = section.patterns("exclude").unwrap_or_default();
-        section.finish();
-        Some(TopicFilter::new(include, exclude))
-    }
-
-    /// A mapping whose keys are not ours, as text to text.
-    pub(crate) fn table(&mut self, key: &'static str) -> Option<BTreeMap<String, String>> {
-        let Some(Value::Mapping(mapping)) = self.ask(key) else {
-            if self.has(key) {
-                self.problem(
-                    key,
-                    "must be a mapping",
-                    "write `name: value` lines indented below",
-                );
-            }
-            return None;
-        };
-        let mut table = BTreeMap::new();
-        for (name, value) in &mapping {
-            match (plain(name), plain(value)) {
-                (Some(name), Some(value)) => {
-                    table.extend(self.interpolated(key, &value).map(|value| (name, value)));
-                }
-                _ => self.problem(
-                    key,
-                    "has an entry that is not `name: value`",
-                    "write `name: value` lines",
-                ),
-            }
-        }
-        Some(table)
     }
 
     /// Keys that are planned, but that nothing honours so far.

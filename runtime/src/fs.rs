@@ -62,22 +62,33 @@ pub fn sync_dir(path: &Path) -> Result<(), FsError> {
     dir.sync_all().map_err(failed("sync directory", path))
 }
 
-/// Creates a directory and those above it, as far as they are missing. The names of all of them are durable
-/// when it returns, even of those that were there: an earlier attempt may have died before its sync.
+/// Creates a directory and those above it, as far as they are missing; durable when it returns. Each is synced
+/// before the next is created, so of what an earlier attempt that died has left only the deepest may not be
+/// durable: that one is synced too.
 pub fn create_dir_durable(path: &Path) -> Result<(), FsError> {
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|dir| !dir.as_os_str().is_empty() && !dir.is_dir())
-        .collect();
+    let mut missing = Vec::new();
+    for dir in path.ancestors().take_while(|dir| !dir.as_os_str().is_empty()) {
+        if dir.is_dir() {
+            match if dir.parent().is_some() {
+                sync_dir(parent_of(dir))
+            } else {
+                Ok(())
+            } {
+                // Where we may not even look we have not created anything.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                result => result?,
+            }
+            break;
+        }
+        missing.push(dir);
+    }
     for dir in missing.iter().rev() {
         match std::fs::create_dir(dir) {
+            // Somebody else was quicker; its name may not be durable yet.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
             result => result.map_err(failed("create directory", dir))?,
         }
         sync_dir(parent_of(dir))?;
-    }
-    if missing.is_empty() && path.parent().is_some() {
-        sync_dir(parent_of(path))?;
     }
     Ok(())
 }
@@ -213,5 +224,76 @@ impl DurableFile {
     /// The file itself, for what is not offered here.
     pub fn as_file(&self) -> &File {
         &self.file
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        write_atomic(&path, b"old and longer").unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_error_names_what_was_tried_and_the_path() {
+        let error = write_atomic(Path::new("/nonexistent/state"), b"x").unwrap_err();
+        assert_eq!(error.to_string(), "create file /nonexistent/state.new");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(crate::exit::error_chain(&error).contains("No such file"));
+    }
+
+    #[test]
+    fn directories_are_created_down_to_the_deepest_and_again_without_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        create_dir_durable(&deep).unwrap();
+        create_dir_durable(&deep).unwrap();
+        assert!(deep.is_dir());
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        let error = create_dir_durable(&dir.path().join("file/below")).unwrap_err();
+        assert_eq!(error.action, "create directory");
+    }
+
+    #[test]
+    fn a_durable_file_is_appended_to_cut_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut file = DurableFile::create_new(&path).unwrap();
+        assert_eq!(
+            DurableFile::create_new(&path).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        file.write_all(b"0123456789").unwrap();
+        file.sync_data().unwrap();
+        file.truncate(4).unwrap();
+        file.write_all(b"ab").unwrap();
+        let mut tail = [0; 3];
+        file.read_exact_at(&mut tail, 3).unwrap();
+        assert_eq!((&tail, file.size().unwrap()), (b"3ab", 6));
+        let missing = file.read_exact_at(&mut tail, 4).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(DurableFile::open(&path).unwrap().size().unwrap(), 6);
+    }
+
+    proptest! {
+        #[test]
+        fn slices_of_any_number_and_size_are_written_in_order(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5), 0..2100),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut file = DurableFile::create_new(&dir.path().join("log")).unwrap();
+            let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            file.write_all_vectored(&mut slices).unwrap();
+            prop_assert_eq!(read(file.path()).unwrap(), pieces.concat());
+        }
     }
 }

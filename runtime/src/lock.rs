@@ -101,3 +101,47 @@ fn holder(file: &mut File) -> String {
         _ => "a process that has not said its id".to_owned(),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_and_told_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert!(!LockFile::is_held(&path).unwrap());
+        let held = LockFile::acquire(&path).unwrap();
+        assert!(LockFile::is_held(&path).unwrap());
+        let message = LockFile::acquire(&path).unwrap_err().to_string();
+        let expected = format!(
+            "lock is held by this process ({}); stop that process first",
+            std::process::id()
+        );
+        assert!(message.contains(&expected), "{message}");
+        drop(held);
+        LockFile::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_left_by_a_dead_process_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, "4294967294 and more that was written once").unwrap();
+        let held = LockFile::acquire(&path).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(held.path()).unwrap(),
+            format!("{}\n", std::process::id())
+        );
+    }
+
+    #[test]
+    fn a_lock_in_a_missing_directory_is_an_error_with_the_path() {
+        let error = LockFile::acquire(Path::new("/nonexistent/lock")).unwrap_err();
+        assert!(
+            error.to_string().starts_with("open lock file /nonexistent/lock"),
+            "{error}"
+        );
+    }
+}

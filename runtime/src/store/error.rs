@@ -21,6 +21,20 @@ pub enum StoreErrorKind {
     Unsupported,
 }
 
+impl StoreErrorKind {
+    /// As a label of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+            Self::Invalid => "invalid",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
 /// A failed operation on the store. Its text is one line: what was tried, on which object, why it failed and
 /// what to do next.
 #[derive(Debug, Clone)]
@@ -121,6 +135,17 @@ impl Context {
         self.custom(kind, operation, key, &reason, hint(kind))
     }
 
+    /// Translates an error of our own durable steps.
+    pub(crate) fn fs_error(
+        &self,
+        operation: &'static str,
+        key: &str,
+        error: &crate::fs::FsError,
+    ) -> StoreError {
+        let kind = classify_io(error.kind());
+        self.custom(kind, operation, key, &crate::exit::error_chain(error), hint(kind))
+    }
+
     /// One line, without credentials, of bearable length. Some servers answer with what was signed.
     fn presentable(&self, text: &str) -> String {
         let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -157,16 +182,7 @@ fn classify_generic(error: &object_store::Error) -> StoreErrorKind {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(current) = cause {
         if let Some(io) = current.downcast_ref::<std::io::Error>() {
-            return match io.kind() {
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                    StoreErrorKind::Refused
-                }
-                std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidFilename => {
-                    StoreErrorKind::Invalid
-                }
-                // A full disk, an I/O error, a refused connection: all may pass.
-                _ => StoreErrorKind::Unavailable,
-            };
+            return classify_io(io.kind());
         }
         // The library keeps the type that holds the HTTP status private, so its text is all there is. A test
         // holds it: requests that the server calls wrong must not be repeated for ever.
@@ -174,6 +190,8 @@ fn classify_generic(error: &object_store::Error) -> StoreErrorKind {
         if let Some((_, status)) = text.split_once("non-2xx status code: ") {
             match status.get(..3).and_then(|digits| digits.parse::<u16>().ok()) {
                 Some(408 | 429) => return StoreErrorKind::Unavailable,
+                Some(401 | 403) => return StoreErrorKind::Refused,
+                Some(404) => return StoreErrorKind::NotFound,
                 Some(501) => return StoreErrorKind::Unsupported,
                 Some(300..=499) => return StoreErrorKind::Invalid,
                 _ => {}
@@ -182,6 +200,16 @@ fn classify_generic(error: &object_store::Error) -> StoreErrorKind {
         cause = current.source();
     }
     StoreErrorKind::Unavailable
+}
+
+fn classify_io(kind: std::io::ErrorKind) -> StoreErrorKind {
+    use std::io::ErrorKind as K;
+    match kind {
+        K::PermissionDenied | K::ReadOnlyFilesystem => StoreErrorKind::Refused,
+        K::InvalidInput | K::InvalidFilename => StoreErrorKind::Invalid,
+        // A full disk, an I/O error, a refused connection: all may pass.
+        _ => StoreErrorKind::Unavailable,
+    }
 }
 
 fn hint(kind: StoreErrorKind) -> &'static str {

@@ -11,8 +11,9 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use teeline_config::{Backend, HostPort, Secret, Storage};
 
-use super::Store;
+use super::directories::Directories;
 use super::error::{Context, StoreError, StoreErrorKind};
+use super::{Inner, Store};
 
 const OPERATION: &str = "open store";
 
@@ -51,19 +52,33 @@ impl Store {
                 "correct storage.prefix",
             )
         })?;
+        let mut directories = None;
         let objects: Arc<dyn ObjectStore> = match storage.backend {
-            Backend::Filesystem => Arc::new(open_directory(storage, &context, create)?),
+            Backend::Filesystem => {
+                let root = storage
+                    .path
+                    .as_deref()
+                    .unwrap_or(FsPath::new(Storage::DEFAULT_PATH));
+                if create {
+                    directories = Some(Arc::new(Directories::new(root.to_owned())));
+                }
+                Arc::new(open_directory(root, &context, create)?)
+            }
             Backend::S3 | Backend::Ceph => Arc::new(checked(&context, s3_builder(storage).build())?),
             Backend::Gcs => Arc::new(checked(&context, gcs_builder(storage).build())?),
             Backend::Azure => Arc::new(checked(&context, azure_builder(storage).build())?),
         };
-        Ok(Self::assemble(
-            objects,
-            prefix,
-            context,
-            storage.retry.clone(),
-            storage.single_writer,
-        ))
+        let (retry, single_writer) = (storage.retry.clone(), storage.single_writer);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                objects,
+                prefix,
+                context,
+                retry,
+                single_writer,
+                directories,
+            }),
+        })
     }
 }
 
@@ -80,11 +95,7 @@ fn checked<T>(context: &Context, built: object_store::Result<T>) -> Result<T, St
     })
 }
 
-fn open_directory(storage: &Storage, context: &Context, create: bool) -> Result<LocalFileSystem, StoreError> {
-    let path = storage
-        .path
-        .as_deref()
-        .unwrap_or(FsPath::new(Storage::DEFAULT_PATH));
+fn open_directory(path: &FsPath, context: &Context, create: bool) -> Result<LocalFileSystem, StoreError> {
     let refuse = |kind, reason: &str, hint: &str| Err(context.custom(kind, OPERATION, "", reason, hint));
     if path.exists() && !path.is_dir() {
         return refuse(
@@ -100,16 +111,14 @@ fn open_directory(storage: &Storage, context: &Context, create: bool) -> Result<
             "check the path of the archive",
         );
     }
-    if !path.is_dir() {
-        // Through our own durable steps: the store syncs what it creates, but not the root it is given.
-        if let Err(error) = crate::fs::create_dir_durable(path) {
-            let reason = crate::exit::error_chain(&error);
-            return refuse(
-                StoreErrorKind::Refused,
-                &reason,
-                "name a directory that this user may write",
-            );
-        }
+    // Through our own durable steps: the store syncs what it creates, but not the way to the root it is given.
+    if create && let Err(error) = crate::fs::create_dir_durable(path) {
+        let reason = crate::exit::error_chain(&error);
+        return refuse(
+            StoreErrorKind::Refused,
+            &reason,
+            "name a directory that this user may write",
+        );
     }
     // Without fsync a put would be "done" with its bytes in the page cache only, and the buffer released.
     Ok(checked(context, LocalFileSystem::new_with_prefix(path))?.with_fsync(true))

@@ -94,6 +94,11 @@ impl Uploader {
             None => self.put_whole().await,
             Some(_) => self.complete().await,
         };
+        let finished = match finished {
+            Ok(()) => self.settle().await,
+            Err(error) => Err(error),
+        };
+        let finished = self.store.counted("upload", finished);
         if let Err(error) = finished {
             self.clean_up().await;
             return Err(error);
@@ -104,6 +109,12 @@ impl Uploader {
     /// Gives up, and removes what was uploaded as far as the store lets us.
     pub async fn abort(mut self) {
         self.clean_up().await;
+    }
+
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        let path = self.path()?;
+        let bytes = usize::try_from(self.total_bytes).unwrap_or(usize::MAX);
+        self.store.written(OPERATION, &self.key, &path, bytes).await
     }
 
     async fn put_whole(&mut self) -> Result<(), StoreError> {
