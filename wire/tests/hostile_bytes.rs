@@ -53,16 +53,23 @@ fn peak_of(work: impl FnOnce()) -> usize {
 fn assert_bounded(name: &str, data: &[u8], target: fn(&[u8])) {
     let peak = peak_of(|| target(data));
     let limit = BYTES_BASE + data.len() * BYTES_PER_BYTE;
-    assert!(peak <= limit, "{name}: {peak} bytes for an input of {} bytes", data.len());
+    assert!(
+        peak <= limit,
+        "{name}: {peak} bytes for an input of {} bytes",
+        data.len()
+    );
 }
 
 #[test]
 fn the_committed_corpus_still_holds() {
     let _turn = TURN.lock().unwrap();
     for (name, target) in targets::ALL {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus")
+            .join(name);
         let mut replayed = 0;
-        for file in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        for file in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        {
             let data = std::fs::read(file.unwrap().path()).unwrap();
             assert_bounded(name, &data, target);
             replayed += 1;
