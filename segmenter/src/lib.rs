@@ -17,15 +17,28 @@
 //! | [`partition`], [`holes`], [`transactions`] | state of one partition |
 //! | [`watermark`] | how far the buffer may be released |
 
+pub mod append_time;
 pub mod buffer;
 pub mod catalog;
+pub mod chain;
+pub mod close;
+pub mod confirmed;
+pub mod engine;
 pub mod error;
+pub mod fetching;
 pub mod holes;
+pub mod metrics;
 pub mod options;
 pub mod partition;
+pub mod prepare;
 pub mod resolver;
+pub mod settlement;
+pub mod source;
+pub mod topics;
 pub mod transactions;
+pub mod upload;
 pub mod watermark;
+pub mod writer;
 
 #[cfg(test)]
 mod testing;

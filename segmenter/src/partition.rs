@@ -90,6 +90,15 @@ pub struct Batch {
     pub content: Content,
 }
 
+impl Batch {
+    fn session(&self) -> Option<SessionId> {
+        match &self.content {
+            Content::Captured { outcome, .. } => Some(outcome.session),
+            Content::Fetched(_) => None,
+        }
+    }
+}
+
 /// What became of a captured batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placed {
@@ -97,19 +106,21 @@ pub enum Placed {
     Held,
     /// The very same batch is held already.
     Duplicate,
-    /// Its offsets are held with another content, or with one that is no longer known: both are kept.
+    /// Its offsets are held, with a content that is not known here: both are kept.
     Overlapping,
+    /// Its offsets are held with another content: both are kept, and the log decides.
+    Conflicting,
 }
 
 /// Outcomes that an earlier run committed for this partition.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct CommittedRun {
     /// Writer session.
     pub session: SessionId,
     /// First and last LSN of the segment's outcomes.
     pub lsn: (Lsn, Lsn),
-    /// The segment's offsets.
-    pub range: OffsetRange,
+    /// What the segment holds.
+    pub held: OffsetSet,
 }
 
 /// A batch that came by Fetch.
@@ -142,8 +153,22 @@ pub struct Partition {
     /// Layers of the open segment: batches that overlap stand in different layers and become different segments.
     layers: Vec<BTreeMap<i64, Batch>>,
     open: OpenSize,
+    /// Missing ranges that somebody waits for.
+    urgent: OffsetSet,
+    /// When the tail is to be looked at for markers, and how long to pause after that.
+    tail: Tail,
+    transactional: bool,
+    /// Since when the source says that it does not have this partition.
+    gone_since_ms: Option<i64>,
     recent: VecDeque<(OffsetRange, Identity)>,
     committed_runs: Vec<CommittedRun>,
+}
+
+/// When a partition with undecided transactions is looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tail {
+    next_ms: i64,
+    pause_ms: i64,
 }
 
 /// How much an open segment holds.
@@ -173,16 +198,21 @@ impl Partition {
             demanded: None,
             layers: Vec::new(),
             open: OpenSize::default(),
+            urgent: OffsetSet::new(),
+            tail: Tail::default(),
+            transactional: false,
+            gone_since_ms: None,
             recent: VecDeque::new(),
             committed_runs: Vec::new(),
         }
     }
 
     /// Takes in what the ledger lists. `run` is given for what this writer captured.
-    pub fn load_committed(&mut self, range: OffsetRange, run: Option<CommittedRun>) {
-        self.committed.insert(range);
-        self.held.insert(range);
-        self.demand(range);
+    pub fn load_committed(&mut self, ranges: &[OffsetRange], run: Option<CommittedRun>) {
+        for range in ranges {
+            self.committed.insert(*range);
+            self.hold(*range);
+        }
         self.committed_runs.extend(run);
     }
 
@@ -191,8 +221,7 @@ impl Partition {
         self.committed_runs.iter().any(|run| {
             run.session == outcome.session
                 && (run.lsn.0..=run.lsn.1).contains(&outcome.lsn)
-                && run.range.first <= range.first
-                && range.last <= run.range.last
+                && run.held.contains_range(range)
         })
     }
 
@@ -205,16 +234,22 @@ impl Partition {
     /// Places a captured batch.
     pub fn place_captured(&mut self, batch: Batch, header: &BatchHeader, order: Order, now_ms: i64) -> Placed {
         let range = batch.range;
-        let overlapping = self.intersects_held(range);
-        if overlapping && self.known(range).any(|(at, known)| *at == range && known.is_same(&batch.identity)) {
-            return Placed::Duplicate;
+        let mut placed = if self.intersects_held(range) { Placed::Overlapping } else { Placed::Held };
+        if placed == Placed::Overlapping {
+            let known = self.known_at(range);
+            if known.iter().any(|(at, identity)| *at == range && identity.is_same(&batch.identity)) {
+                return Placed::Duplicate;
+            }
+            if !known.is_empty() {
+                placed = Placed::Conflicting;
+            }
         }
         self.note_transaction(range, header, Some(order));
         self.remember(range, batch.identity);
         self.put(batch, now_ms);
         self.held.insert(range);
         self.demand(range);
-        if overlapping { Placed::Overlapping } else { Placed::Held }
+        placed
     }
 
     /// Places a fetched batch, if some of its offsets are missing. True when it was placed.
@@ -225,6 +260,7 @@ impl Partition {
             return false;
         }
         let identity = Identity::of(&batch.header);
+        self.remember(range, identity);
         let bytes = u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
         self.put(Batch { range, bytes, identity, content: Content::Fetched(batch.bytes) }, now_ms);
         self.held.insert(range);
@@ -270,9 +306,61 @@ impl Partition {
         self.absent.insert(range);
     }
 
+    /// Whether the source is known to have nothing at all these offsets.
+    pub fn is_absent(&self, range: OffsetRange) -> bool {
+        self.absent.contains_range(range)
+    }
+
     /// These offsets are contested: they are to be fetched, whatever is held.
     pub fn contest(&mut self, range: OffsetRange) {
         self.held.remove(range);
+    }
+
+    /// The range is demanded, and somebody waits for it.
+    pub fn demand_urgently(&mut self, range: OffsetRange) {
+        self.demand(range);
+        self.urgent.insert(range);
+    }
+
+    /// How long a hole may stay one: little when somebody waits for it, or when it has the size of a marker among
+    /// transactions.
+    pub fn grace_ms(&self, hole: &OffsetRange, usual_ms: i64, short_ms: i64) -> i64 {
+        let waited_for = self.urgent.holes(*hole) != [*hole];
+        let looks_like_markers = self.transactional && hole.span() <= MARKERS_AT_MOST;
+        if waited_for || looks_like_markers { usual_ms.min(short_ms) } else { usual_ms }
+    }
+
+    /// Nobody waits for the range any more: it was fetched, or cannot be.
+    pub fn calm(&mut self, range: OffsetRange) {
+        self.urgent.remove(range);
+    }
+
+    /// The source does not know the partition. True when it has said so for long enough to be believed.
+    pub fn is_gone(&mut self, now_ms: i64, after_ms: i64) -> bool {
+        let since_ms = *self.gone_since_ms.get_or_insert(now_ms);
+        now_ms.saturating_sub(since_ms) >= after_ms
+    }
+
+    /// The source knows the partition.
+    pub fn is_there(&mut self) {
+        self.gone_since_ms = None;
+    }
+
+    /// Whether the source is to be asked how far it reaches, for the markers of undecided transactions.
+    pub fn tail_due(&self, now_ms: i64) -> bool {
+        !self.transactions.is_decided() && now_ms >= self.tail.next_ms
+    }
+
+    /// The tail was looked at. Without news the next look comes later and later.
+    pub fn tail_seen(&mut self, now_ms: i64, news: bool, first_ms: i64, max_ms: i64) {
+        let longer = self.tail.pause_ms.saturating_mul(2).clamp(first_ms, max_ms);
+        self.tail.pause_ms = if news { first_ms } else { longer };
+        self.tail.next_ms = now_ms.saturating_add(self.tail.pause_ms);
+    }
+
+    /// A transaction ended a moment ago: its marker will be there soon.
+    pub fn tail_soon(&mut self, at_ms: i64) {
+        self.tail = Tail { next_ms: self.tail.next_ms.min(at_ms), pause_ms: 0 };
     }
 
     /// Everything of the range is in the ledger, or gone from the source.
@@ -303,17 +391,21 @@ impl Partition {
         self.open
     }
 
-    /// Takes the open segment: runs of batches in order of offset, each to be one segment of about `bytes_max`.
+    /// Takes the open segment: runs of batches in order of offset, each to be one segment of about `bytes_max`, and with
+    /// captured batches of one session only, as the ledger names the frames that went in by session.
     pub fn close(&mut self, bytes_max: u64) -> Vec<Vec<Batch>> {
         self.open = OpenSize::default();
         let mut segments = Vec::new();
         for layer in std::mem::take(&mut self.layers) {
-            let (mut segment, mut bytes) = (Vec::new(), 0u64);
+            let (mut segment, mut bytes, mut session) = (Vec::new(), 0u64, None);
             for batch in layer.into_values() {
-                if bytes >= bytes_max {
+                let own = batch.session();
+                let other_session = own.is_some() && session.is_some() && own != session;
+                if bytes >= bytes_max || other_session {
                     segments.push(std::mem::take(&mut segment));
-                    bytes = 0;
+                    (bytes, session) = (0, None);
                 }
+                session = session.or(own);
                 bytes = bytes.saturating_add(u64::from(batch.bytes));
                 segment.push(batch);
             }
@@ -324,11 +416,19 @@ impl Partition {
         segments
     }
 
-    /// The batches that are held and of which the identity is still known.
-    fn known(&self, near: OffsetRange) -> impl Iterator<Item = (&OffsetRange, &Identity)> {
-        let open = self.layers.iter().filter_map(move |layer| layer.get(&near.first));
-        let recent = self.recent.iter().map(|(range, identity)| (range, identity));
-        open.map(|batch| (&batch.range, &batch.identity)).chain(recent)
+    /// True when the batch held at exactly this range is known to be another one.
+    pub fn contradicts(&self, range: OffsetRange, identity: &Identity) -> bool {
+        let known = self.known_at(range);
+        !known.is_empty() && !known.iter().any(|(at, other)| *at == range && other.is_same(identity))
+    }
+
+    /// The batches at these offsets that are held and of which the identity is still known.
+    fn known_at(&self, range: OffsetRange) -> Vec<(OffsetRange, Identity)> {
+        let open = self.layers.iter().flat_map(|layer| {
+            layer.range(..=range.last).rev().take_while(move |(_, batch)| batch.range.last >= range.first)
+        });
+        let recent = self.recent.iter().filter(|(at, _)| at.overlaps(&range)).copied();
+        open.map(|(_, batch)| (batch.range, batch.identity)).chain(recent).collect()
     }
 
     fn intersects_held(&self, range: OffsetRange) -> bool {
@@ -336,6 +436,7 @@ impl Partition {
     }
 
     fn note_transaction(&mut self, range: OffsetRange, header: &BatchHeader, order: Option<Order>) {
+        self.transactional |= header.is_transactional();
         if header.is_transactional() && !header.is_control() {
             self.transactions.on_batch(OpenTransaction {
                 producer_id: header.producer_id,
@@ -371,6 +472,8 @@ impl Partition {
     }
 }
 
+/// Holes of up to so many offsets are taken for transaction markers.
+const MARKERS_AT_MOST: u64 = 2;
 /// Batches whose identity is remembered after their segment closed: a broker knows a duplicate among the last five of
 /// a producer, and a few producers share a partition.
 const RECENT_MAX: usize = 32;

@@ -41,6 +41,9 @@ pub struct PendingIntent {
     pub sent_at_ms: i64,
     /// The batch's header; `None` when it does not read as one batch.
     pub header: Option<BatchHeader>,
+    /// What was held of its partition when it was read: incarnation, and the offset after the last one. If it was
+    /// written, then there or later.
+    pub floor: Option<(Uuid, i64)>,
 }
 
 /// An intent that the broker wrote.
@@ -116,13 +119,16 @@ impl Resolver {
         position: BufferPosition,
         location: FrameLocation,
         intent: &Intent,
+        floor: impl FnOnce(&TopicKey) -> Option<(Uuid, i64)>,
         now_ms: i64,
     ) -> Option<Resolution> {
+        let topic = self.topic_key(&intent.topic);
         let pending = PendingIntent {
+            floor: floor(&topic),
             position,
             location,
             connection_id: intent.connection_id,
-            topic: self.topic_key(&intent.topic),
+            topic,
             partition: intent.partition,
             sent_at_ms: intent.sent_at_ms,
             header: BatchHeader::parse(&intent.records).ok(),

@@ -33,7 +33,7 @@ fn outcome(intent: u64, error_code: i16, base_offset: i64) -> Outcome {
 }
 
 fn take(resolver: &mut Resolver, position: BufferPosition, intent: &Intent) -> Option<Resolution> {
-    resolver.on_intent(position, crate::testing::location(position), intent, 10)
+    resolver.on_intent(position, crate::testing::location(position), intent, |_| None, 10)
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub struct OpenTransaction {
 }
 
 /// Between which EndTxn requests of its producer a transaction was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Order {
     /// The last EndTxn before it; [`BufferPosition::NONE`] when there was none.
     pub after: BufferPosition,
@@ -81,6 +81,16 @@ impl Transactions {
         }
         let latest = self.decided_to.entry(producer_id).or_insert(offset);
         *latest = (*latest).max(offset);
+    }
+
+    /// Takes in what was learnt elsewhere about the same partition, as while a range was streamed.
+    pub fn absorb(&mut self, other: Transactions) {
+        for (producer_id, offset) in other.decided_to {
+            self.on_marker(producer_id, offset);
+        }
+        for open in other.open.into_values() {
+            self.on_batch(open);
+        }
     }
 
     /// Everything below `offset` is decided (the source's last stable offset has passed it).
@@ -164,6 +174,11 @@ impl Endings {
             .collect();
         found.sort_unstable_by_key(|(_, ending)| ending.position);
         found
+    }
+
+    /// True when no answer is known.
+    pub fn is_empty(&self) -> bool {
+        self.by_producer.is_empty()
     }
 
     /// Forgets an answer: it is in the ledger, or nothing is left that it could decide.

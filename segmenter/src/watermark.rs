@@ -6,14 +6,15 @@
 //! when it turned out never to have been written. What nobody lets go stays held, so a forgotten case costs disk space
 //! in the buffer and never data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
 
 /// Tracks which read frames are still needed.
 #[derive(Debug, Default)]
 pub struct Watermark {
-    held: BTreeSet<BufferPosition>,
+    /// What is held, and since when it exists.
+    held: BTreeMap<BufferPosition, i64>,
     /// The last position read of each session; what comes before the first frame of a session is found here.
     last_read: BTreeMap<SessionId, Lsn>,
     /// What an earlier run published; never taken back.
@@ -32,9 +33,9 @@ impl Watermark {
         *last = (*last).max(position.lsn);
     }
 
-    /// Keeps the frame at `position` in the buffer until [`Watermark::let_go`].
-    pub fn hold(&mut self, position: BufferPosition) {
-        self.held.insert(position);
+    /// Keeps the frame at `position`, written at `at_ms`, in the buffer until [`Watermark::let_go`].
+    pub fn hold(&mut self, position: BufferPosition, at_ms: i64) {
+        self.held.insert(position, at_ms);
     }
 
     /// The frame at `position` is no longer needed.
@@ -47,9 +48,9 @@ impl Watermark {
         self.held.len()
     }
 
-    /// The lowest frame that is still needed.
-    pub fn lowest_held(&self) -> Option<BufferPosition> {
-        self.held.first().copied()
+    /// When the lowest frame that is still needed was written.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.held.values().next().copied()
     }
 
     /// The last position read.
@@ -59,7 +60,7 @@ impl Watermark {
 
     /// Everything at or below this position may be released. Never goes back.
     pub fn archived(&mut self) -> Option<BufferPosition> {
-        let reached = match self.held.first() {
+        let reached = match self.held.keys().next() {
             None => self.last_read(),
             Some(&needed) => self.before(needed),
         };
@@ -85,6 +86,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn at(session: u64, lsn: u64) -> BufferPosition {
         BufferPosition { session: SessionId(session), lsn: Lsn(lsn) }
@@ -101,7 +103,7 @@ mod tests {
         let mut watermark = Watermark::new(None);
         watermark.read(at(1, 9));
         watermark.read(at(3, 1));
-        watermark.hold(at(3, 1));
+        watermark.hold(at(3, 1), 0);
         assert_eq!(watermark.archived(), Some(at(1, 9)));
         watermark.let_go(at(3, 1));
         assert_eq!(watermark.archived(), Some(at(3, 1)));
@@ -117,7 +119,7 @@ mod tests {
             for (kind, pick) in steps {
                 match kind {
                     0 => { watermark.read(at(1, next)); next += 1; }
-                    1 => { watermark.read(at(1, next)); watermark.hold(at(1, next)); held.insert(next); next += 1; }
+                    1 => { watermark.read(at(1, next)); watermark.hold(at(1, next), 0); held.insert(next); next += 1; }
                     _ => { watermark.let_go(at(1, pick)); held.remove(&pick); }
                 }
                 let archived = watermark.archived();

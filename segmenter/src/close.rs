@@ -1,0 +1,97 @@
+//! When open segments close.
+
+use crate::partition::OpenSize;
+
+/// The limits of open segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloseLimits {
+    /// Bytes of batches, before compression.
+    pub bytes_max: u64,
+    /// Age, from the first batch.
+    pub age_max_ms: i64,
+    /// Batches of all open segments together: the bound of the memory that their positions take.
+    pub positions_max: usize,
+    /// Bytes of fetched batches in all open segments together.
+    pub memory_bytes_max: u64,
+}
+
+/// Says which of the open segments close now. `everything` closes all (stop, drain).
+pub fn due<K: Copy>(
+    open: impl Iterator<Item = (K, OpenSize)>,
+    limits: &CloseLimits,
+    now_ms: i64,
+    everything: bool,
+) -> Vec<K> {
+    let mut open: Vec<(K, OpenSize)> = open.filter(|(_, size)| size.batches > 0).collect();
+    let age = |size: &OpenSize| now_ms.saturating_sub(size.since_ms.unwrap_or(now_ms));
+    // When one segment is old enough, those past half its age go with it: one commit for many segments.
+    let some_aged = open.iter().any(|(_, size)| age(size) >= limits.age_max_ms);
+    let age_max_ms = if some_aged { limits.age_max_ms / 2 } else { limits.age_max_ms };
+    let full = |size: &OpenSize| everything || size.bytes >= limits.bytes_max || age(size) >= age_max_ms;
+    let mut due: Vec<K> = open.extract_if(.., |(_, size)| full(size)).map(|(key, _)| key).collect();
+    let mut positions: usize = open.iter().map(|(_, size)| size.batches).sum();
+    open.sort_unstable_by_key(|(_, size)| size.batches);
+    while positions > limits.positions_max
+        && let Some((key, size)) = open.pop()
+    {
+        positions = positions.saturating_sub(size.batches);
+        due.push(key);
+    }
+    let mut memory: u64 = open.iter().map(|(_, size)| size.memory_bytes).sum();
+    open.sort_unstable_by_key(|(_, size)| size.memory_bytes);
+    while memory > limits.memory_bytes_max
+        && let Some((key, size)) = open.pop()
+    {
+        memory = memory.saturating_sub(size.memory_bytes);
+        due.push(key);
+    }
+    due
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: CloseLimits =
+        CloseLimits { bytes_max: 1_000, age_max_ms: 60, positions_max: 100, memory_bytes_max: 500 };
+
+    fn size(bytes: u64, batches: usize, since_ms: i64) -> OpenSize {
+        OpenSize { bytes, batches, memory_bytes: 0, since_ms: Some(since_ms) }
+    }
+
+    fn closes(open: &[(u32, OpenSize)], now_ms: i64) -> Vec<u32> {
+        due(open.iter().copied(), &LIMITS, now_ms, false)
+    }
+
+    #[test]
+    fn a_segment_closes_by_size_and_by_age() {
+        let open = [(1, size(10, 1, 50)), (2, size(1_000, 1, 50)), (3, size(10, 1, 0))];
+        assert_eq!(closes(&open, 55), [2]);
+        assert_eq!(closes(&open, 60), [2, 3]);
+    }
+
+    #[test]
+    fn those_past_half_the_age_close_together() {
+        let open = [(1, size(10, 1, 0)), (2, size(10, 1, 29)), (3, size(10, 1, 31))];
+        assert_eq!(closes(&open, 59), [0u32; 0]);
+        assert_eq!(closes(&open, 60), [1, 2]);
+    }
+
+    #[test]
+    fn too_many_positions_close_the_largest_early() {
+        let open = [(1, size(10, 40, 0)), (2, size(10, 50, 0)), (3, size(10, 30, 0))];
+        assert_eq!(closes(&open, 1), [2]);
+    }
+
+    #[test]
+    fn too_much_in_memory_closes_what_holds_most_of_it() {
+        let with = |memory_bytes| OpenSize { memory_bytes, ..size(10, 1, 0) };
+        assert_eq!(closes(&[(1, with(300)), (2, with(250)), (3, with(20))], 1), [1]);
+    }
+
+    #[test]
+    fn a_stop_closes_everything_that_is_open_and_nothing_that_is_empty() {
+        let open = [(1, size(10, 1, 0)), (2, size(0, 0, 0))];
+        assert_eq!(due(open.into_iter(), &LIMITS, 0, true), [1]);
+    }
+}

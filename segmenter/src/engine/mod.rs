@@ -1,0 +1,474 @@
+//! The state of one segmenter, and what it wants done. No I/O and no clock: frames and results go in with the time,
+//! work comes out.
+//!
+//! Frames are taken in ([`Engine::on_frame`]) and end up in partitions ([`placing`]). From time to time the engine looks
+//! at itself ([`Engine::poll`]) and has work to hand out ([`work`]): segments to build, ranges to fetch, partitions to
+//! survey, commits to write. Results come back through [`results`]. What a lost source leaves is in [`lost`].
+
+mod evidence;
+mod lost;
+mod placing;
+mod results;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+
+use teeline_archive::buffer::{Catalog, Frame};
+use teeline_archive::ids::{BufferPosition, SessionId};
+use teeline_archive::ledger::{Absence, LedgerState};
+use teeline_archive::segment::SegmentInfo;
+use teeline_archive::{OffsetRange, OffsetSet, WriterId};
+use uuid::Uuid;
+
+use crate::buffer::FrameLocation;
+use crate::catalog::Catalogs;
+use crate::close::CloseLimits;
+use crate::confirmed::ConfirmedBatches;
+use crate::error::SegmenterError;
+use crate::metrics::Gauges;
+use crate::partition::{CommittedRun, Partition, PartitionId};
+use crate::resolver::{Resolver, TopicKey, Written};
+use crate::settlement::Settlement;
+use crate::topics::Topics;
+use crate::transactions::{Endings, OpenTransaction};
+use crate::upload::SegmentPlan;
+use crate::watermark::Watermark;
+
+pub use work::CommitPlan;
+
+/// How the engine behaves.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// The backup.
+    pub backup_id: String,
+    /// Whose chain is written.
+    pub writer: WriterId,
+    /// When segments close.
+    pub close: CloseLimits,
+    /// How old a hole must be to be fetched.
+    pub hole_grace_ms: i64,
+    /// Whether the source can be asked.
+    pub has_source: bool,
+}
+
+/// What was counted over a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Segments committed.
+    pub segments: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Intents archived as unconfirmed.
+    pub unconfirmed: u64,
+}
+
+/// The state of one segmenter.
+#[derive(Debug)]
+pub struct Engine {
+    settings: EngineSettings,
+    cluster_id: Option<Arc<str>>,
+    /// What an earlier run published: frames up to here are read for what they tell, not archived again.
+    archived_before: Option<BufferPosition>,
+    watermark: Watermark,
+    resolver: Resolver,
+    catalogs: Catalogs,
+    topics: Topics,
+    endings: Endings,
+    /// EndTxn answers whose evidence the ledger has; kept for the order of what comes later.
+    evidenced: HashSet<BufferPosition>,
+    /// Some answer is worth a commit of its own.
+    evidence_due: bool,
+    /// Producers whose transaction ended since the last look.
+    just_ended: BTreeSet<i64>,
+    settlement: Settlement,
+    confirmed: ConfirmedBatches,
+    partitions: BTreeMap<PartitionId, Partition>,
+    /// Acknowledged batches whose topic is not known yet.
+    unattributed: BTreeMap<BufferPosition, Written>,
+    /// Partitions whose holes are to be looked at.
+    dirty: BTreeSet<PartitionId>,
+    plans: VecDeque<SegmentPlan>,
+    plan_count: u64,
+    /// Plans that are handed out or waiting: the batches they stand for.
+    under_way: BTreeMap<u64, UnderWay>,
+    uploaded: Vec<Stored>,
+    uploaded_since_ms: Option<i64>,
+    fetching: BTreeSet<PartitionId>,
+    source: SourcePace,
+    absences: Vec<Absence>,
+    brokers: Vec<String>,
+    brokers_changed: bool,
+    source_lost_at_ms: Option<i64>,
+    committing: bool,
+    draining: bool,
+    counts: Counts,
+}
+
+/// What a plan stands for.
+#[derive(Debug, Clone, Default)]
+struct UnderWay {
+    intents: Vec<BufferPosition>,
+    batches: usize,
+    memory_bytes: u64,
+}
+
+/// Segments that are stored and not listed yet.
+#[derive(Debug, Clone, Default)]
+struct Stored {
+    segments: Vec<SegmentInfo>,
+    intents: Vec<BufferPosition>,
+}
+
+/// When the source may be asked again.
+#[derive(Debug, Clone, Copy, Default)]
+struct SourcePace {
+    not_before_ms: i64,
+    pause_ms: i64,
+    failures: u32,
+    surveying: bool,
+}
+
+impl Engine {
+    /// Begins where the ledger and the buffer stand.
+    pub fn new(
+        settings: EngineSettings,
+        ledger: &LedgerState,
+        archived: Option<BufferPosition>,
+    ) -> Self {
+        let mut engine = Engine {
+            settings,
+            cluster_id: ledger.cluster_id().filter(|id| !id.is_empty()).map(Arc::from),
+            archived_before: archived,
+            watermark: Watermark::new(archived),
+            resolver: Resolver::default(),
+            catalogs: Catalogs::default(),
+            topics: Topics::default(),
+            endings: Endings::default(),
+            evidenced: HashSet::new(),
+            evidence_due: false,
+            just_ended: BTreeSet::new(),
+            settlement: Settlement::default(),
+            confirmed: ConfirmedBatches::default(),
+            partitions: BTreeMap::new(),
+            unattributed: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            plans: VecDeque::new(),
+            plan_count: 0,
+            under_way: BTreeMap::new(),
+            uploaded: Vec::new(),
+            uploaded_since_ms: None,
+            fetching: BTreeSet::new(),
+            source: SourcePace::default(),
+            absences: Vec::new(),
+            brokers: ledger.source_brokers().to_vec(),
+            brokers_changed: false,
+            source_lost_at_ms: None,
+            committing: false,
+            draining: false,
+            counts: Counts::default(),
+        };
+        engine.load(ledger);
+        engine
+    }
+
+    /// Takes the next frame in.
+    ///
+    /// # Errors
+    /// When the buffer comes from another cluster than the backup.
+    pub fn on_frame(
+        &mut self,
+        position: BufferPosition,
+        location: FrameLocation,
+        frame: Frame,
+        now_ms: i64,
+    ) -> Result<(), SegmenterError> {
+        self.watermark.read(position);
+        match frame {
+            Frame::Intent(intent) => {
+                if let (Some(id), Some(name)) = (intent.topic.id, &intent.topic.name) {
+                    self.catalogs.note_name(id, name);
+                }
+                if !self.was_archived(position) {
+                    self.watermark.hold(position, intent.sent_at_ms);
+                }
+                let (catalogs, partitions) = (&self.catalogs, &self.partitions);
+                let floor = |topic: &TopicKey| floor_of(catalogs, partitions, topic, intent.partition);
+                let resolution = self.resolver.on_intent(position, location, &intent, floor, now_ms);
+                self.on_resolutions(resolution, now_ms);
+            }
+            Frame::Outcome(outcome) => {
+                let resolution = self.resolver.on_outcome(position, &outcome, now_ms);
+                self.on_resolutions(resolution, now_ms);
+            }
+            Frame::ConnectionLost(lost) => {
+                let resolutions = self.resolver.on_connection_lost(position.session, &lost, now_ms);
+                self.on_resolutions(resolutions, now_ms);
+            }
+            Frame::EndTxn(end) => {
+                self.endings.on_end(position, &end);
+                self.just_ended.insert(end.producer_id);
+                if !self.was_archived(position) {
+                    self.watermark.hold(position, end.at_ms);
+                }
+            }
+            Frame::Catalog(catalog) => self.on_catalog(position, &catalog, now_ms)?,
+            Frame::TopicConfig(config) => {
+                let cluster_id = self.cluster_id.clone().unwrap_or_default();
+                let replaced = self.topics.on_config(position, &cluster_id, &config);
+                self.keep_snapshot(position, config.at_ms, replaced);
+            }
+            Frame::SessionClosed { .. } => {}
+            Frame::Unknown { kind, .. } => {
+                tracing::debug!(kind, %position, "a frame of a kind that this version does not know is passed over");
+            }
+        }
+        Ok(())
+    }
+
+    /// A session begins: what earlier ones left without an outcome is unresolved.
+    pub fn on_session_start(&mut self, session: SessionId, now_ms: i64) {
+        let resolutions = self.resolver.on_sessions_over(Some(session), now_ms);
+        self.on_resolutions(resolutions, now_ms);
+    }
+
+    /// No writer lives: what has no outcome will have none.
+    pub fn on_end(&mut self, now_ms: i64) {
+        let resolutions = self.resolver.on_sessions_over(None, now_ms);
+        self.on_resolutions(resolutions, now_ms);
+    }
+
+    /// From now on everything closes as it comes, and nothing is waited for longer than needed.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// The cluster, once it is known.
+    pub fn cluster_id(&self) -> Option<&Arc<str>> {
+        self.cluster_id.as_ref()
+    }
+
+    /// How far the buffer may be released.
+    pub fn archived(&mut self) -> Option<BufferPosition> {
+        self.watermark.archived()
+    }
+
+    /// The last frame that was read.
+    pub fn last_read(&self) -> Option<BufferPosition> {
+        self.watermark.last_read()
+    }
+
+    /// Frames that are still needed.
+    pub fn remaining(&self) -> usize {
+        self.watermark.held_count()
+    }
+
+    /// Intents in doubt.
+    pub fn unsettled(&self) -> usize {
+        self.settlement.count()
+    }
+
+    /// Offsets missing.
+    pub fn missing_offsets(&self) -> u64 {
+        self.partitions.values().fold(0, |sum, partition| sum.saturating_add(partition.holes.offsets()))
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How often in a row the source has not answered.
+    pub fn source_failures(&self) -> u32 {
+        self.source.failures
+    }
+
+    /// True when reading on would take more memory than is allowed: segments must be stored, or intents settled, first.
+    pub fn must_pause(&self) -> bool {
+        let under_way: usize = self.under_way.values().map(|under_way| under_way.batches).sum();
+        let memory: u64 = self.under_way.values().map(|under_way| under_way.memory_bytes).sum();
+        let limits = &self.settings.close;
+        under_way > limits.positions_max
+            || self.settlement.count() > limits.positions_max
+            || memory > limits.memory_bytes_max
+    }
+
+    /// True when nothing is open, under way or waiting to be listed.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.is_empty()
+            && self.uploaded.is_empty()
+            && self.fetching.is_empty()
+            && !self.committing
+            && !self.source.surveying
+            && self.partitions.values().all(|partition| partition.open().batches == 0)
+            && !self.wants_commit()
+    }
+
+    /// The state for metrics.
+    pub fn gauges(&self, now_ms: i64) -> Gauges {
+        let age_ms = self.watermark.oldest_ms().map_or(0, |oldest| now_ms.saturating_sub(oldest).max(0));
+        Gauges {
+            unarchived_seconds: age_ms as f64 / 1_000.0,
+            unarchived_batches: self.remaining(),
+            unsettled_intents: self.unsettled(),
+            missing_offsets: self.missing_offsets(),
+            open_segments: self.partitions.values().filter(|partition| partition.open().batches > 0).count(),
+            uploads: self.under_way.len(),
+        }
+    }
+
+    fn on_catalog(
+        &mut self,
+        position: BufferPosition,
+        catalog: &Catalog,
+        now_ms: i64,
+    ) -> Result<(), SegmenterError> {
+        match &self.cluster_id {
+            Some(bound) if **bound != *catalog.cluster_id => {
+                return Err(SegmenterError::OtherCluster {
+                    backup_id: self.settings.backup_id.clone(),
+                    bound_to: bound.to_string(),
+                    found: catalog.cluster_id.clone(),
+                });
+            }
+            Some(_) => {}
+            None => self.cluster_id = Some(Arc::from(catalog.cluster_id.as_str())),
+        }
+        let news = self.catalogs.on_catalog(position, catalog);
+        for (topic, incarnation) in &news.replaced {
+            tracing::info!(%topic, %incarnation, "a topic was deleted, or deleted and created again");
+        }
+        let replaced = self.topics.on_catalog(position, catalog);
+        self.keep_snapshot(position, catalog.at_ms, replaced);
+        self.attribute_waiting(now_ms);
+        Ok(())
+    }
+
+    fn keep_snapshot(
+        &mut self,
+        position: BufferPosition,
+        at_ms: i64,
+        replaced: impl IntoIterator<Item = BufferPosition>,
+    ) {
+        if self.topics.needs(position) {
+            self.watermark.hold(position, at_ms);
+        }
+        for old in replaced {
+            if !self.topics.needs(old) {
+                self.watermark.let_go(old);
+            }
+        }
+    }
+
+    fn was_archived(&self, position: BufferPosition) -> bool {
+        self.archived_before.is_some_and(|archived| position <= archived)
+    }
+
+    fn partition(&mut self, id: PartitionId, topic: &Arc<str>) -> &mut Partition {
+        self.partitions.entry(id).or_insert_with(|| Partition::new(id, Arc::clone(topic)))
+    }
+
+    fn load(&mut self, ledger: &LedgerState) {
+        let newest_ms = ledger.segments().map(|segment| segment.identity.created_at_ms).max().unwrap_or(0);
+        for (key, incarnation) in ledger.topics() {
+            if let Some(snapshot) = incarnation.snapshot() {
+                self.topics.load(snapshot);
+            }
+            self.catalogs.note_name(key.incarnation, &key.name);
+            let topic: Arc<str> = Arc::from(key.name.as_str());
+            for (number, state) in incarnation.partitions() {
+                let id = PartitionId { incarnation: key.incarnation, partition: number };
+                for absence in state.absences() {
+                    if let Some(range) = OffsetRange::new(absence.first_offset, absence.last_offset) {
+                        self.partition(id, &topic).mark_absent(range);
+                    }
+                }
+                for segment in state.segments() {
+                    self.load_segment(id, &topic, segment, newest_ms);
+                }
+            }
+        }
+    }
+
+    /// Takes in what the ledger lists of other writers since it was loaded.
+    pub fn reload(&mut self, ledger: &LedgerState) {
+        for segment in ledger.segments() {
+            if segment.identity.writer == self.settings.writer || segment.unconfirmed() {
+                continue;
+            }
+            let id =
+                PartitionId { incarnation: segment.identity.incarnation, partition: segment.identity.partition };
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                partition.load_committed(held_by(segment).ranges(), None);
+                self.dirty.insert(id);
+            }
+        }
+    }
+
+    fn load_segment(&mut self, id: PartitionId, topic: &Arc<str>, segment: &SegmentInfo, newest_ms: i64) {
+        let held = held_by(segment);
+        let own = segment.identity.writer == self.settings.writer;
+        let archived = self.archived_before;
+        let run = segment.lsn_range.filter(|range| {
+            let last = BufferPosition { session: range.session, lsn: range.last };
+            own && archived.is_none_or(|archived| last > archived)
+        });
+        let wholly_released = own && segment.lsn_range.is_some() && run.is_none();
+        // What was undecided then is mostly decided by a later segment's marker. Brokers let no transaction stay open for
+        // longer than a quarter of an hour, so older ones need not be looked at.
+        let is_recent = segment.identity.created_at_ms >= newest_ms.saturating_sub(UNDECIDED_FOR_MS);
+        let undecided: Vec<OpenTransaction> = segment
+            .undecided
+            .iter()
+            .filter(|_| is_recent)
+            .map(|open| OpenTransaction {
+                producer_id: open.producer_id,
+                producer_epoch: open.producer_epoch,
+                first_offset: open.first_offset,
+                last_offset: open.last_offset,
+                // Its batches come before every EndTxn that will be read again, if none of them will.
+                order: wholly_released.then_some(crate::transactions::Order { after: BufferPosition::NONE }),
+            })
+            .collect();
+        let partition = self.partition(id, topic);
+        let run = run.map(|range| CommittedRun {
+            session: range.session,
+            lsn: (range.first, range.last),
+            held: held.clone(),
+        });
+        partition.load_committed(held.ranges(), run);
+        for open in undecided {
+            partition.transactions.on_batch(open);
+        }
+        self.dirty.insert(id);
+    }
+}
+
+/// Kafka's default `transaction.max.timeout.ms` is 15 minutes; the rest is for what comes after the timeout.
+const UNDECIDED_FOR_MS: i64 = 20 * 60_000;
+
+/// The offsets that a segment vouches for.
+fn held_by(segment: &SegmentInfo) -> OffsetSet {
+    let mut held: OffsetSet = [segment.range()].into_iter().collect();
+    for gap in &segment.gaps {
+        held.remove(*gap);
+    }
+    held
+}
+
+fn floor_of(
+    catalogs: &Catalogs,
+    partitions: &BTreeMap<PartitionId, Partition>,
+    topic: &TopicKey,
+    partition: i32,
+) -> Option<(Uuid, i64)> {
+    let incarnation = match topic {
+        TopicKey::Id(id) => *id,
+        TopicKey::Name(name) => catalogs.newest(name)?,
+    };
+    let end = partitions.get(&PartitionId { incarnation, partition })?.held_end()?;
+    Some((incarnation, end))
+}

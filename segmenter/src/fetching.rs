@@ -1,0 +1,340 @@
+//! Ranges of the log taken from the source.
+//!
+//! A small range stays in memory and joins the partition's next segment: that is how transaction markers travel. A range
+//! that turns out to be large streams into segments of its own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use teeline_archive::OffsetRange;
+use teeline_archive::ledger::AbsenceReason;
+use teeline_archive::segment::{Origin, SegmentInfo, SegmentNotes, UndecidedTransaction};
+use teeline_wire::batch::{BatchError, fetched_batches};
+
+use crate::partition::{FetchedBatch, PartitionId};
+use crate::prepare;
+use crate::source::{Source, SourceError, SourcePartition};
+use crate::transactions::{OpenTransaction, Transactions};
+use crate::writer::{SegmentSink, SegmentWriter, WriteError};
+
+/// Ranges of one partition to be fetched.
+#[derive(Debug, Clone)]
+pub struct FetchPlan {
+    /// The partition.
+    pub id: PartitionId,
+    /// Name of its topic.
+    pub topic: Arc<str>,
+    /// The cluster that is meant.
+    pub cluster_id: Arc<str>,
+    /// The ranges, in order.
+    pub ranges: Vec<OffsetRange>,
+}
+
+/// What a plan brought.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// Batches of small ranges.
+    pub batches: Vec<FetchedBatch>,
+    /// Segments that large ranges went into; they are stored, and not listed yet.
+    pub segments: Vec<SegmentInfo>,
+    /// What was learnt about transactions in those segments.
+    pub transactions: Transactions,
+    /// Offsets that the source has nothing at.
+    pub absent: Vec<(OffsetRange, AbsenceReason)>,
+    /// Why it ended early, if it did. What it brought until then counts.
+    pub error: Option<FetchError>,
+}
+
+/// Why a fetch ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The source gave no answer, or not this one.
+    #[error("fetch {topic}-{partition} from offset {offset}")]
+    Source {
+        /// Topic.
+        topic: Arc<str>,
+        /// Partition.
+        partition: i32,
+        /// From where.
+        offset: i64,
+        /// The answer.
+        #[source]
+        source: SourceError,
+    },
+    /// What came is not a run of batches.
+    #[error("read what {topic}-{partition} has at offset {offset}")]
+    Batch {
+        /// Topic.
+        topic: Arc<str>,
+        /// Partition.
+        partition: i32,
+        /// From where.
+        offset: i64,
+        /// What is wrong.
+        #[source]
+        source: BatchError,
+    },
+    /// The archive did not take it.
+    #[error("store what was fetched")]
+    Write(#[from] WriteError),
+    /// The source does not reach that far (yet).
+    #[error("the log ends at {end}, before offset {offset}")]
+    BeyondEnd {
+        /// Where it ends.
+        end: i64,
+        /// What is wanted.
+        offset: i64,
+    },
+}
+
+/// Fetches the ranges of a plan, one after the other.
+pub async fn fetch(plan: FetchPlan, source: Arc<dyn Source>, sink: Arc<SegmentSink>) -> Fetched {
+    let mut fetched = Fetched::default();
+    for range in &plan.ranges {
+        if let Err(error) = fetch_range(&plan, *range, &*source, &sink, &mut fetched).await {
+            fetched.error = Some(error);
+            break;
+        }
+        // What is left is asked for again; until then this much has room in the open segment.
+        if fetched.batches.iter().map(|batch| batch.bytes.len()).sum::<usize>() > PLAN_BYTES {
+            break;
+        }
+    }
+    fetched
+}
+
+async fn fetch_range(
+    plan: &FetchPlan,
+    range: OffsetRange,
+    source: &dyn Source,
+    sink: &SegmentSink,
+    fetched: &mut Fetched,
+) -> Result<(), FetchError> {
+    let partition = SourcePartition {
+        topic: Arc::clone(&plan.topic),
+        incarnation: Some(plan.id.incarnation),
+        partition: plan.id.partition,
+    };
+    let mut reach = Reach { want: range, next: range.first };
+    let mut small: Vec<FetchedBatch> = Vec::new();
+    let mut small_bytes = 0usize;
+    let mut stream: Option<Stream> = None;
+    let mut result = Ok(());
+    while !reach.is_done() {
+        // A marker is alone at its offset: one byte asks for exactly the batch that is there.
+        let bytes_max = if reach.rest() <= MARKERS_AT_MOST { 1 } else { FETCH_BYTES };
+        let taken = match source.fetch(&partition, reach.next, bytes_max).await {
+            Ok(run) => reach.take(&run.records, run.end).map_err(|source| FetchError::Batch {
+                topic: Arc::clone(&plan.topic),
+                partition: plan.id.partition,
+                offset: reach.next,
+                source,
+            }),
+            Err(SourceError::OutOfRange { log_start, end }) => reach.out_of_range(log_start, end),
+            Err(source) => Err(FetchError::Source {
+                topic: Arc::clone(&plan.topic),
+                partition: plan.id.partition,
+                offset: reach.next,
+                source,
+            }),
+        };
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        };
+        fetched.absent.extend(taken.absent);
+        if taken.batches.is_empty() && !taken.moved {
+            result = Err(FetchError::BeyondEnd { end: taken.end, offset: reach.next });
+            break;
+        }
+        small_bytes = taken.batches.iter().fold(small_bytes, |sum, batch| sum.saturating_add(batch.bytes.len()));
+        small.extend(taken.batches);
+        if stream.is_some() || small_bytes > SMALL_BYTES {
+            let stream = stream.get_or_insert_with(Stream::default);
+            stream.push(std::mem::take(&mut small), plan, sink, fetched).await?;
+        }
+    }
+    match stream {
+        Some(stream) => stream.finish(fetched).await?,
+        None => fetched.batches.append(&mut small),
+    }
+    result
+}
+
+/// Ranges of up to so many offsets are asked for one batch at a time.
+const MARKERS_AT_MOST: u64 = 2;
+/// One response. Two are in memory at most, and a broker sends at least one whole batch.
+const FETCH_BYTES: i32 = 4 * 1024 * 1024;
+/// Up to here a range stays in memory.
+const SMALL_BYTES: usize = 512 * 1024;
+
+/// Small ranges of one plan together.
+const PLAN_BYTES: usize = 4 * 1024 * 1024;
+
+/// How far a range has been read. Pure.
+#[derive(Debug)]
+struct Reach {
+    want: OffsetRange,
+    next: i64,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    batches: Vec<FetchedBatch>,
+    absent: Vec<(OffsetRange, AbsenceReason)>,
+    moved: bool,
+    end: i64,
+}
+
+impl Reach {
+    fn is_done(&self) -> bool {
+        self.next > self.want.last
+    }
+
+    fn rest(&self) -> u64 {
+        OffsetRange::new(self.next, self.want.last).map_or(0, |rest| rest.span())
+    }
+
+    /// Takes a response in: batches that begin within the range, and the offsets between them that hold nothing.
+    fn take(&mut self, records: &Bytes, end: i64) -> Result<Taken, BatchError> {
+        let mut taken = Taken { end, ..Taken::default() };
+        for view in fetched_batches(records) {
+            let view = view?;
+            let header = *view.header();
+            // Batches come whole, so the first one may lie before what was asked for.
+            if header.last_offset() < self.next {
+                continue;
+            }
+            view.verify_crc()?;
+            self.skip_to(header.base_offset, &mut taken);
+            if self.is_done() {
+                break;
+            }
+            let ends = prepare::ended_producer(&view);
+            self.next = header.next_offset();
+            taken.moved = true;
+            // Copied out: a small batch must not keep the whole response in memory.
+            let bytes = Bytes::copy_from_slice(view.bytes());
+            taken.batches.push(FetchedBatch { header, bytes, ends });
+        }
+        Ok(taken)
+    }
+
+    fn out_of_range(&mut self, log_start: i64, end: i64) -> Result<Taken, FetchError> {
+        if self.next >= log_start {
+            return Err(FetchError::BeyondEnd { end, offset: self.next });
+        }
+        let last = self.want.last.min(log_start.saturating_sub(1));
+        let mut taken = Taken { end, moved: true, ..Taken::default() };
+        taken.absent.extend(OffsetRange::new(self.next, last).map(|gone| (gone, AbsenceReason::Deleted)));
+        self.next = last.saturating_add(1);
+        Ok(taken)
+    }
+
+    fn skip_to(&mut self, base_offset: i64, taken: &mut Taken) {
+        let last = self.want.last.min(base_offset.saturating_sub(1));
+        if let Some(gone) = OffsetRange::new(self.next, last) {
+            taken.absent.push((gone, AbsenceReason::Compacted));
+            taken.moved = true;
+            self.next = last.saturating_add(1);
+        }
+    }
+}
+
+/// A large range on its way into segments.
+#[derive(Default)]
+struct Stream {
+    writer: Option<SegmentWriter>,
+    /// Transactions of the segment being written.
+    own: Transactions,
+}
+
+impl Stream {
+    async fn push(
+        &mut self,
+        batches: Vec<FetchedBatch>,
+        plan: &FetchPlan,
+        sink: &SegmentSink,
+        fetched: &mut Fetched,
+    ) -> Result<(), FetchError> {
+        if batches.is_empty() {
+            return Ok(());
+        }
+        for batch in &batches {
+            note(&mut self.own, batch);
+            note(&mut fetched.transactions, batch);
+        }
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => sink.begin(&plan.cluster_id, &plan.topic, plan.id, Origin::Fetch)?,
+        };
+        let pushed = writer.push_with(move |builder| {
+            batches.iter().try_for_each(|batch| {
+                let prepared = prepare::fetched(&batch.bytes).map_err(PushError::Batch)?;
+                builder.push(&prepared.bytes, prepared.meta).map_err(PushError::Build)
+            })
+        });
+        let offset = fetched.batches.last().map_or(0, |batch| batch.header.base_offset);
+        pushed.await?.map_err(|error| match error {
+            PushError::Build(source) => FetchError::Write(source.into()),
+            PushError::Batch(source) => FetchError::Batch {
+                topic: Arc::clone(&plan.topic),
+                partition: plan.id.partition,
+                offset,
+                source,
+            },
+        })?;
+        self.writer = Some(writer);
+        if self.writer.as_ref().is_some_and(|writer| writer.uncompressed_bytes() >= sink.bytes_max()) {
+            std::mem::take(self).finish(fetched).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(self, fetched: &mut Fetched) -> Result<(), FetchError> {
+        let Some(writer) = self.writer else { return Ok(()) };
+        let undecided: Vec<UndecidedTransaction> = self.own.open().map(undecided).collect();
+        let first = undecided.iter().map(|open| open.first_offset).min();
+        let notes =
+            SegmentNotes { undecided_first_offset: first.unwrap_or(-1), undecided, ..SegmentNotes::default() };
+        fetched.segments.extend(writer.finish(notes).await?);
+        Ok(())
+    }
+}
+
+enum PushError {
+    Batch(BatchError),
+    Build(teeline_archive::segment::SegmentError),
+}
+
+/// An open transaction as a segment lists it.
+pub fn undecided(open: &OpenTransaction) -> UndecidedTransaction {
+    UndecidedTransaction {
+        producer_id: open.producer_id,
+        producer_epoch: open.producer_epoch,
+        first_offset: open.first_offset,
+        last_offset: open.last_offset,
+    }
+}
+
+fn note(transactions: &mut Transactions, batch: &FetchedBatch) {
+    let header = &batch.header;
+    if let Some(producer_id) = batch.ends {
+        transactions.on_marker(producer_id, header.base_offset);
+    } else if header.is_transactional() && !header.is_control() {
+        transactions.on_batch(OpenTransaction {
+            producer_id: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            first_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            order: None,
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "fetching_tests.rs"]
+mod tests;

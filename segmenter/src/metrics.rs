@@ -1,0 +1,139 @@
+//! Every metric of the segmenter, declared once.
+
+use metrics::{counter, gauge, histogram};
+use teeline_runtime::metrics::{Metric, declare};
+
+const METRICS: &[Metric] = &[
+    Metric::counter("teeline_segmenter_frames_total", "Frames read from the write-ahead buffer."),
+    Metric::counter("teeline_segmenter_damage_total", "Damaged places found in the write-ahead buffer."),
+    Metric::counter("teeline_segments_total", "Segments listed in the ledger, by origin."),
+    Metric::counter("teeline_segment_records_total", "Records in segments listed in the ledger."),
+    Metric::counter("teeline_segment_source_bytes_total", "Bytes of record batches in segments listed in the ledger."),
+    Metric::counter("teeline_segment_stored_bytes_total", "Bytes of segments listed in the ledger, as stored."),
+    Metric::counter("teeline_segment_uploads_failed_total", "Attempts to upload a segment that failed."),
+    Metric::counter("teeline_ledger_commits_total", "Commits written to the ledger."),
+    Metric::counter("teeline_ledger_commits_failed_total", "Attempts to write a commit that failed."),
+    Metric::histogram("teeline_ledger_commit_seconds", "Time to write one commit."),
+    Metric::counter("teeline_manifest_writes_total", "Times that manifest.json was written."),
+    Metric::counter("teeline_fetched_bytes_total", "Bytes of record batches fetched from the source to fill holes."),
+    Metric::counter("teeline_fetches_failed_total", "Fetches and surveys of the source that failed."),
+    Metric::counter("teeline_duplicate_batches_total", "Captured batches that were held already."),
+    Metric::counter("teeline_conflicting_batches_total", "Captured batches whose offsets were held with other content."),
+    Metric::counter("teeline_unresolved_intents_total", "Intents whose outcome the proxy did not see, by cause."),
+    Metric::counter("teeline_unconfirmed_intents_total", "Intents archived as unconfirmed."),
+    Metric::counter("teeline_absent_offsets_total", "Offsets that the source no longer had when asked for them."),
+    Metric::gauge("teeline_unarchived_seconds", "Age of the oldest captured batch that is not in the archive yet."),
+    Metric::gauge("teeline_unarchived_batches", "Captured batches that are not in the archive yet."),
+    Metric::gauge("teeline_unsettled_intents", "Intents of which it is not known whether the broker wrote them."),
+    Metric::gauge("teeline_missing_offsets", "Offsets missing between those held."),
+    Metric::gauge("teeline_open_segments", "Segments that are open."),
+    Metric::gauge("teeline_uploads", "Segments being built or uploaded."),
+];
+
+/// Gives the metrics their help texts.
+pub fn register() {
+    declare(METRICS);
+}
+
+/// One frame was read.
+pub fn frame_read() {
+    counter!("teeline_segmenter_frames_total").increment(1);
+}
+
+/// Damage was found.
+pub fn damage_found() {
+    counter!("teeline_segmenter_damage_total").increment(1);
+}
+
+/// A segment was listed.
+pub fn segment_committed(info: &teeline_archive::segment::SegmentInfo) {
+    counter!("teeline_segments_total", "origin" => info.identity.origin.as_str()).increment(1);
+    counter!("teeline_segment_records_total").increment(info.record_count);
+    counter!("teeline_segment_source_bytes_total").increment(info.uncompressed_bytes);
+    counter!("teeline_segment_stored_bytes_total").increment(info.object_bytes);
+}
+
+/// An upload attempt failed.
+pub fn upload_failed() {
+    counter!("teeline_segment_uploads_failed_total").increment(1);
+}
+
+/// A commit was written.
+pub fn committed(seconds: f64) {
+    counter!("teeline_ledger_commits_total").increment(1);
+    histogram!("teeline_ledger_commit_seconds").record(seconds);
+}
+
+/// A commit attempt failed.
+pub fn commit_failed() {
+    counter!("teeline_ledger_commits_failed_total").increment(1);
+}
+
+/// The manifest was written.
+pub fn manifest_written() {
+    counter!("teeline_manifest_writes_total").increment(1);
+}
+
+/// Batches came from the source.
+pub fn fetched(bytes: u64) {
+    counter!("teeline_fetched_bytes_total").increment(bytes);
+}
+
+/// The source did not answer.
+pub fn fetch_failed() {
+    counter!("teeline_fetches_failed_total").increment(1);
+}
+
+/// A captured batch was held already.
+pub fn duplicate() {
+    counter!("teeline_duplicate_batches_total").increment(1);
+}
+
+/// A captured batch contradicts what is held.
+pub fn conflict() {
+    counter!("teeline_conflicting_batches_total").increment(1);
+}
+
+/// An intent is unresolved.
+pub fn unresolved(cause: &'static str) {
+    counter!("teeline_unresolved_intents_total", "cause" => cause).increment(1);
+}
+
+/// Intents are archived as unconfirmed.
+pub fn unconfirmed(intents: u64) {
+    counter!("teeline_unconfirmed_intents_total").increment(intents);
+}
+
+/// The source no longer has these offsets.
+pub fn absent(offsets: u64) {
+    counter!("teeline_absent_offsets_total").increment(offsets);
+}
+
+/// The state of the engine, once a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Gauges {
+    /// Age of the oldest batch that is not archived.
+    pub unarchived_seconds: f64,
+    /// Batches that are not archived.
+    pub unarchived_batches: usize,
+    /// Intents in doubt.
+    pub unsettled_intents: usize,
+    /// Offsets missing.
+    pub missing_offsets: u64,
+    /// Segments open.
+    pub open_segments: usize,
+    /// Segments under way.
+    pub uploads: usize,
+}
+
+/// Shows the state of one segmenter.
+pub fn show(cluster: &str, gauges: &Gauges) {
+    let cluster = cluster.to_owned();
+    // Counts far below 2^53: nothing is lost in a gauge.
+    gauge!("teeline_unarchived_seconds", "cluster" => cluster.clone()).set(gauges.unarchived_seconds);
+    gauge!("teeline_unarchived_batches", "cluster" => cluster.clone()).set(gauges.unarchived_batches as f64);
+    gauge!("teeline_unsettled_intents", "cluster" => cluster.clone()).set(gauges.unsettled_intents as f64);
+    gauge!("teeline_missing_offsets", "cluster" => cluster.clone()).set(gauges.missing_offsets as f64);
+    gauge!("teeline_open_segments", "cluster" => cluster.clone()).set(gauges.open_segments as f64);
+    gauge!("teeline_uploads", "cluster" => cluster).set(gauges.uploads as f64);
+}

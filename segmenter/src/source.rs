@@ -1,0 +1,265 @@
+//! The cluster that the buffer was captured from, as the segmenter asks it.
+//!
+//! Two questions: how far does a partition reach (a survey), and what is at these offsets (a fetch). Both are behind a
+//! trait, so that tests answer them from a table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use teeline_wire::client::{
+    ClientConfig, ClientError, Cluster, ErrorCode, FetchOptions, Isolation, OffsetAt, OffsetQuery, TopicKey as WireKey,
+    TopicMetadata, TopicPartition, TopicSelection,
+};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use crate::catalog::synthetic_incarnation;
+use crate::settlement::Answer;
+
+/// Which partition of the source is meant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourcePartition {
+    /// Name of the topic.
+    pub topic: Arc<str>,
+    /// The incarnation that is meant; `None` for whichever the name means now.
+    pub incarnation: Option<Uuid>,
+    /// Partition.
+    pub partition: i32,
+}
+
+/// What a fetch brought.
+#[derive(Debug, Clone)]
+pub struct FetchedRun {
+    /// Raw batches; the last one may be cut.
+    pub records: Bytes,
+    /// One past the last offset that may be read now.
+    pub end: i64,
+}
+
+/// Why the source gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The offset lies below the first or above the last that the source has.
+    #[error("offset out of range, the log begins at {log_start} and ends at {end}")]
+    OutOfRange {
+        /// First offset of the log.
+        log_start: i64,
+        /// One past the last offset.
+        end: i64,
+    },
+    /// The topic, this incarnation of it, or the partition does not exist there (any more).
+    #[error("the source does not have this partition")]
+    Gone,
+    /// It is another cluster than the one that was captured.
+    #[error("the source is cluster {found}, the buffer was captured from {expected}")]
+    OtherCluster {
+        /// The cluster that answered.
+        found: String,
+        /// The cluster that is wanted.
+        expected: String,
+    },
+    /// It could not be asked. May pass.
+    #[error("ask the source cluster")]
+    Unavailable(#[from] ClientError),
+}
+
+/// The answers of one survey.
+#[derive(Debug, Clone, Default)]
+pub struct SurveyReport {
+    /// By question; what could not be answered is left out.
+    pub answers: BTreeMap<SourcePartition, Answer>,
+    /// The brokers, as `host:port`.
+    pub brokers: Vec<String>,
+}
+
+/// A cluster that can be asked.
+pub trait Source: Send + Sync {
+    /// How far partitions reach. `cluster_id` is the cluster that is meant.
+    fn survey<'a>(
+        &'a self,
+        cluster_id: &'a str,
+        questions: &'a BTreeSet<SourcePartition>,
+    ) -> BoxFuture<'a, Result<SurveyReport, SourceError>>;
+
+    /// What a partition has from an offset on.
+    fn fetch<'a>(
+        &'a self,
+        partition: &'a SourcePartition,
+        offset: i64,
+        bytes_max: i32,
+    ) -> BoxFuture<'a, Result<FetchedRun, SourceError>>;
+}
+
+/// A real cluster; connected when it is first asked.
+pub struct KafkaSource {
+    config: ClientConfig,
+    cluster: Mutex<Option<Cluster>>,
+}
+
+impl KafkaSource {
+    /// The cluster with this configuration.
+    pub fn new(config: ClientConfig) -> Self {
+        // The segmenter has its own patience: a call that cannot succeed now must not hold others up for long.
+        let mut config = config;
+        config.retry.deadline = config.retry.deadline.min(CALL_DEADLINE);
+        config.retry.unknown_topic_deadline = config.retry.unknown_topic_deadline.min(CALL_DEADLINE);
+        KafkaSource { config, cluster: Mutex::new(None) }
+    }
+
+    async fn cluster(&self) -> Result<Cluster, ClientError> {
+        let mut cluster = self.cluster.lock().await;
+        if let Some(cluster) = cluster.as_ref() {
+            return Ok(cluster.clone());
+        }
+        let connected = Cluster::connect(self.config.clone()).await?;
+        *cluster = Some(connected.clone());
+        Ok(connected)
+    }
+
+    async fn ask(
+        &self,
+        cluster_id: &str,
+        questions: &BTreeSet<SourcePartition>,
+    ) -> Result<SurveyReport, SourceError> {
+        let cluster = self.cluster().await?;
+        let names: BTreeSet<Arc<str>> = questions.iter().map(|question| Arc::clone(&question.topic)).collect();
+        let names: Vec<Arc<str>> = names.into_iter().collect();
+        let metadata = cluster.metadata(TopicSelection::Named(&names)).await?;
+        let found = metadata.cluster_id.unwrap_or_default();
+        if found != cluster_id {
+            return Err(SourceError::OtherCluster { found, expected: cluster_id.to_owned() });
+        }
+        let brokers = metadata.brokers.iter().map(|broker| broker.address.to_string()).collect();
+        let mut report = SurveyReport { answers: BTreeMap::new(), brokers };
+        let mut asked = Vec::new();
+        for question in questions {
+            let topic = metadata.topics.iter().find(|topic| topic.name == question.topic);
+            match topic.map_or(Existence::Unknown, |topic| existence(cluster_id, topic, question)) {
+                Existence::Unknown => {}
+                Existence::Gone => {
+                    report.answers.insert(question.clone(), Answer::Gone);
+                }
+                Existence::There(incarnation, partition) => asked.push((question, incarnation, partition)),
+            }
+        }
+        let queries: Vec<OffsetQuery> = asked
+            .iter()
+            .flat_map(|(_, _, partition)| {
+                [OffsetAt::Earliest, OffsetAt::LastStable, OffsetAt::Latest]
+                    .map(|at| OffsetQuery { partition: partition.clone(), at })
+            })
+            .collect();
+        let offsets = cluster.list_offsets(&queries).await;
+        for ((question, incarnation, _), three) in asked.into_iter().zip(offsets.chunks(3)) {
+            if let [Ok(start), Ok(stable), Ok(end)] = three {
+                let answer = Answer::Found {
+                    incarnation,
+                    log_start: start.offset,
+                    end: end.offset,
+                    stable_end: stable.offset,
+                };
+                report.answers.insert(question.clone(), answer);
+            }
+        }
+        Ok(report)
+    }
+
+    async fn read(
+        &self,
+        partition: &SourcePartition,
+        offset: i64,
+        bytes_max: i32,
+    ) -> Result<FetchedRun, SourceError> {
+        let cluster = self.cluster().await?;
+        let cluster_id = cluster.cluster_id().unwrap_or_default();
+        let synthetic = synthetic_incarnation(&cluster_id, &partition.topic);
+        let real_id = partition.incarnation.filter(|id| *id != synthetic);
+        let topic = match real_id {
+            Some(id) => WireKey::with_id(Arc::clone(&partition.topic), id),
+            None => WireKey::named(Arc::clone(&partition.topic)),
+        };
+        let at = TopicPartition::new(topic, partition.partition);
+        let options = FetchOptions {
+            isolation: Isolation::ReadUncommitted,
+            max_wait: FETCH_WAIT,
+            max_bytes: bytes_max,
+            ..FetchOptions::default()
+        };
+        match cluster.fetch(&at, offset, &options).await {
+            Ok(fetched) if real_id.is_some() && !fetched.by_id => {
+                // Between Kafka 2.8 and 3.0 topics have ids, but Fetch does not take them: check that the name still
+                // means the same topic now that the records are here.
+                self.check_still(&cluster, partition).await?;
+                Ok(FetchedRun { records: fetched.records, end: fetched.high_watermark })
+            }
+            Ok(fetched) => Ok(FetchedRun { records: fetched.records, end: fetched.high_watermark }),
+            Err(error) if error.code() == Some(ErrorCode::OFFSET_OUT_OF_RANGE) => {
+                let log_start = cluster.list_offset(&at, OffsetAt::Earliest).await?.offset;
+                let end = cluster.list_offset(&at, OffsetAt::Latest).await?.offset;
+                Err(SourceError::OutOfRange { log_start, end })
+            }
+            Err(error) if error.code().is_some_and(ErrorCode::is_unknown_topic) => Err(SourceError::Gone),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn check_still(&self, cluster: &Cluster, partition: &SourcePartition) -> Result<(), SourceError> {
+        let names = [Arc::clone(&partition.topic)];
+        let metadata = cluster.metadata(TopicSelection::Named(&names)).await?;
+        let same = metadata.topics.iter().any(|topic| Some(topic.id) == partition.incarnation);
+        if same { Ok(()) } else { Err(SourceError::Gone) }
+    }
+}
+
+impl Source for KafkaSource {
+    fn survey<'a>(
+        &'a self,
+        cluster_id: &'a str,
+        questions: &'a BTreeSet<SourcePartition>,
+    ) -> BoxFuture<'a, Result<SurveyReport, SourceError>> {
+        Box::pin(self.ask(cluster_id, questions))
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        partition: &'a SourcePartition,
+        offset: i64,
+        bytes_max: i32,
+    ) -> BoxFuture<'a, Result<FetchedRun, SourceError>> {
+        Box::pin(self.read(partition, offset, bytes_max))
+    }
+}
+
+/// One call to the source, retries included.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// What is fetched exists already; waiting only helps where a replica lags.
+const FETCH_WAIT: Duration = Duration::from_millis(200);
+
+enum Existence {
+    Unknown,
+    Gone,
+    There(Uuid, TopicPartition),
+}
+
+fn existence(cluster_id: &str, topic: &TopicMetadata, question: &SourcePartition) -> Existence {
+    if topic.error.is_unknown_topic() {
+        return Existence::Gone;
+    }
+    if !topic.error.is_ok() {
+        return Existence::Unknown;
+    }
+    let incarnation = match topic.id.is_nil() {
+        true => synthetic_incarnation(cluster_id, &topic.name),
+        false => topic.id,
+    };
+    let is_wanted = question.incarnation.is_none_or(|wanted| wanted == incarnation);
+    let has_partition = topic.partitions.iter().any(|partition| partition.partition == question.partition);
+    if is_wanted && has_partition {
+        Existence::There(incarnation, TopicPartition::new(topic.key(), question.partition))
+    } else {
+        Existence::Gone
+    }
+}
