@@ -85,6 +85,9 @@ impl Error for StoreError {}
 pub(crate) struct Context {
     pub(crate) address: Arc<str>,
     pub(crate) secrets: Arc<[String]>,
+    /// Whether credentials are looked for in environment, web identity and instance profile. Where there is none of
+    /// them the search ends with a time-out, whose text does not say so.
+    pub(crate) asks_provider: bool,
 }
 
 /// Answers of stores can be pages of XML or HTML.
@@ -132,7 +135,13 @@ impl Context {
             StoreErrorKind::NotFound => "there is no such object, bucket or directory".to_owned(),
             _ => crate::exit::error_chain(innermost_telling(error)),
         };
-        self.custom(kind, operation, key, &reason, hint(kind))
+        let mut error = self.custom(kind, operation, key, &reason, hint(kind));
+        if self.asks_provider && matches!(kind, StoreErrorKind::Unavailable | StoreErrorKind::Refused) {
+            error.hint.push_str(
+                "; storage.access_key is not set, so the credentials come from the provider's chain",
+            );
+        }
+        error
     }
 
     /// Translates an error of our own durable steps.

@@ -83,6 +83,7 @@ impl Store {
         let context = Context {
             address: address.trim_end_matches('/').into(),
             secrets: Arc::from([]),
+            asks_provider: false,
         };
         let (prefix, retry, directories) = (Path::default(), Retry::default(), None);
         Self {

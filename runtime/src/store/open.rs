@@ -39,9 +39,11 @@ impl Store {
             .flatten()
             .map(|secret| secret.expose().to_owned())
             .collect();
+        let asks_provider = storage.backend != Backend::Filesystem && storage.access_key.is_none();
         let context = Context {
             address: storage.address().into(),
             secrets: secrets.into(),
+            asks_provider,
         };
         let prefix = Path::parse(&storage.prefix).map_err(|error| {
             context.custom(

@@ -161,7 +161,7 @@ impl Store {
         let path = self.path(OPERATION, prefix)?;
         let listing = self.inner.objects.list_with_delimiter(Some(&path)).await;
         let listing = listing.map_err(|error| self.inner.context.error(OPERATION, prefix, &error));
-        let last = |path: &Path| path.parts().last().map(|part| part.as_ref().to_owned());
+        let last = |path: &Path| path.filename().map(str::to_owned);
         let mut names: Vec<String> = self
             .counted("list", listing)?
             .common_prefixes

@@ -15,6 +15,8 @@ use super::error::StoreError;
 pub const PART_BYTES: usize = 8 * 1024 * 1024;
 
 const OPERATION: &str = "upload object";
+/// Longer than a part takes on an ordinary line, shorter than a drain.
+const CLEAN_UP_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// An object being written. It becomes visible whole with [`finish`](Self::finish), or not at all. Holds at
 /// most two parts of [`PART_BYTES`] and the piece being written.
@@ -179,7 +181,10 @@ impl Uploader {
     }
 
     async fn clean_up(&mut self) {
-        self.part = None;
+        if let Some(mut part) = self.part.take() {
+            // A part that arrives after the abort would stay for ever, so it gets a moment to arrive before.
+            let _ = tokio::time::timeout(CLEAN_UP_WAIT, &mut part.0).await;
+        }
         if let Some(mut multipart) = self.multipart.take()
             && let Err(error) = multipart.abort().await
         {
