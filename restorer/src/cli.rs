@@ -188,6 +188,7 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use clap::CommandFactory;
 

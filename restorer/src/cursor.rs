@@ -185,12 +185,11 @@ impl Cursor {
                 self.request(source, run, share)
             }
         };
-        if let Some(next) = self.runs.front() {
-            if let Some(share) = source.budget.try_now(next.memory_bytes()) {
-                if let Some(run) = self.runs.pop_front() {
-                    self.ahead = Some(self.request(source, run, share));
-                }
-            }
+        if let Some(next) = self.runs.front()
+            && let Some(share) = source.budget.try_now(next.memory_bytes())
+            && let Some(run) = self.runs.pop_front()
+        {
+            self.ahead = Some(self.request(source, run, share));
         }
         let key = self.segment.info.key.clone();
         let stored = ahead

@@ -261,4 +261,5 @@ fn sequence_after(sequence: i32, records: u32) -> i32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;

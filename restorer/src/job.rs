@@ -209,6 +209,7 @@ fn missing(key: &str, hint: &str) -> RestorerError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use clap::Parser;
 

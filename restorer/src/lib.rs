@@ -33,6 +33,9 @@ pub mod delivery;
 pub mod describe;
 pub mod error;
 pub mod figures;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod fixture;
 pub mod footers;
 pub mod job;
 pub mod ledger;

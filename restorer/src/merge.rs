@@ -98,9 +98,8 @@ pub fn next_step(heads: &[Option<Head>], next_offset: i64) -> Option<Step> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
-    #![allow(clippy::indexing_slicing)]
-
     use proptest::prelude::*;
 
     use super::*;

@@ -7,6 +7,7 @@ mod selection;
 mod view;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -91,6 +91,7 @@ fn position_of(batch: &BatchView, wanted: Wanted) -> Result<Position, BatchError
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use teeline_wire::batch::{as_log_append_time, set_base_offset_and_epoch};
     use teeline_wire::codec::Compression;

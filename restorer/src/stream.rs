@@ -200,10 +200,10 @@ impl PartitionStream {
             .iter()
             .enumerate()
             .any(|(other, cursor)| other != at && cursor.holds_memory());
-        if let Some(cursor) = self.cursors.get_mut(at) {
-            if !cursor.load(&self.source, !others).await? {
-                self.cursors.remove(at);
-            }
+        if let Some(cursor) = self.cursors.get_mut(at)
+            && !cursor.load(&self.source, !others).await?
+        {
+            self.cursors.remove(at);
         }
         Ok(())
     }
@@ -316,3 +316,7 @@ fn sequence_key(header: &BatchHeader) -> Option<SequenceKey> {
     let known = header.has_producer() && header.base_sequence >= 0 && !header.is_control();
     known.then_some((header.producer_id, header.producer_epoch, header.base_sequence))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

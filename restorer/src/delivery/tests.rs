@@ -1,5 +1,6 @@
 //! Delivery against a broker that fails at every point where brokers fail.
 
+use std::future::ready;
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
@@ -96,7 +97,7 @@ impl Route for FakeRoute {
     fn send(&mut self, batch: ReplayBatch) -> BoxFuture<'_, Answer> {
         let header = BatchHeader::parse(&batch.to_bytes()).unwrap();
         let answer = self.0.lock().unwrap().append(&header);
-        async move { async move { answer }.boxed() }.boxed()
+        ready(ready(answer).boxed()).boxed()
     }
 
     fn recover(&mut self, _fault: &Fault, _attempt: u32) -> BoxFuture<'_, ()> {
@@ -150,15 +151,13 @@ fn a_target_that_stamps_its_own_time_is_noticed() {
     struct Stamping;
     impl Route for Stamping {
         fn send(&mut self, _batch: ReplayBatch) -> BoxFuture<'_, Answer> {
-            async {
-                async {
-                    Ok(Acknowledgement {
-                        base_offset: 0,
-                        log_append_time_ms: 1,
-                    })
-                }
-                .boxed()
-            }
+            ready(
+                ready(Ok(Acknowledgement {
+                    base_offset: 0,
+                    log_append_time_ms: 1,
+                }))
+                .boxed(),
+            )
             .boxed()
         }
         fn recover(&mut self, _fault: &Fault, _attempt: u32) -> BoxFuture<'_, ()> {

@@ -1,5 +1,6 @@
 //! The way to a partition's leader, by the cluster client.
 
+use std::future::ready;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -78,13 +79,10 @@ impl LeaderRoute {
 
 impl Route for LeaderRoute {
     fn send(&mut self, batch: ReplayBatch) -> BoxFuture<'_, Answer> {
-        async move {
-            match self.start(batch).await {
-                Ok(answer) => answer,
-                Err(fault) => async move { Err(fault) }.boxed(),
-            }
-        }
-        .boxed()
+        let started = self.start(batch);
+        started
+            .map(|started| started.unwrap_or_else(|fault| ready(Err(fault)).boxed()))
+            .boxed()
     }
 
     fn recover(&mut self, fault: &Fault, attempt: u32) -> BoxFuture<'_, ()> {
