@@ -94,7 +94,7 @@ impl BlockEncoder {
         })
     }
 
-    /// Compresses a block. `owned` is the block as a buffer of its own, if the caller can give it away.
+    /// Compresses a block.
     pub(crate) fn encode(&mut self, block: &[u8]) -> Result<Bytes, SegmentError> {
         match self {
             BlockEncoder::Zstd(compressor) => {
@@ -138,9 +138,17 @@ fn lz4(block: &[u8]) -> io::Result<Vec<u8>> {
 /// Decompresses one block to exactly `len` bytes; never allocates more than that (and one byte).
 pub(crate) fn decompress(codec: Codec, compressed: &Bytes, len: usize) -> io::Result<Bytes> {
     let content = match codec {
-        Codec::Zstd => Bytes::from(zstd::bulk::decompress(compressed, len)?),
+        Codec::Zstd => {
+            // The frame says how long its content is: compared before anything is allocated for it.
+            let said = zstd::zstd_safe::get_frame_content_size(compressed).ok().flatten();
+            if said != Some(len as u64) {
+                return Err(other_length());
+            }
+            Bytes::from(zstd::bulk::decompress(compressed, len)?)
+        }
         Codec::Lz4 => {
-            let mut content = Vec::with_capacity(len);
+            // LZ4 cannot unpack to more than 255 times its size, whatever an index claims.
+            let mut content = Vec::with_capacity(len.min(compressed.len().saturating_mul(255)));
             // One byte more than allowed tells a longer content from one that ends right here.
             let cap = (len as u64).saturating_add(1);
             FrameDecoder::new(compressed.as_ref())
@@ -151,10 +159,15 @@ pub(crate) fn decompress(codec: Codec, compressed: &Bytes, len: usize) -> io::Re
         Codec::None => compressed.clone(),
     };
     if content.len() != len {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the content has another length than its index says",
-        ));
+        Err(other_length())
+    } else {
+        Ok(content)
     }
-    Ok(content)
+}
+
+fn other_length() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the content has another length than its index says",
+    )
 }
