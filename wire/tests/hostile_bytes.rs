@@ -50,7 +50,7 @@ fn peak_of(work: impl FnOnce()) -> usize {
     PEAK.load(Ordering::Relaxed).saturating_sub(before)
 }
 
-fn assert_bounded(name: &str, data: &[u8], target: fn(&[u8])) {
+fn assert_bounded(name: &str, data: &[u8], target: targets::Target) {
     let peak = peak_of(|| target(data));
     let limit = BYTES_BASE + data.len() * BYTES_PER_BYTE;
     assert!(

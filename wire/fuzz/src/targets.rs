@@ -7,8 +7,11 @@ use teeline_wire::fetch_response::TailScanner;
 use teeline_wire::header::RequestHeader;
 use teeline_wire::{api_versions, apis, end_txn, produce, rewrite, schema};
 
+/// A target: any bytes in, no panic.
+pub type Target = fn(&[u8]);
+
 /// Every target by name.
-pub const ALL: [(&str, fn(&[u8])); 8] = [
+pub const ALL: [(&str, Target); 8] = [
     ("request_header", request_header),
     ("produce_request", produce_request),
     ("produce_response", produce_response),
