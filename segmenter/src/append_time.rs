@@ -23,7 +23,11 @@ pub enum StoredForm {
 pub fn stored_form(header: &BatchHeader, answered_ms: i64, topic_stamps: Option<bool>) -> StoredForm {
     if answered_ms < 0 {
         // A set flag in a CreateTime topic is cleared by the broker; the builder does the same.
-        return if topic_stamps == Some(true) { StoredForm::Ambiguous } else { StoredForm::AsSent };
+        return if topic_stamps == Some(true) {
+            StoredForm::Ambiguous
+        } else {
+            StoredForm::AsSent
+        };
     }
     let could_be_duplicate = answered_ms == header.max_timestamp;
     match topic_stamps {
@@ -57,7 +61,11 @@ mod tests {
             (own + 5, None, StoredForm::Stamped(own + 5)),
         ];
         for (answered, stamps, expected) in cases {
-            assert_eq!(stored_form(&header, answered, stamps), expected, "{answered} {stamps:?}");
+            assert_eq!(
+                stored_form(&header, answered, stamps),
+                expected,
+                "{answered} {stamps:?}"
+            );
         }
     }
 }

@@ -58,10 +58,15 @@ struct Sighting {
 impl Catalogs {
     /// Folds one answer in.
     pub fn on_catalog(&mut self, position: BufferPosition, catalog: &Catalog) -> CatalogNews {
-        let younger_than = BufferPosition { session: position.session, lsn: catalog.requested_after };
+        let younger_than = BufferPosition {
+            session: position.session,
+            lsn: catalog.requested_after,
+        };
         let mut news = CatalogNews::default();
         for topic in &catalog.topics {
-            let Some(meaning) = meaning_of(&catalog.cluster_id, topic) else { continue };
+            let Some(meaning) = meaning_of(&catalog.cluster_id, topic) else {
+                continue;
+            };
             let name = self.intern(&topic.name);
             if let Some(id) = meaning {
                 self.names.insert(id, Arc::clone(&name));
@@ -76,7 +81,11 @@ impl Catalogs {
             if let Some(old) = runs.last().and_then(|run| run.incarnation) {
                 news.replaced.push((Arc::clone(&name), old));
             }
-            runs.push(Sighting { incarnation: meaning, first_seen: position, younger_than });
+            runs.push(Sighting {
+                incarnation: meaning,
+                first_seen: position,
+                younger_than,
+            });
             if runs.len() > RUNS_MAX {
                 runs.remove(0);
             }
@@ -97,7 +106,9 @@ impl Catalogs {
 
     /// Where a batch by `name` went, given the positions of its intent and of its outcome.
     pub fn attribute(&self, name: &str, intent: BufferPosition, outcome: BufferPosition) -> Attribution {
-        let Some(runs) = self.by_name.get(name) else { return Attribution::Wait };
+        let Some(runs) = self.by_name.get(name) else {
+            return Attribution::Wait;
+        };
         for run in runs {
             if let Some(id) = run.incarnation
                 && run.first_seen < intent
@@ -109,7 +120,11 @@ impl Catalogs {
         match runs.last() {
             Some(newest) if newest.younger_than >= outcome => Attribution::Uncertain {
                 newest: newest.incarnation,
-                before: runs.iter().rev().find(|run| run.first_seen < intent).and_then(|run| run.incarnation),
+                before: runs
+                    .iter()
+                    .rev()
+                    .find(|run| run.first_seen < intent)
+                    .and_then(|run| run.incarnation),
             },
             _ => Attribution::Wait,
         }
@@ -117,7 +132,11 @@ impl Catalogs {
 
     /// What the name meant last.
     pub fn newest(&self, name: &str) -> Option<Uuid> {
-        self.by_name.get(name)?.iter().rev().find_map(|run| run.incarnation)
+        self.by_name
+            .get(name)?
+            .iter()
+            .rev()
+            .find_map(|run| run.incarnation)
     }
 
     /// The name of an incarnation.
@@ -126,7 +145,9 @@ impl Catalogs {
     }
 
     fn intern(&mut self, name: &str) -> Arc<str> {
-        self.by_name.get_key_value(name).map_or_else(|| Arc::from(name), |(known, _)| Arc::clone(known))
+        self.by_name
+            .get_key_value(name)
+            .map_or_else(|| Arc::from(name), |(known, _)| Arc::clone(known))
     }
 }
 
@@ -137,7 +158,9 @@ pub fn synthetic_incarnation(cluster_id: &str, topic: &str) -> Uuid {
     // FNV-1a of 128 bits: short, fixed for ever, and needs no library. UUID version 8 ("custom") keeps the result apart
     // from Kafka's own ids, which are version 4.
     let bytes = cluster_id.bytes().chain([0]).chain(topic.bytes());
-    let hash = bytes.fold(FNV_OFFSET_BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(FNV_PRIME));
+    let hash = bytes.fold(FNV_OFFSET_BASIS, |hash, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(FNV_PRIME)
+    });
     let versioned = (hash & !(0xf << 76)) | (0x8 << 76);
     let varianted = (versioned & !(0b11 << 62)) | (0b10 << 62);
     Uuid::from_u128(varianted)
@@ -169,7 +192,10 @@ mod tests {
     use teeline_archive::ids::{Lsn, SessionId};
 
     fn at(lsn: u64) -> BufferPosition {
-        BufferPosition { session: SessionId(1), lsn: Lsn(lsn) }
+        BufferPosition {
+            session: SessionId(1),
+            lsn: Lsn(lsn),
+        }
     }
 
     fn catalog(requested_after: u64, name: &str, id: u128, error_code: i16) -> Catalog {
@@ -194,7 +220,11 @@ mod tests {
         catalogs.on_catalog(at(1), &catalog(0, "orders", 7, 0));
         assert_eq!(catalogs.attribute("orders", at(2), at(3)), Attribution::Wait);
         catalogs.on_catalog(at(5), &catalog(2, "orders", 7, 0));
-        assert_eq!(catalogs.attribute("orders", at(2), at(3)), Attribution::Wait, "asked before the outcome");
+        assert_eq!(
+            catalogs.attribute("orders", at(2), at(3)),
+            Attribution::Wait,
+            "asked before the outcome"
+        );
         catalogs.on_catalog(at(6), &catalog(4, "orders", 7, 0));
         assert_eq!(
             catalogs.attribute("orders", at(2), at(3)),
@@ -233,7 +263,10 @@ mod tests {
         let mut catalogs = Catalogs::default();
         catalogs.on_catalog(at(1), &catalog(0, "orders", 7, 0));
         catalogs.on_catalog(at(9), &catalog(8, "orders", 0, ERROR_UNKNOWN_TOPIC));
-        let expected = Attribution::Uncertain { newest: None, before: Some(Uuid::from_u128(7)) };
+        let expected = Attribution::Uncertain {
+            newest: None,
+            before: Some(Uuid::from_u128(7)),
+        };
         assert_eq!(catalogs.attribute("orders", at(2), at(3)), expected);
         assert_eq!(catalogs.newest("orders"), Some(Uuid::from_u128(7)));
     }

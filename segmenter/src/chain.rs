@@ -35,8 +35,12 @@ pub struct Ledger {
 impl Ledger {
     /// Reads all chains.
     pub async fn load(store: Store, backup_id: &str, writer: WriterId) -> Result<Self, SegmenterError> {
-        let mut ledger =
-            Ledger { store, backup_id: backup_id.to_owned(), writer, state: LedgerState::new() };
+        let mut ledger = Ledger {
+            store,
+            backup_id: backup_id.to_owned(),
+            writer,
+            state: LedgerState::new(),
+        };
         ledger.read_new().await?;
         Ok(ledger)
     }
@@ -76,20 +80,29 @@ impl Ledger {
             key: format!("{} of chain {}", commit.seq, commit.writer),
             reason,
         };
-        let key = commit.key().map_err(|error| CommitFailure::Fatal(unusable(error.to_string())))?;
-        let bytes = commit.encode().map_err(|error| CommitFailure::Fatal(unusable(error.to_string())))?;
+        let key = commit
+            .key()
+            .map_err(|error| CommitFailure::Fatal(unusable(error.to_string())))?;
+        let bytes = commit
+            .encode()
+            .map_err(|error| CommitFailure::Fatal(unusable(error.to_string())))?;
         match self.store.put_if_absent(&key, bytes).await {
             Ok(PutOutcome::Created) => {}
             Ok(PutOutcome::Exists) => return Err(CommitFailure::Fatal(self.fenced(commit.seq))),
             Err(error) => return Err(CommitFailure::Store(error)),
         }
-        self.state.apply(commit).map_err(|error| CommitFailure::Fatal(unusable(error.to_string())))?;
+        self.state
+            .apply(commit)
+            .map_err(|error| CommitFailure::Fatal(unusable(error.to_string())))?;
         Ok(())
     }
 
     /// Writes the view for people.
     pub async fn write_manifest(&self, now_ms: i64) -> Result<(), SegmenterError> {
-        let unusable = |reason: String| SegmenterError::Ledger { key: "manifest.json".to_owned(), reason };
+        let unusable = |reason: String| SegmenterError::Ledger {
+            key: "manifest.json".to_owned(),
+            reason,
+        };
         let key = names::manifest_key(&self.backup_id).map_err(|error| unusable(error.to_string()))?;
         let text = Manifest::from_ledger(&self.state, now_ms).to_json();
         let text = text.map_err(|error| unusable(error.to_string()))?;
@@ -97,11 +110,16 @@ impl Ledger {
     }
 
     fn fenced(&self, seq: u64) -> SegmenterError {
-        SegmenterError::Fenced { backup_id: self.backup_id.clone(), writer: self.writer, seq }
+        SegmenterError::Fenced {
+            backup_id: self.backup_id.clone(),
+            writer: self.writer,
+            seq,
+        }
     }
 
     async fn read_new(&mut self) -> Result<usize, SegmenterError> {
-        let prefix = names::ledger_prefix(&self.backup_id).map_err(|error| SegmenterError::Usage(error.to_string()))?;
+        let prefix = names::ledger_prefix(&self.backup_id)
+            .map_err(|error| SegmenterError::Usage(error.to_string()))?;
         let objects: Vec<_> = self.store.list(&prefix).try_collect().await?;
         let mut commits = Vec::new();
         for object in objects {
@@ -124,9 +142,14 @@ impl Ledger {
         let mut count = 0usize;
         while let Some(read) = reads.next().await {
             let (key, bytes) = read?;
-            let unusable = |reason: String| SegmenterError::Ledger { key: key.clone(), reason };
+            let unusable = |reason: String| SegmenterError::Ledger {
+                key: key.clone(),
+                reason,
+            };
             let commit = Commit::decode(&bytes).map_err(|error| unusable(error.to_string()))?;
-            self.state.apply(&commit).map_err(|error| unusable(error.to_string()))?;
+            self.state
+                .apply(&commit)
+                .map_err(|error| unusable(error.to_string()))?;
             count = count.saturating_add(1);
         }
         Ok(count)

@@ -26,9 +26,16 @@ pub fn due<K: Copy>(
     let age = |size: &OpenSize| now_ms.saturating_sub(size.since_ms.unwrap_or(now_ms));
     // When one segment is old enough, those past half its age go with it: one commit for many segments.
     let some_aged = open.iter().any(|(_, size)| age(size) >= limits.age_max_ms);
-    let age_max_ms = if some_aged { limits.age_max_ms / 2 } else { limits.age_max_ms };
+    let age_max_ms = if some_aged {
+        limits.age_max_ms / 2
+    } else {
+        limits.age_max_ms
+    };
     let full = |size: &OpenSize| everything || size.bytes >= limits.bytes_max || age(size) >= age_max_ms;
-    let mut due: Vec<K> = open.extract_if(.., |(_, size)| full(size)).map(|(key, _)| key).collect();
+    let mut due: Vec<K> = open
+        .extract_if(.., |(_, size)| full(size))
+        .map(|(key, _)| key)
+        .collect();
     let mut positions: usize = open.iter().map(|(_, size)| size.batches).sum();
     open.sort_unstable_by_key(|(_, size)| size.batches);
     while positions > limits.positions_max
@@ -52,11 +59,20 @@ pub fn due<K: Copy>(
 mod tests {
     use super::*;
 
-    const LIMITS: CloseLimits =
-        CloseLimits { bytes_max: 1_000, age_max_ms: 60, positions_max: 100, memory_bytes_max: 500 };
+    const LIMITS: CloseLimits = CloseLimits {
+        bytes_max: 1_000,
+        age_max_ms: 60,
+        positions_max: 100,
+        memory_bytes_max: 500,
+    };
 
     fn size(bytes: u64, batches: usize, since_ms: i64) -> OpenSize {
-        OpenSize { bytes, batches, memory_bytes: 0, since_ms: Some(since_ms) }
+        OpenSize {
+            bytes,
+            batches,
+            memory_bytes: 0,
+            since_ms: Some(since_ms),
+        }
     }
 
     fn closes(open: &[(u32, OpenSize)], now_ms: i64) -> Vec<u32> {
@@ -85,7 +101,10 @@ mod tests {
 
     #[test]
     fn too_much_in_memory_closes_what_holds_most_of_it() {
-        let with = |memory_bytes| OpenSize { memory_bytes, ..size(10, 1, 0) };
+        let with = |memory_bytes| OpenSize {
+            memory_bytes,
+            ..size(10, 1, 0)
+        };
         assert_eq!(closes(&[(1, with(300)), (2, with(250)), (3, with(20))], 1), [1]);
     }
 

@@ -44,7 +44,13 @@ impl ConfirmedBatches {
 const BATCHES_MAX: usize = 65_536;
 
 fn key(incarnation: Uuid, partition: i32, header: &BatchHeader) -> Key {
-    (incarnation, partition, header.producer_id, header.producer_epoch, header.base_sequence)
+    (
+        incarnation,
+        partition,
+        header.producer_id,
+        header.producer_epoch,
+        header.base_sequence,
+    )
 }
 
 #[cfg(test)]

@@ -54,6 +54,9 @@ pub enum SegmenterError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A segment cannot be built. A bug, or a limit.
+    #[error("build a segment")]
+    Segment(#[source] crate::writer::WriteError),
     /// Settings contradict each other.
     #[error("{0}")]
     Usage(String),

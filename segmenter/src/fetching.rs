@@ -96,7 +96,13 @@ pub async fn fetch(plan: FetchPlan, source: Arc<dyn Source>, sink: Arc<SegmentSi
             break;
         }
         // What is left is asked for again; until then this much has room in the open segment.
-        if fetched.batches.iter().map(|batch| batch.bytes.len()).sum::<usize>() > PLAN_BYTES {
+        if fetched
+            .batches
+            .iter()
+            .map(|batch| batch.bytes.len())
+            .sum::<usize>()
+            > PLAN_BYTES
+        {
             break;
         }
     }
@@ -115,21 +121,30 @@ async fn fetch_range(
         incarnation: Some(plan.id.incarnation),
         partition: plan.id.partition,
     };
-    let mut reach = Reach { want: range, next: range.first };
+    let mut reach = Reach {
+        want: range,
+        next: range.first,
+    };
     let mut small: Vec<FetchedBatch> = Vec::new();
     let mut small_bytes = 0usize;
     let mut stream: Option<Stream> = None;
     let mut result = Ok(());
     while !reach.is_done() {
         // A marker is alone at its offset: one byte asks for exactly the batch that is there.
-        let bytes_max = if reach.rest() <= MARKERS_AT_MOST { 1 } else { FETCH_BYTES };
+        let bytes_max = if reach.rest() <= MARKERS_AT_MOST {
+            1
+        } else {
+            FETCH_BYTES
+        };
         let taken = match source.fetch(&partition, reach.next, bytes_max).await {
-            Ok(run) => reach.take(&run.records, run.end).map_err(|source| FetchError::Batch {
-                topic: Arc::clone(&plan.topic),
-                partition: plan.id.partition,
-                offset: reach.next,
-                source,
-            }),
+            Ok(run) => reach
+                .take(&run.records, run.end)
+                .map_err(|source| FetchError::Batch {
+                    topic: Arc::clone(&plan.topic),
+                    partition: plan.id.partition,
+                    offset: reach.next,
+                    source,
+                }),
             Err(SourceError::OutOfRange { log_start, end }) => reach.out_of_range(log_start, end),
             Err(source) => Err(FetchError::Source {
                 topic: Arc::clone(&plan.topic),
@@ -147,14 +162,22 @@ async fn fetch_range(
         };
         fetched.absent.extend(taken.absent);
         if taken.batches.is_empty() && !taken.moved {
-            result = Err(FetchError::BeyondEnd { end: taken.end, offset: reach.next });
+            result = Err(FetchError::BeyondEnd {
+                end: taken.end,
+                offset: reach.next,
+            });
             break;
         }
-        small_bytes = taken.batches.iter().fold(small_bytes, |sum, batch| sum.saturating_add(batch.bytes.len()));
+        small_bytes = taken
+            .batches
+            .iter()
+            .fold(small_bytes, |sum, batch| sum.saturating_add(batch.bytes.len()));
         small.extend(taken.batches);
         if stream.is_some() || small_bytes > SMALL_BYTES {
             let stream = stream.get_or_insert_with(Stream::default);
-            stream.push(std::mem::take(&mut small), plan, sink, fetched).await?;
+            stream
+                .push(std::mem::take(&mut small), plan, sink, fetched)
+                .await?;
         }
     }
     match stream {
@@ -200,7 +223,10 @@ impl Reach {
 
     /// Takes a response in: batches that begin within the range, and the offsets between them that hold nothing.
     fn take(&mut self, records: &Bytes, end: i64) -> Result<Taken, BatchError> {
-        let mut taken = Taken { end, ..Taken::default() };
+        let mut taken = Taken {
+            end,
+            ..Taken::default()
+        };
         for view in fetched_batches(records) {
             let view = view?;
             let header = *view.header();
@@ -225,11 +251,20 @@ impl Reach {
 
     fn out_of_range(&mut self, log_start: i64, end: i64) -> Result<Taken, FetchError> {
         if self.next >= log_start {
-            return Err(FetchError::BeyondEnd { end, offset: self.next });
+            return Err(FetchError::BeyondEnd {
+                end,
+                offset: self.next,
+            });
         }
         let last = self.want.last.min(log_start.saturating_sub(1));
-        let mut taken = Taken { end, moved: true, ..Taken::default() };
-        taken.absent.extend(OffsetRange::new(self.next, last).map(|gone| (gone, AbsenceReason::Deleted)));
+        let mut taken = Taken {
+            end,
+            moved: true,
+            ..Taken::default()
+        };
+        taken
+            .absent
+            .extend(OffsetRange::new(self.next, last).map(|gone| (gone, AbsenceReason::Deleted)));
         self.next = last.saturating_add(1);
         Ok(taken)
     }
@@ -274,7 +309,9 @@ impl Stream {
         let pushed = writer.push_with(move |builder| {
             batches.iter().try_for_each(|batch| {
                 let prepared = prepare::fetched(&batch.bytes).map_err(PushError::Batch)?;
-                builder.push(&prepared.bytes, prepared.meta).map_err(PushError::Build)
+                builder
+                    .push(&prepared.bytes, prepared.meta)
+                    .map_err(PushError::Build)
             })
         });
         let offset = fetched.batches.last().map_or(0, |batch| batch.header.base_offset);
@@ -288,7 +325,11 @@ impl Stream {
             },
         })?;
         self.writer = Some(writer);
-        if self.writer.as_ref().is_some_and(|writer| writer.uncompressed_bytes() >= sink.bytes_max()) {
+        if self
+            .writer
+            .as_ref()
+            .is_some_and(|writer| writer.uncompressed_bytes() >= sink.bytes_max())
+        {
             std::mem::take(self).finish(fetched).await?;
         }
         Ok(())
@@ -298,8 +339,11 @@ impl Stream {
         let Some(writer) = self.writer else { return Ok(()) };
         let undecided: Vec<UndecidedTransaction> = self.own.open().map(undecided).collect();
         let first = undecided.iter().map(|open| open.first_offset).min();
-        let notes =
-            SegmentNotes { undecided_first_offset: first.unwrap_or(-1), undecided, ..SegmentNotes::default() };
+        let notes = SegmentNotes {
+            undecided_first_offset: first.unwrap_or(-1),
+            undecided,
+            ..SegmentNotes::default()
+        };
         fetched.segments.extend(writer.finish(notes).await?);
         Ok(())
     }

@@ -49,7 +49,9 @@ impl HoleAges {
 
     /// How many offsets the holes have.
     pub fn offsets(&self) -> u64 {
-        self.seen.iter().fold(0, |sum, (hole, _)| sum.saturating_add(hole.span()))
+        self.seen
+            .iter()
+            .fold(0, |sum, (hole, _)| sum.saturating_add(hole.span()))
     }
 
     /// True when there is none.
@@ -90,7 +92,10 @@ mod tests {
     fn the_grace_may_differ_from_hole_to_hole() {
         let mut ages = HoleAges::default();
         ages.update(&[hole(1, 1), hole(5, 90)], 0);
-        assert_eq!(ages.due(10, |hole| if hole.span() == 1 { 10 } else { 1_000 }), [hole(1, 1)]);
+        assert_eq!(
+            ages.due(10, |hole| if hole.span() == 1 { 10 } else { 1_000 }),
+            [hole(1, 1)]
+        );
         ages.restart(10);
         assert!(ages.due(15, |_| 10).is_empty());
     }

@@ -12,10 +12,19 @@
 //! | module | duty |
 //! |---|---|
 //! | [`buffer`] | the buffer directory, and following it |
-//! | [`resolver`] | intents meet their outcomes |
-//! | [`catalog`] | names and incarnations of topics |
+//! | [`engine`] | the whole state of one segmenter, without I/O and without a clock |
+//! | [`resolver`], [`confirmed`] | intents meet their outcomes |
+//! | [`catalog`], [`topics`] | names, incarnations and configurations of topics |
 //! | [`partition`], [`holes`], [`transactions`] | state of one partition |
+//! | [`append_time`] | in which form the broker stored a batch |
+//! | [`settlement`] | what became of intents in doubt |
+//! | [`close`] | when open segments close |
 //! | [`watermark`] | how far the buffer may be released |
+//! | [`prepare`], [`writer`], [`upload`] | positions to segments in the store |
+//! | [`source`], [`fetching`] | asking the cluster, and what it answers |
+//! | [`chain`] | the ledger as one of its writers |
+//! | `pipeline` | the shell: tasks, limits, stopping in order |
+//! | [`cli`], [`process`], [`options`], [`error`], [`metrics`] | the edges |
 
 pub mod append_time;
 pub mod buffer;
@@ -31,6 +40,7 @@ pub mod metrics;
 pub mod options;
 pub mod partition;
 pub mod prepare;
+pub mod process;
 pub mod resolver;
 pub mod settlement;
 pub mod source;
@@ -40,20 +50,42 @@ pub mod upload;
 pub mod watermark;
 pub mod writer;
 
+pub mod cli;
+mod pipeline;
+
 #[cfg(test)]
 mod testing;
 
+use std::sync::Arc;
+
 pub use error::SegmenterError;
 pub use options::{DrainReport, Options};
-use teeline_runtime::{Health, Shutdown};
+use teeline_runtime::{Health, Shutdown, SystemClock};
 
 /// Runs one segmenter until it is told to stop, or until its buffer is drained.
 ///
+/// When told to stop it archives what the buffer holds; the future may be dropped at any moment, as what is not
+/// committed then is still in the buffer.
+///
 /// # Errors
 /// What cannot be waited out; see [`SegmenterError`].
-pub async fn run(options: Options, health: Health, shutdown: Shutdown) -> Result<DrainReport, SegmenterError> {
+pub async fn run(
+    options: Options,
+    health: Health,
+    shutdown: Shutdown,
+) -> Result<DrainReport, SegmenterError> {
     let component = health.component(format!("segmenter/{}", options.name));
     component.ready();
-    shutdown.triggered().await;
-    Ok(DrainReport::default())
+    let ended = match pipeline::start(options, None, Arc::new(SystemClock), &health, shutdown).await {
+        Ok(Some(pipeline)) => pipeline.run().await,
+        Ok(None) => Ok(DrainReport {
+            complete: true,
+            ..DrainReport::default()
+        }),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &ended {
+        component.failed(teeline_runtime::exit::error_chain(error));
+    }
+    ended
 }

@@ -4,27 +4,84 @@ use metrics::{counter, gauge, histogram};
 use teeline_runtime::metrics::{Metric, declare};
 
 const METRICS: &[Metric] = &[
-    Metric::counter("teeline_segmenter_frames_total", "Frames read from the write-ahead buffer."),
-    Metric::counter("teeline_segmenter_damage_total", "Damaged places found in the write-ahead buffer."),
-    Metric::counter("teeline_segments_total", "Segments listed in the ledger, by origin."),
-    Metric::counter("teeline_segment_records_total", "Records in segments listed in the ledger."),
-    Metric::counter("teeline_segment_source_bytes_total", "Bytes of record batches in segments listed in the ledger."),
-    Metric::counter("teeline_segment_stored_bytes_total", "Bytes of segments listed in the ledger, as stored."),
-    Metric::counter("teeline_segment_uploads_failed_total", "Attempts to upload a segment that failed."),
+    Metric::counter(
+        "teeline_segmenter_frames_total",
+        "Frames read from the write-ahead buffer.",
+    ),
+    Metric::counter(
+        "teeline_segmenter_damage_total",
+        "Damaged places found in the write-ahead buffer.",
+    ),
+    Metric::counter(
+        "teeline_segments_total",
+        "Segments listed in the ledger, by origin.",
+    ),
+    Metric::counter(
+        "teeline_segment_records_total",
+        "Records in segments listed in the ledger.",
+    ),
+    Metric::counter(
+        "teeline_segment_source_bytes_total",
+        "Bytes of record batches in segments listed in the ledger.",
+    ),
+    Metric::counter(
+        "teeline_segment_stored_bytes_total",
+        "Bytes of segments listed in the ledger, as stored.",
+    ),
+    Metric::counter(
+        "teeline_segment_uploads_failed_total",
+        "Attempts to upload a segment that failed.",
+    ),
     Metric::counter("teeline_ledger_commits_total", "Commits written to the ledger."),
-    Metric::counter("teeline_ledger_commits_failed_total", "Attempts to write a commit that failed."),
+    Metric::counter(
+        "teeline_ledger_commits_failed_total",
+        "Attempts to write a commit that failed.",
+    ),
     Metric::histogram("teeline_ledger_commit_seconds", "Time to write one commit."),
-    Metric::counter("teeline_manifest_writes_total", "Times that manifest.json was written."),
-    Metric::counter("teeline_fetched_bytes_total", "Bytes of record batches fetched from the source to fill holes."),
-    Metric::counter("teeline_fetches_failed_total", "Fetches and surveys of the source that failed."),
-    Metric::counter("teeline_duplicate_batches_total", "Captured batches that were held already."),
-    Metric::counter("teeline_conflicting_batches_total", "Captured batches whose offsets were held with other content."),
-    Metric::counter("teeline_unresolved_intents_total", "Intents whose outcome the proxy did not see, by cause."),
-    Metric::counter("teeline_unconfirmed_intents_total", "Intents archived as unconfirmed."),
-    Metric::counter("teeline_absent_offsets_total", "Offsets that the source no longer had when asked for them."),
-    Metric::gauge("teeline_unarchived_seconds", "Age of the oldest captured batch that is not in the archive yet."),
-    Metric::gauge("teeline_unarchived_batches", "Captured batches that are not in the archive yet."),
-    Metric::gauge("teeline_unsettled_intents", "Intents of which it is not known whether the broker wrote them."),
+    Metric::counter(
+        "teeline_manifest_writes_total",
+        "Times that manifest.json was written.",
+    ),
+    Metric::counter(
+        "teeline_fetched_bytes_total",
+        "Bytes of record batches fetched from the source to fill holes.",
+    ),
+    Metric::counter(
+        "teeline_fetches_failed_total",
+        "Fetches and surveys of the source that failed.",
+    ),
+    Metric::counter(
+        "teeline_duplicate_batches_total",
+        "Captured batches that were held already.",
+    ),
+    Metric::counter(
+        "teeline_conflicting_batches_total",
+        "Captured batches whose offsets were held with other content.",
+    ),
+    Metric::counter(
+        "teeline_unresolved_intents_total",
+        "Intents whose outcome the proxy did not see, by cause.",
+    ),
+    Metric::counter(
+        "teeline_unconfirmed_intents_total",
+        "Intents archived as unconfirmed.",
+    ),
+    Metric::counter(
+        "teeline_absent_offsets_total",
+        "Offsets that the source no longer had when asked for them.",
+    ),
+    Metric::gauge(
+        "teeline_unarchived_seconds",
+        "Age of the oldest captured batch that is not in the archive yet.",
+    ),
+    Metric::gauge(
+        "teeline_unarchived_batches",
+        "Captured batches that are not in the archive yet.",
+    ),
+    Metric::gauge(
+        "teeline_unsettled_intents",
+        "Intents of which it is not known whether the broker wrote them.",
+    ),
     Metric::gauge("teeline_missing_offsets", "Offsets missing between those held."),
     Metric::gauge("teeline_open_segments", "Segments that are open."),
     Metric::gauge("teeline_uploads", "Segments being built or uploaded."),

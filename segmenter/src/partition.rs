@@ -40,9 +40,11 @@ impl Identity {
     /// The identity of a batch as its producer sent it.
     pub fn of(header: &BatchHeader) -> Self {
         Identity {
-            producer: header
-                .has_producer()
-                .then_some((header.producer_id, header.producer_epoch, header.base_sequence)),
+            producer: header.has_producer().then_some((
+                header.producer_id,
+                header.producer_epoch,
+                header.base_sequence,
+            )),
             last_offset_delta: header.last_offset_delta,
             crc: header.crc,
         }
@@ -232,12 +234,25 @@ impl Partition {
     }
 
     /// Places a captured batch.
-    pub fn place_captured(&mut self, batch: Batch, header: &BatchHeader, order: Order, now_ms: i64) -> Placed {
+    pub fn place_captured(
+        &mut self,
+        batch: Batch,
+        header: &BatchHeader,
+        order: Order,
+        now_ms: i64,
+    ) -> Placed {
         let range = batch.range;
-        let mut placed = if self.intersects_held(range) { Placed::Overlapping } else { Placed::Held };
+        let mut placed = if self.intersects_held(range) {
+            Placed::Overlapping
+        } else {
+            Placed::Held
+        };
         if placed == Placed::Overlapping {
             let known = self.known_at(range);
-            if known.iter().any(|(at, identity)| *at == range && identity.is_same(&batch.identity)) {
+            if known
+                .iter()
+                .any(|(at, identity)| *at == range && identity.is_same(&batch.identity))
+            {
                 return Placed::Duplicate;
             }
             if !known.is_empty() {
@@ -254,7 +269,10 @@ impl Partition {
 
     /// Places a fetched batch, if some of its offsets are missing. True when it was placed.
     pub fn place_fetched(&mut self, batch: FetchedBatch, now_ms: i64) -> bool {
-        let range = OffsetRange { first: batch.header.base_offset, last: batch.header.last_offset() };
+        let range = OffsetRange {
+            first: batch.header.base_offset,
+            last: batch.header.last_offset(),
+        };
         self.note_fetched(&batch);
         if self.held.contains_range(range) {
             return false;
@@ -262,7 +280,15 @@ impl Partition {
         let identity = Identity::of(&batch.header);
         self.remember(range, identity);
         let bytes = u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
-        self.put(Batch { range, bytes, identity, content: Content::Fetched(batch.bytes) }, now_ms);
+        self.put(
+            Batch {
+                range,
+                bytes,
+                identity,
+                content: Content::Fetched(batch.bytes),
+            },
+            now_ms,
+        );
         self.held.insert(range);
         self.demand(range);
         true
@@ -271,7 +297,10 @@ impl Partition {
     /// Notes what a fetched batch says about transactions.
     pub fn note_fetched(&mut self, batch: &FetchedBatch) {
         let header = &batch.header;
-        let range = OffsetRange { first: header.base_offset, last: header.last_offset() };
+        let range = OffsetRange {
+            first: header.base_offset,
+            last: header.last_offset(),
+        };
         match batch.ends {
             Some(producer_id) => self.transactions.on_marker(producer_id, header.base_offset),
             None => self.note_transaction(range, header, None),
@@ -282,23 +311,35 @@ impl Partition {
     pub fn demand(&mut self, range: OffsetRange) {
         self.demanded = Some(match self.demanded {
             None => range,
-            Some(old) => OffsetRange { first: old.first.min(range.first), last: old.last.max(range.last) },
+            Some(old) => OffsetRange {
+                first: old.first.min(range.first),
+                last: old.last.max(range.last),
+            },
         });
     }
 
     /// What is demanded and neither held nor known to be gone from the source, in order.
     pub fn missing(&self) -> Vec<OffsetRange> {
-        let Some(demanded) = self.demanded else { return Vec::new() };
+        let Some(demanded) = self.demanded else {
+            return Vec::new();
+        };
         let holes = self.held.holes(demanded);
         if self.absent.is_empty() {
             return holes;
         }
-        holes.into_iter().flat_map(|hole| self.absent.holes(hole)).collect()
+        holes
+            .into_iter()
+            .flat_map(|hole| self.absent.holes(hole))
+            .collect()
     }
 
     /// What of the range is neither held nor known to be gone.
     pub fn missing_in(&self, range: OffsetRange) -> Vec<OffsetRange> {
-        self.held.holes(range).into_iter().flat_map(|hole| self.absent.holes(hole)).collect()
+        self.held
+            .holes(range)
+            .into_iter()
+            .flat_map(|hole| self.absent.holes(hole))
+            .collect()
     }
 
     /// The source does not have these offsets any more.
@@ -327,7 +368,11 @@ impl Partition {
     pub fn grace_ms(&self, hole: &OffsetRange, usual_ms: i64, short_ms: i64) -> i64 {
         let waited_for = self.urgent.holes(*hole) != [*hole];
         let looks_like_markers = self.transactional && hole.span() <= MARKERS_AT_MOST;
-        if waited_for || looks_like_markers { usual_ms.min(short_ms) } else { usual_ms }
+        if waited_for || looks_like_markers {
+            usual_ms.min(short_ms)
+        } else {
+            usual_ms
+        }
     }
 
     /// Nobody waits for the range any more: it was fetched, or cannot be.
@@ -360,12 +405,18 @@ impl Partition {
 
     /// A transaction ended a moment ago: its marker will be there soon.
     pub fn tail_soon(&mut self, at_ms: i64) {
-        self.tail = Tail { next_ms: self.tail.next_ms.min(at_ms), pause_ms: 0 };
+        self.tail = Tail {
+            next_ms: self.tail.next_ms.min(at_ms),
+            pause_ms: 0,
+        };
     }
 
     /// Everything of the range is in the ledger, or gone from the source.
     pub fn is_durable(&self, range: OffsetRange) -> bool {
-        self.committed.holes(range).into_iter().all(|hole| self.absent.contains_range(hole))
+        self.committed
+            .holes(range)
+            .into_iter()
+            .all(|hole| self.absent.contains_range(hole))
     }
 
     /// These offsets are in a segment on its way into the ledger (a streamed one, which never was open here).
@@ -419,16 +470,24 @@ impl Partition {
     /// True when the batch held at exactly this range is known to be another one.
     pub fn contradicts(&self, range: OffsetRange, identity: &Identity) -> bool {
         let known = self.known_at(range);
-        !known.is_empty() && !known.iter().any(|(at, other)| *at == range && other.is_same(identity))
+        !known.is_empty()
+            && !known
+                .iter()
+                .any(|(at, other)| *at == range && other.is_same(identity))
     }
 
     /// The batches at these offsets that are held and of which the identity is still known.
     fn known_at(&self, range: OffsetRange) -> Vec<(OffsetRange, Identity)> {
         let open = self.layers.iter().flat_map(|layer| {
-            layer.range(..=range.last).rev().take_while(move |(_, batch)| batch.range.last >= range.first)
+            layer
+                .range(..=range.last)
+                .rev()
+                .take_while(move |(_, batch)| batch.range.last >= range.first)
         });
         let recent = self.recent.iter().filter(|(at, _)| at.overlaps(&range)).copied();
-        open.map(|(_, batch)| (batch.range, batch.identity)).chain(recent).collect()
+        open.map(|(_, batch)| (batch.range, batch.identity))
+            .chain(recent)
+            .collect()
     }
 
     fn intersects_held(&self, range: OffsetRange) -> bool {
@@ -480,7 +539,10 @@ const RECENT_MAX: usize = 32;
 
 fn overlaps(layer: &BTreeMap<i64, Batch>, range: OffsetRange) -> bool {
     // Batches of a layer do not overlap, so only the last one that starts within reach can.
-    layer.range(..=range.last).next_back().is_some_and(|(_, batch)| batch.range.last >= range.first)
+    layer
+        .range(..=range.last)
+        .next_back()
+        .is_some_and(|(_, batch)| batch.range.last >= range.first)
 }
 
 #[cfg(test)]

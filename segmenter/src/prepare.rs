@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use teeline_archive::segment::{BatchKind, BatchMeta, Marker, Producer};
 use teeline_wire::batch::{
-    BatchError, BatchHeader, BatchView, as_create_time, as_log_append_time, control_marker, set_base_offset_and_epoch,
+    BatchError, BatchHeader, BatchView, as_create_time, as_log_append_time, control_marker,
+    set_base_offset_and_epoch,
 };
 use teeline_wire::records::{DECOMPRESSED_BYTES_MAX, timestamp_range};
 
@@ -30,7 +31,9 @@ pub fn captured(
     let mut bytes = BytesMut::from(&view.bytes()[..]);
     match append_time_ms {
         Some(append_time_ms) => as_log_append_time(&mut bytes, append_time_ms)?,
-        None if view.header().is_log_append_time() => as_create_time(&mut bytes, view.header().max_timestamp)?,
+        None if view.header().is_log_append_time() => {
+            as_create_time(&mut bytes, view.header().max_timestamp)?
+        }
         None => {}
     }
     set_base_offset_and_epoch(&mut bytes, base_offset, leader_epoch)?;
@@ -42,7 +45,10 @@ pub fn captured(
         as_create_time(&mut bytes, meta.timestamp_max)?;
         stored = BatchView::parse(&bytes.freeze())?;
     }
-    Ok(Prepared { bytes: stored.into_bytes(), meta })
+    Ok(Prepared {
+        bytes: stored.into_bytes(),
+        meta,
+    })
 }
 
 /// A batch as the broker gave it: stored as it is.
@@ -50,13 +56,18 @@ pub fn fetched(bytes: &Bytes) -> Result<Prepared, BatchError> {
     let view = BatchView::parse(bytes)?;
     view.verify_crc()?;
     let meta = describe(&view);
-    Ok(Prepared { bytes: view.into_bytes(), meta })
+    Ok(Prepared {
+        bytes: view.into_bytes(),
+        meta,
+    })
 }
 
 /// The producer whose transaction a fetched batch ends, for a marker.
 pub fn ended_producer(view: &BatchView) -> Option<i64> {
     let marker = control_marker(view).ok().flatten()?;
-    marker.ends(marker.producer_id, i16::MIN).then_some(marker.producer_id)
+    marker
+        .ends(marker.producer_id, i16::MIN)
+        .then_some(marker.producer_id)
 }
 
 fn describe(view: &BatchView) -> BatchMeta {
@@ -96,11 +107,17 @@ fn kind_of(view: &BatchView) -> BatchKind {
     if header.is_control() {
         // A control batch that compaction has emptied ends nothing any more.
         return match control_marker(view) {
-            Ok(Some(marker)) => BatchKind::Control(Marker { commit: marker.is_commit() }),
+            Ok(Some(marker)) => BatchKind::Control(Marker {
+                commit: marker.is_commit(),
+            }),
             _ => BatchKind::Data,
         };
     }
-    if header.is_transactional() { BatchKind::TransactionalData } else { BatchKind::Data }
+    if header.is_transactional() {
+        BatchKind::TransactionalData
+    } else {
+        BatchKind::Data
+    }
 }
 
 #[cfg(test)]
@@ -116,9 +133,18 @@ mod tests {
         let prepared = captured(&Bytes::from(sent), 70, 3, None).unwrap();
         let stored = BatchView::parse(&prepared.bytes).unwrap();
         stored.verify_crc().unwrap();
-        assert_eq!((stored.header().base_offset, stored.header().partition_leader_epoch), (70, 3));
+        assert_eq!(
+            (
+                stored.header().base_offset,
+                stored.header().partition_leader_epoch
+            ),
+            (70, 3)
+        );
         assert_eq!((prepared.meta.last_offset, prepared.meta.record_count), (73, 4));
-        assert_eq!((prepared.meta.timestamp_min, prepared.meta.timestamp_max), (1_000, 1_003));
+        assert_eq!(
+            (prepared.meta.timestamp_min, prepared.meta.timestamp_max),
+            (1_000, 1_003)
+        );
         assert_eq!(prepared.meta.kind, BatchKind::Data);
     }
 
@@ -128,7 +154,10 @@ mod tests {
         let stored = BatchView::parse(&prepared.bytes).unwrap();
         stored.verify_crc().unwrap();
         assert!(stored.header().is_log_append_time());
-        assert_eq!((prepared.meta.timestamp_min, prepared.meta.timestamp_max), (9_000, 9_000));
+        assert_eq!(
+            (prepared.meta.timestamp_min, prepared.meta.timestamp_max),
+            (9_000, 9_000)
+        );
     }
 
     #[test]
@@ -140,7 +169,10 @@ mod tests {
         let prepared = captured(&Bytes::from(sent), 0, -1, None).unwrap();
         let stored = BatchView::parse(&prepared.bytes).unwrap();
         stored.verify_crc().unwrap();
-        assert_eq!((stored.header().max_timestamp, prepared.meta.timestamp_max), (1_003, 1_003));
+        assert_eq!(
+            (stored.header().max_timestamp, prepared.meta.timestamp_max),
+            (1_003, 1_003)
+        );
     }
 
     #[test]

@@ -149,7 +149,10 @@ impl Resolver {
         outcome: &Outcome,
         now_ms: i64,
     ) -> Option<Resolution> {
-        let intent = self.take(BufferPosition { session: position.session, lsn: outcome.intent })?;
+        let intent = self.take(BufferPosition {
+            session: position.session,
+            lsn: outcome.intent,
+        })?;
         let base_offset = (outcome.base_offset >= 0).then_some(outcome.base_offset);
         match (outcome.error_code, base_offset) {
             (0, Some(base)) => {
@@ -179,21 +182,36 @@ impl Resolver {
         lost: &ConnectionLost,
         now_ms: i64,
     ) -> Vec<Resolution> {
-        let positions = self.by_connection.remove(&(session, lost.connection_id)).unwrap_or_default();
-        let intents: Vec<_> = positions.iter().filter_map(|position| self.pending.remove(position)).collect();
+        let positions = self
+            .by_connection
+            .remove(&(session, lost.connection_id))
+            .unwrap_or_default();
+        let intents: Vec<_> = positions
+            .iter()
+            .filter_map(|position| self.pending.remove(position))
+            .collect();
         let resolutions = intents
             .into_iter()
             .map(|intent| self.unresolved(intent, Doubt::ConnectionLost, now_ms, None))
             .collect();
-        self.accepted.retain(|(of, connection, _)| (*of, *connection) != (session, lost.connection_id));
+        self.accepted
+            .retain(|(of, connection, _)| (*of, *connection) != (session, lost.connection_id));
         resolutions
     }
 
     /// Every session before `session` is over (all of them, for `None`): what is pending there stays without an answer.
     pub fn on_sessions_over(&mut self, before: Option<SessionId>, now_ms: i64) -> Vec<Resolution> {
         let over = |session: SessionId| before.is_none_or(|before| session < before);
-        let positions: Vec<_> = self.pending.keys().copied().filter(|at| over(at.session)).collect();
-        let intents: Vec<_> = positions.into_iter().filter_map(|position| self.take(position)).collect();
+        let positions: Vec<_> = self
+            .pending
+            .keys()
+            .copied()
+            .filter(|at| over(at.session))
+            .collect();
+        let intents: Vec<_> = positions
+            .into_iter()
+            .filter_map(|position| self.take(position))
+            .collect();
         let resolutions = intents
             .into_iter()
             .map(|intent| self.unresolved(intent, Doubt::SessionLost, now_ms, None))
@@ -228,7 +246,8 @@ impl Resolver {
         // A full set only means that later unconfirmed batches of new connections are quarantined: the safe side.
         if self.accepted.len() < ACCEPTED_MAX {
             let session = intent.position.session;
-            self.accepted.insert((session, intent.connection_id, intent.topic.clone()));
+            self.accepted
+                .insert((session, intent.connection_id, intent.topic.clone()));
         }
     }
 
@@ -239,9 +258,19 @@ impl Resolver {
         now_ms: i64,
         base_offset: Option<i64>,
     ) -> Resolution {
-        let connection = (intent.position.session, intent.connection_id, intent.topic.clone());
+        let connection = (
+            intent.position.session,
+            intent.connection_id,
+            intent.topic.clone(),
+        );
         let accepted_before = self.accepted.contains(&connection);
-        Resolution::Unresolved(Unresolved { intent, doubt, since_ms: now_ms, base_offset, accepted_before })
+        Resolution::Unresolved(Unresolved {
+            intent,
+            doubt,
+            since_ms: now_ms,
+            base_offset,
+            accepted_before,
+        })
     }
 
     fn topic_key(&mut self, topic: &TopicRef) -> TopicKey {

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use teeline_archive::ids::Lsn;
 
 fn at(session: u64, lsn: u64) -> BufferPosition {
-    BufferPosition { session: SessionId(session), lsn: Lsn(lsn) }
+    BufferPosition {
+        session: SessionId(session),
+        lsn: Lsn(lsn),
+    }
 }
 
 fn intent(connection_id: u64, acks: i16) -> Intent {
@@ -13,7 +16,10 @@ fn intent(connection_id: u64, acks: i16) -> Intent {
         connection_id,
         acks,
         sent_at_ms: 5,
-        topic: TopicRef { name: Some("orders".to_owned()), id: None },
+        topic: TopicRef {
+            name: Some("orders".to_owned()),
+            id: None,
+        },
         partition: 0,
         transactional_id: None,
         records: Bytes::from(crate::testing::batch(0, 3)),
@@ -41,20 +47,33 @@ fn an_answer_without_error_means_written() {
     let mut resolver = Resolver::default();
     assert!(take(&mut resolver, at(1, 1), &intent(7, -1)).is_none());
     let resolution = resolver.on_outcome(at(1, 2), &outcome(1, 0, 40), 10);
-    let Some(Resolution::Written(written)) = resolution else { panic!("{resolution:?}") };
+    let Some(Resolution::Written(written)) = resolution else {
+        panic!("{resolution:?}")
+    };
     assert_eq!((written.base_offset, written.outcome), (40, at(1, 2)));
     assert_eq!(resolver.pending_count(), 0);
-    assert!(resolver.on_outcome(at(1, 3), &outcome(1, 0, 40), 10).is_none(), "answered twice");
+    assert!(
+        resolver.on_outcome(at(1, 3), &outcome(1, 0, 40), 10).is_none(),
+        "answered twice"
+    );
 }
 
 #[test]
 fn an_error_before_the_append_means_refused_and_one_after_it_leaves_it_open() {
     let mut resolver = Resolver::default();
-    for (lsn, code, base, open) in
-        [(1, 19, -1, false), (2, 7, 40, true), (3, 20, 41, true), (4, 6, 42, true), (5, 6, -1, false), (6, -1, -1, true)]
-    {
+    for (lsn, code, base, open) in [
+        (1, 19, -1, false),
+        (2, 7, 40, true),
+        (3, 20, 41, true),
+        (4, 6, 42, true),
+        (5, 6, -1, false),
+        (6, -1, -1, true),
+    ] {
         take(&mut resolver, at(1, lsn), &intent(7, -1));
-        match resolver.on_outcome(at(1, 100 + lsn), &outcome(lsn, code, base), 10).unwrap() {
+        match resolver
+            .on_outcome(at(1, 100 + lsn), &outcome(lsn, code, base), 10)
+            .unwrap()
+        {
             Resolution::Refused(position) => assert!(!open && position == at(1, lsn), "error {code}"),
             Resolution::Unresolved(unresolved) => {
                 assert!(open, "error {code}");
@@ -80,7 +99,14 @@ fn a_lost_connection_leaves_only_its_own_intents_unresolved() {
     take(&mut resolver, at(1, 2), &intent(8, -1));
     take(&mut resolver, at(1, 3), &intent(7, -1));
     resolver.on_outcome(at(1, 4), &outcome(1, 0, 40), 10);
-    let resolutions = resolver.on_connection_lost(SessionId(1), &ConnectionLost { connection_id: 7, at_ms: 9 }, 10);
+    let resolutions = resolver.on_connection_lost(
+        SessionId(1),
+        &ConnectionLost {
+            connection_id: 7,
+            at_ms: 9,
+        },
+        10,
+    );
     assert!(matches!(&resolutions[..], [Resolution::Unresolved(u)]
         if u.intent.position == at(1, 3) && u.accepted_before && u.doubt == Doubt::ConnectionLost));
     assert_eq!(resolver.lowest_pending(), Some(at(1, 2)));

@@ -29,11 +29,19 @@ pub struct Unsettled {
 impl Unsettled {
     /// An intent in doubt.
     pub fn new(unresolved: Unresolved) -> Self {
-        let deltas = unresolved.intent.header.map_or(0, |header| i64::from(header.last_offset_delta));
+        let deltas = unresolved
+            .intent
+            .header
+            .map_or(0, |header| i64::from(header.last_offset_delta));
         let expected = unresolved
             .base_offset
             .and_then(|base| OffsetRange::new(base, base.saturating_add(deltas)));
-        Unsettled { unresolved, expected, written: None, fallback: None }
+        Unsettled {
+            unresolved,
+            expected,
+            written: None,
+            fallback: None,
+        }
     }
 
     fn let_go(self) -> Verdict {
@@ -103,7 +111,9 @@ impl Settlement {
         self.waiting
             .values()
             .map(|unsettled| &unsettled.unresolved)
-            .filter(|unresolved| now_ms.saturating_sub(unresolved.since_ms) >= grace_of(unresolved.doubt, grace_ms))
+            .filter(|unresolved| {
+                now_ms.saturating_sub(unresolved.since_ms) >= grace_of(unresolved.doubt, grace_ms)
+            })
             .map(|unresolved| (unresolved.intent.topic.clone(), unresolved.intent.partition))
             .collect()
     }
@@ -130,7 +140,9 @@ impl Settlement {
             .collect();
         let mut verdicts = Vec::new();
         for position in concerned {
-            let Some(unsettled) = self.waiting.get(&position) else { continue };
+            let Some(unsettled) = self.waiting.get(&position) else {
+                continue;
+            };
             match judge(unsettled, partition, answer, asked_ms) {
                 Judgement::Wait => {}
                 Judgement::Oblige(id, range) => {
@@ -164,9 +176,13 @@ impl Settlement {
             .collect();
         let mut verdicts = Vec::new();
         for position in done {
-            let Some((id, range, _)) = self.obliged.get(&position) else { continue };
+            let Some((id, range, _)) = self.obliged.get(&position) else {
+                continue;
+            };
             let (id, range) = (*id, *range);
-            let Some(unsettled) = self.forget(position) else { continue };
+            let Some(unsettled) = self.forget(position) else {
+                continue;
+            };
             let identity = unsettled.unresolved.intent.header.as_ref().map(Identity::of);
             let is_other = identity.is_some_and(|identity| contradicts(id, range, &identity));
             verdicts.push(match is_other && unsettled.fallback.is_some() {
@@ -184,23 +200,40 @@ impl Settlement {
         written: &Written,
         is_topic: impl Fn(&TopicKey) -> bool,
     ) -> Vec<BufferPosition> {
-        let Some(header) = written.intent.header.filter(|header| header.has_producer()) else { return Vec::new() };
-        let key =
-            (header.producer_id, header.producer_epoch, header.base_sequence, written.intent.partition);
-        let Some(copies) = self.by_batch.get(&key) else { return Vec::new() };
+        let Some(header) = written.intent.header.filter(|header| header.has_producer()) else {
+            return Vec::new();
+        };
+        let key = (
+            header.producer_id,
+            header.producer_epoch,
+            header.base_sequence,
+            written.intent.partition,
+        );
+        let Some(copies) = self.by_batch.get(&key) else {
+            return Vec::new();
+        };
         let same: Vec<BufferPosition> = copies
             .iter()
             .copied()
             .filter(|position| *position != written.intent.position)
-            .filter(|position| self.get(*position).is_some_and(|copy| is_topic(&copy.unresolved.intent.topic)))
+            .filter(|position| {
+                self.get(*position)
+                    .is_some_and(|copy| is_topic(&copy.unresolved.intent.topic))
+            })
             .collect();
-        same.into_iter().filter(|&position| self.forget(position).is_some()).collect()
+        same.into_iter()
+            .filter(|&position| self.forget(position).is_some())
+            .collect()
     }
 
     /// Takes out everything that waits for an answer: none will come any more.
     pub fn take_all(&mut self) -> Vec<Unsettled> {
-        let positions: BTreeSet<BufferPosition> = self.waiting.keys().chain(self.obliged.keys()).copied().collect();
-        positions.into_iter().filter_map(|position| self.forget(position)).collect()
+        let positions: BTreeSet<BufferPosition> =
+            self.waiting.keys().chain(self.obliged.keys()).copied().collect();
+        positions
+            .into_iter()
+            .filter_map(|position| self.forget(position))
+            .collect()
     }
 
     /// How many intents are in doubt.
@@ -244,16 +277,34 @@ enum Judgement {
 
 fn judge(unsettled: &Unsettled, partition: i32, answer: &Answer, asked_ms: i64) -> Judgement {
     let doubted_for_ms = asked_ms.saturating_sub(unsettled.unresolved.since_ms);
-    let Answer::Found { incarnation, log_start, end, .. } = *answer else {
-        return if doubted_for_ms < GONE_PATIENCE_MS { Judgement::Wait } else { Judgement::NotThere };
+    let Answer::Found {
+        incarnation,
+        log_start,
+        end,
+        ..
+    } = *answer
+    else {
+        return if doubted_for_ms < GONE_PATIENCE_MS {
+            Judgement::Wait
+        } else {
+            Judgement::NotThere
+        };
     };
-    let id = PartitionId { incarnation, partition };
+    let id = PartitionId {
+        incarnation,
+        partition,
+    };
     match unsettled.expected {
         Some(range) if range.last < end => Judgement::Oblige(id, range),
         Some(_) if doubted_for_ms < PATIENCE_MS => Judgement::Wait,
         Some(_) => Judgement::NotThere,
         None => {
-            let held = unsettled.unresolved.intent.floor.filter(|(of, _)| *of == incarnation).map(|(_, offset)| offset);
+            let held = unsettled
+                .unresolved
+                .intent
+                .floor
+                .filter(|(of, _)| *of == incarnation)
+                .map(|(_, offset)| offset);
             let first = held.map_or(log_start, |offset| offset.max(log_start));
             OffsetRange::new(first, end.saturating_sub(1))
                 .map_or(Judgement::NotThere, |range| Judgement::Oblige(id, range))
@@ -270,8 +321,17 @@ fn grace_of(doubt: Doubt, grace_ms: i64) -> i64 {
 }
 
 fn batch_key(unresolved: &Unresolved) -> Option<BatchKey> {
-    let header = unresolved.intent.header.as_ref().filter(|header| header.has_producer())?;
-    Some((header.producer_id, header.producer_epoch, header.base_sequence, unresolved.intent.partition))
+    let header = unresolved
+        .intent
+        .header
+        .as_ref()
+        .filter(|header| header.has_producer())?;
+    Some((
+        header.producer_id,
+        header.producer_epoch,
+        header.base_sequence,
+        unresolved.intent.partition,
+    ))
 }
 
 #[cfg(test)]

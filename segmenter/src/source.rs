@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use teeline_wire::client::{
-    ClientConfig, ClientError, Cluster, ErrorCode, FetchOptions, Isolation, OffsetAt, OffsetQuery, TopicKey as WireKey,
-    TopicMetadata, TopicPartition, TopicSelection,
+    ClientConfig, ClientError, Cluster, ErrorCode, FetchOptions, Isolation, OffsetAt, OffsetQuery,
+    TopicKey as WireKey, TopicMetadata, TopicPartition, TopicSelection,
 };
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -106,7 +106,10 @@ impl KafkaSource {
         let mut config = config;
         config.retry.deadline = config.retry.deadline.min(CALL_DEADLINE);
         config.retry.unknown_topic_deadline = config.retry.unknown_topic_deadline.min(CALL_DEADLINE);
-        KafkaSource { config, cluster: Mutex::new(None) }
+        KafkaSource {
+            config,
+            cluster: Mutex::new(None),
+        }
     }
 
     async fn cluster(&self) -> Result<Cluster, ClientError> {
@@ -125,15 +128,28 @@ impl KafkaSource {
         questions: &BTreeSet<SourcePartition>,
     ) -> Result<SurveyReport, SourceError> {
         let cluster = self.cluster().await?;
-        let names: BTreeSet<Arc<str>> = questions.iter().map(|question| Arc::clone(&question.topic)).collect();
+        let names: BTreeSet<Arc<str>> = questions
+            .iter()
+            .map(|question| Arc::clone(&question.topic))
+            .collect();
         let names: Vec<Arc<str>> = names.into_iter().collect();
         let metadata = cluster.metadata(TopicSelection::Named(&names)).await?;
         let found = metadata.cluster_id.unwrap_or_default();
         if found != cluster_id {
-            return Err(SourceError::OtherCluster { found, expected: cluster_id.to_owned() });
+            return Err(SourceError::OtherCluster {
+                found,
+                expected: cluster_id.to_owned(),
+            });
         }
-        let brokers = metadata.brokers.iter().map(|broker| broker.address.to_string()).collect();
-        let mut report = SurveyReport { answers: BTreeMap::new(), brokers };
+        let brokers = metadata
+            .brokers
+            .iter()
+            .map(|broker| broker.address.to_string())
+            .collect();
+        let mut report = SurveyReport {
+            answers: BTreeMap::new(),
+            brokers,
+        };
         let mut asked = Vec::new();
         for question in questions {
             let topic = metadata.topics.iter().find(|topic| topic.name == question.topic);
@@ -148,8 +164,10 @@ impl KafkaSource {
         let queries: Vec<OffsetQuery> = asked
             .iter()
             .flat_map(|(_, _, partition)| {
-                [OffsetAt::Earliest, OffsetAt::LastStable, OffsetAt::Latest]
-                    .map(|at| OffsetQuery { partition: partition.clone(), at })
+                [OffsetAt::Earliest, OffsetAt::LastStable, OffsetAt::Latest].map(|at| OffsetQuery {
+                    partition: partition.clone(),
+                    at,
+                })
             })
             .collect();
         let offsets = cluster.list_offsets(&queries).await;
@@ -193,9 +211,15 @@ impl KafkaSource {
                 // Between Kafka 2.8 and 3.0 topics have ids, but Fetch does not take them: check that the name still
                 // means the same topic now that the records are here.
                 self.check_still(&cluster, partition).await?;
-                Ok(FetchedRun { records: fetched.records, end: fetched.high_watermark })
+                Ok(FetchedRun {
+                    records: fetched.records,
+                    end: fetched.high_watermark,
+                })
             }
-            Ok(fetched) => Ok(FetchedRun { records: fetched.records, end: fetched.high_watermark }),
+            Ok(fetched) => Ok(FetchedRun {
+                records: fetched.records,
+                end: fetched.high_watermark,
+            }),
             Err(error) if error.code() == Some(ErrorCode::OFFSET_OUT_OF_RANGE) => {
                 let log_start = cluster.list_offset(&at, OffsetAt::Earliest).await?.offset;
                 let end = cluster.list_offset(&at, OffsetAt::Latest).await?.offset;
@@ -209,7 +233,10 @@ impl KafkaSource {
     async fn check_still(&self, cluster: &Cluster, partition: &SourcePartition) -> Result<(), SourceError> {
         let names = [Arc::clone(&partition.topic)];
         let metadata = cluster.metadata(TopicSelection::Named(&names)).await?;
-        let same = metadata.topics.iter().any(|topic| Some(topic.id) == partition.incarnation);
+        let same = metadata
+            .topics
+            .iter()
+            .any(|topic| Some(topic.id) == partition.incarnation);
         if same { Ok(()) } else { Err(SourceError::Gone) }
     }
 }
@@ -256,7 +283,10 @@ fn existence(cluster_id: &str, topic: &TopicMetadata, question: &SourcePartition
         false => topic.id,
     };
     let is_wanted = question.incarnation.is_none_or(|wanted| wanted == incarnation);
-    let has_partition = topic.partitions.iter().any(|partition| partition.partition == question.partition);
+    let has_partition = topic
+        .partitions
+        .iter()
+        .any(|partition| partition.partition == question.partition);
     if is_wanted && has_partition {
         Existence::There(incarnation, TopicPartition::new(topic.key(), question.partition))
     } else {

@@ -119,12 +119,16 @@ impl Topics {
 
     /// True when the frame changed a topic and the ledger does not have that yet: it is to be kept.
     pub fn needs(&self, position: BufferPosition) -> bool {
-        self.known.values().any(|topic| topic.captured && topic.changed_at == Some(position))
+        self.known
+            .values()
+            .any(|topic| topic.captured && topic.changed_at == Some(position))
     }
 
     /// True when some snapshot is not in the ledger yet.
     pub fn has_changes(&self) -> bool {
-        self.known.values().any(|topic| topic.captured && topic.changed_at.is_some())
+        self.known
+            .values()
+            .any(|topic| topic.captured && topic.changed_at.is_some())
     }
 
     fn entry(&mut self, incarnation: Uuid, name: &str) -> &mut Topic {
@@ -157,7 +161,11 @@ const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 const LOG_APPEND_TIME: &str = "LogAppendTime";
 
 fn identity(cluster_id: &str, name: &str, id: Uuid) -> Uuid {
-    if id.is_nil() { synthetic_incarnation(cluster_id, name) } else { id }
+    if id.is_nil() {
+        synthetic_incarnation(cluster_id, name)
+    } else {
+        id
+    }
 }
 
 #[cfg(test)]
@@ -168,7 +176,10 @@ mod tests {
     use teeline_archive::ids::{Lsn, SessionId};
 
     fn at(lsn: u64) -> BufferPosition {
-        BufferPosition { session: SessionId(1), lsn: Lsn(lsn) }
+        BufferPosition {
+            session: SessionId(1),
+            lsn: Lsn(lsn),
+        }
     }
 
     fn config(stamp: &str) -> TopicConfig {
@@ -191,16 +202,28 @@ mod tests {
             partitions: vec![(0, -1)],
             replication_factor: 1,
         };
-        let catalog =
-            Catalog { requested_after: Lsn(0), at_ms: 1, cluster_id: "c".to_owned(), topics: vec![found] };
+        let catalog = Catalog {
+            requested_after: Lsn(0),
+            at_ms: 1,
+            cluster_id: "c".to_owned(),
+            topics: vec![found],
+        };
         assert!(topics.on_catalog(at(0), &catalog).is_empty());
-        assert!(topics.changed().is_empty() && !topics.needs(at(0)), "nothing of it is captured");
+        assert!(
+            topics.changed().is_empty() && !topics.needs(at(0)),
+            "nothing of it is captured"
+        );
         assert_eq!(topics.on_config(at(1), "c", &config("CreateTime")), Some(at(0)));
         assert!(topics.needs(at(1)));
-        assert_eq!(topics.on_config(at(2), "c", &config("LogAppendTime")), Some(at(1)));
+        assert_eq!(
+            topics.on_config(at(2), "c", &config("LogAppendTime")),
+            Some(at(1))
+        );
         assert_eq!(topics.stamps(id), Some(true));
         let changed = topics.changed();
-        assert!(matches!(&changed[..], [(snapshot, position)] if snapshot.name == "orders" && *position == at(2)));
+        assert!(
+            matches!(&changed[..], [(snapshot, position)] if snapshot.name == "orders" && *position == at(2))
+        );
         assert!(!topics.committed(id, at(1)), "an older state was committed");
         assert!(topics.committed(id, at(2)));
         assert!(!topics.has_changes());

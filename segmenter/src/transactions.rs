@@ -44,7 +44,11 @@ pub struct Transactions {
 impl Transactions {
     /// A transactional batch is held.
     pub fn on_batch(&mut self, batch: OpenTransaction) {
-        if self.decided_to.get(&batch.producer_id).is_some_and(|&marker| batch.last_offset < marker) {
+        if self
+            .decided_to
+            .get(&batch.producer_id)
+            .is_some_and(|&marker| batch.last_offset < marker)
+        {
             return;
         }
         // Parts whose order is not known (fetched) belong to the same transaction as their neighbours: a marker between
@@ -66,13 +70,19 @@ impl Transactions {
 
     /// A marker is held: what its producer wrote before it is decided.
     pub fn on_marker(&mut self, producer_id: i64, offset: i64) {
-        let before: Vec<_> =
-            self.open.range((producer_id, i64::MIN)..(producer_id, offset)).map(|(&key, _)| key).collect();
+        let before: Vec<_> = self
+            .open
+            .range((producer_id, i64::MIN)..(producer_id, offset))
+            .map(|(&key, _)| key)
+            .collect();
         for key in before {
             if let Some(open) = self.open.remove(&key)
                 && open.last_offset > offset
             {
-                self.insert(OpenTransaction { first_offset: offset.saturating_add(1), ..open });
+                self.insert(OpenTransaction {
+                    first_offset: offset.saturating_add(1),
+                    ..open
+                });
             }
         }
         if self.decided_to.len() >= PRODUCERS_MAX {
@@ -145,14 +155,19 @@ impl Endings {
             committed: end.committed,
             at_ms: end.at_ms,
         };
-        self.by_producer.entry(end.producer_id).or_default().insert(position, ending);
+        self.by_producer
+            .entry(end.producer_id)
+            .or_default()
+            .insert(position, ending);
     }
 
     /// Where a batch of the producer with its outcome at `outcome` stands among the answers.
     pub fn order_of(&self, producer_id: i64, outcome: BufferPosition) -> Order {
         let endings = self.by_producer.get(&producer_id);
         let before = endings.and_then(|endings| endings.range(..outcome).next_back());
-        Order { after: before.map_or(BufferPosition::NONE, |(&position, _)| position) }
+        Order {
+            after: before.map_or(BufferPosition::NONE, |(&position, _)| position),
+        }
     }
 
     /// The answer that ended the transaction, if it passed here.
@@ -202,7 +217,10 @@ mod tests {
     use teeline_archive::ids::{Lsn, SessionId};
 
     fn at(lsn: u64) -> BufferPosition {
-        BufferPosition { session: SessionId(1), lsn: Lsn(lsn) }
+        BufferPosition {
+            session: SessionId(1),
+            lsn: Lsn(lsn),
+        }
     }
 
     fn batch(endings: &Endings, first: i64, last: i64, outcome: u64) -> OpenTransaction {
@@ -216,7 +234,13 @@ mod tests {
     }
 
     fn end(committed: bool) -> EndTxn {
-        EndTxn { transactional_id: "t".to_owned(), producer_id: 9, producer_epoch: 0, committed, at_ms: 3 }
+        EndTxn {
+            transactional_id: "t".to_owned(),
+            producer_id: 9,
+            producer_epoch: 0,
+            committed,
+            at_ms: 3,
+        }
     }
 
     #[test]
@@ -250,7 +274,13 @@ mod tests {
         endings.on_end(at(5), &end(true));
         let decided: Vec<_> = transactions
             .open()
-            .map(|open| (open.first_offset, open.last_offset, endings.ending_of(open).unwrap().committed))
+            .map(|open| {
+                (
+                    open.first_offset,
+                    open.last_offset,
+                    endings.ending_of(open).unwrap().committed,
+                )
+            })
             .collect();
         assert_eq!(decided, [(0, 4, false), (6, 9, true)]);
     }
@@ -259,7 +289,10 @@ mod tests {
     fn what_was_fetched_cannot_be_ordered_and_gets_no_evidence() {
         let mut endings = Endings::default();
         endings.on_end(at(5), &end(true));
-        let fetched = OpenTransaction { order: None, ..batch(&endings, 0, 4, 1) };
+        let fetched = OpenTransaction {
+            order: None,
+            ..batch(&endings, 0, 4, 1)
+        };
         assert_eq!(endings.ending_of(&fetched), None);
     }
 

@@ -87,12 +87,16 @@ async fn attempt(
             None => sink.begin(&plan.cluster_id, &plan.topic, plan.id, plan.origin)?,
         };
         let (batches, files) = (Arc::clone(&plan.batches), files.clone());
-        let pushed = current.push_with(move |builder| push_group(builder, &batches, at, end, &files)).await?;
+        let pushed = current
+            .push_with(move |builder| push_group(builder, &batches, at, end, &files))
+            .await?;
         let pushed = pushed?;
         at = pushed.next;
         uploaded.lost.extend(pushed.lost);
         if pushed.full {
-            uploaded.segments.extend(current.finish(plan.notes.clone()).await?);
+            uploaded
+                .segments
+                .extend(current.finish(plan.notes.clone()).await?);
         } else {
             writer = Some(current);
         }
@@ -131,7 +135,11 @@ fn push_group(
     end: usize,
     files: &BufferFiles,
 ) -> Result<Pushed, WriteError> {
-    let mut pushed = Pushed { next: at, lost: Vec::new(), full: false };
+    let mut pushed = Pushed {
+        next: at,
+        lost: Vec::new(),
+        full: false,
+    };
     for batch in batches.get(at..end).unwrap_or_default() {
         match prepare_batch(batch, files)? {
             Ok(prepared) => match builder.push(&prepared.bytes, prepared.meta) {
@@ -143,8 +151,12 @@ fn push_group(
                 Err(error) => return Err(error.into()),
             },
             Err(reason) => {
-                tracing::error!(first = batch.range.first, last = batch.range.last, reason,
-                    "a captured batch cannot be read from the buffer again; it will be fetched from the source");
+                tracing::error!(
+                    first = batch.range.first,
+                    last = batch.range.last,
+                    reason,
+                    "a captured batch cannot be read from the buffer again; it will be fetched from the source"
+                );
                 pushed.lost.push(batch.range);
             }
         }
@@ -157,9 +169,12 @@ fn push_group(
 fn prepare_batch(batch: &Batch, files: &BufferFiles) -> Result<Result<Prepared, String>, BufferError> {
     let (location, leader_epoch, append_time_ms) = match &batch.content {
         Content::Fetched(bytes) => return Ok(prepare::fetched(bytes).map_err(|error| error.to_string())),
-        Content::Captured { location, leader_epoch, append_time_ms, .. } => {
-            (location, *leader_epoch, *append_time_ms)
-        }
+        Content::Captured {
+            location,
+            leader_epoch,
+            append_time_ms,
+            ..
+        } => (location, *leader_epoch, *append_time_ms),
     };
     let intent = match files.read_at(location) {
         Ok(Frame::Intent(intent)) => intent,
@@ -175,9 +190,15 @@ fn prepare_batch(batch: &Batch, files: &BufferFiles) -> Result<Result<Prepared, 
 pub fn lsn_range(batches: &[Batch]) -> Option<LsnRange> {
     let mut range: Option<LsnRange> = None;
     for batch in batches {
-        let Content::Captured { outcome, .. } = &batch.content else { continue };
+        let Content::Captured { outcome, .. } = &batch.content else {
+            continue;
+        };
         range = Some(match range {
-            None => LsnRange { session: outcome.session, first: outcome.lsn, last: outcome.lsn },
+            None => LsnRange {
+                session: outcome.session,
+                first: outcome.lsn,
+                last: outcome.lsn,
+            },
             Some(old) => LsnRange {
                 session: old.session,
                 first: old.first.min(outcome.lsn),

@@ -24,7 +24,10 @@ pub struct Watermark {
 impl Watermark {
     /// Starts from what an earlier run published.
     pub fn new(published: Option<BufferPosition>) -> Self {
-        Watermark { published, ..Watermark::default() }
+        Watermark {
+            published,
+            ..Watermark::default()
+        }
     }
 
     /// Notes that the frame at `position` was read.
@@ -55,7 +58,10 @@ impl Watermark {
 
     /// The last position read.
     pub fn last_read(&self) -> Option<BufferPosition> {
-        self.last_read.iter().next_back().map(|(&session, &lsn)| BufferPosition { session, lsn })
+        self.last_read
+            .iter()
+            .next_back()
+            .map(|(&session, &lsn)| BufferPosition { session, lsn })
     }
 
     /// Everything at or below this position may be released. Never goes back.
@@ -74,7 +80,10 @@ impl Watermark {
     fn before(&self, position: BufferPosition) -> Option<BufferPosition> {
         if position.lsn.0 > 1 {
             let lsn = Lsn(position.lsn.0.saturating_sub(1));
-            return Some(BufferPosition { session: position.session, lsn });
+            return Some(BufferPosition {
+                session: position.session,
+                lsn,
+            });
         }
         let earlier = self.last_read.range(..position.session).next_back();
         earlier.map(|(&session, &lsn)| BufferPosition { session, lsn })
@@ -89,7 +98,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn at(session: u64, lsn: u64) -> BufferPosition {
-        BufferPosition { session: SessionId(session), lsn: Lsn(lsn) }
+        BufferPosition {
+            session: SessionId(session),
+            lsn: Lsn(lsn),
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use teeline_archive::ids::{SessionId, WriterId};
 use teeline_archive::names;
-use teeline_archive::segment::{Codec, Origin, SegmentBuilder, SegmentError, SegmentIdentity, SegmentInfo, SegmentNotes};
+use teeline_archive::segment::{
+    Codec, Origin, SegmentBuilder, SegmentError, SegmentIdentity, SegmentInfo, SegmentNotes,
+};
 use teeline_config::{Compression, Segmenter as Settings};
 use teeline_runtime::{Clock, Store, StoreError, Uploader};
 
@@ -111,7 +113,11 @@ impl SegmentSink {
             created_at_ms: self.clock.now_ms(),
         };
         let builder = SegmentBuilder::new(identity, self.codec, self.level, self.block_bytes)?;
-        Ok(SegmentWriter { store: self.store.clone(), builder: Some(builder), uploader: None })
+        Ok(SegmentWriter {
+            store: self.store.clone(),
+            builder: Some(builder),
+            uploader: None,
+        })
     }
 }
 
@@ -141,27 +147,40 @@ impl SegmentWriter {
         if let Some(key) = key {
             let store = &self.store;
             let uploader = self.uploader.get_or_insert_with(|| store.upload(&key));
-            uploader.write(output).await.map_err(|source| WriteError::Store { key, source })?;
+            uploader
+                .write(output)
+                .await
+                .map_err(|source| WriteError::Store { key, source })?;
         }
         Ok(result)
     }
 
     /// Bytes of the batches so far.
     pub fn uncompressed_bytes(&self) -> u64 {
-        self.builder.as_ref().map_or(0, SegmentBuilder::uncompressed_bytes)
+        self.builder
+            .as_ref()
+            .map_or(0, SegmentBuilder::uncompressed_bytes)
     }
 
     /// Makes the segment visible. `None` when no batch is in it.
     pub async fn finish(mut self, notes: SegmentNotes) -> Result<Option<SegmentInfo>, WriteError> {
         let mut builder = self.builder.take().ok_or(WriteError::Stopped)?;
-        let Some(mut uploader) = self.uploader.take().filter(|_| !builder.is_empty()) else { return Ok(None) };
+        let Some(mut uploader) = self.uploader.take().filter(|_| !builder.is_empty()) else {
+            return Ok(None);
+        };
         builder.set_notes(notes);
         let finished = join(tokio::task::spawn_blocking(move || builder.finish()).await)??;
         let key = finished.info.key.clone();
-        let failed = |source| WriteError::Store { key: key.clone(), source };
+        let failed = |source| WriteError::Store {
+            key: key.clone(),
+            source,
+        };
         if let Some(sidecar) = finished.sidecar {
             // The index first: a segment without it would look whole and be unreadable.
-            self.store.put(&names::segment_index_key(&key), sidecar).await.map_err(failed)?;
+            self.store
+                .put(&names::segment_index_key(&key), sidecar)
+                .await
+                .map_err(failed)?;
         }
         uploader.write(finished.tail).await.map_err(failed)?;
         uploader.finish().await.map_err(failed)?;

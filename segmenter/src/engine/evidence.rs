@@ -44,7 +44,10 @@ impl Engine {
         let open = self.open_by_producer();
         for (producer_id, ending) in self.endings.below(self.lowest_unplaced()) {
             let own = open.get(&producer_id).map(Vec::as_slice).unwrap_or_default();
-            let decided: Vec<_> = own.iter().filter(|(_, open)| self.decides(&ending, open)).collect();
+            let decided: Vec<_> = own
+                .iter()
+                .filter(|(_, open)| self.decides(&ending, open))
+                .collect();
             if decided.is_empty() || self.evidenced.contains(&ending.position) {
                 continue;
             }
@@ -76,14 +79,19 @@ impl Engine {
     }
 
     fn decides(&self, ending: &Ending, open: &OpenTransaction) -> bool {
-        self.endings.ending_of(open).is_some_and(|of| of.position == ending.position)
+        self.endings
+            .ending_of(open)
+            .is_some_and(|of| of.position == ending.position)
     }
 
     fn open_by_producer(&self) -> OpenByProducer {
         let mut by_producer = OpenByProducer::new();
         for (id, partition) in &self.partitions {
             for open in partition.transactions.open() {
-                by_producer.entry(open.producer_id).or_default().push((*id, open.clone()));
+                by_producer
+                    .entry(open.producer_id)
+                    .or_default()
+                    .push((*id, open.clone()));
             }
         }
         by_producer

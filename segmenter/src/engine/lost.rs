@@ -61,33 +61,53 @@ impl Engine {
             }
             let unresolved = unsettled.unresolved;
             let intent = &unresolved.intent;
-            let (Some((incarnation, topic)), Some(header)) = (self.incarnation_of(&intent.topic), intent.header)
+            let (Some((incarnation, topic)), Some(header)) =
+                (self.incarnation_of(&intent.topic), intent.header)
             else {
                 tracing::warn!(position = %intent.position, topic = ?intent.topic,
                     "an unconfirmed batch stays in the buffer: its topic was never identified, or it does not read");
                 continue;
             };
             let is_copy = header.has_producer()
-                && !seen.insert((header.producer_id, header.producer_epoch, header.base_sequence, incarnation, intent.partition));
+                && !seen.insert((
+                    header.producer_id,
+                    header.producer_epoch,
+                    header.base_sequence,
+                    incarnation,
+                    intent.partition,
+                ));
             if is_copy {
                 self.watermark.let_go(intent.position);
                 continue;
             }
-            let id = PartitionId { incarnation, partition: intent.partition };
+            let id = PartitionId {
+                incarnation,
+                partition: intent.partition,
+            };
             let quarantined = !unresolved.accepted_before;
-            groups.entry((id, quarantined)).or_insert_with(|| (topic, Vec::new())).1.push(unresolved);
+            groups
+                .entry((id, quarantined))
+                .or_insert_with(|| (topic, Vec::new()))
+                .1
+                .push(unresolved);
         }
         let mut next: BTreeMap<PartitionId, i64> = BTreeMap::new();
         for ((id, quarantined), (topic, intents)) in groups {
             let held_end = self.partition(id, &topic).held_end().unwrap_or(0);
             let offset = next.entry(id).or_insert(held_end);
-            let batches: Vec<Batch> =
-                intents.iter().filter_map(|unresolved| provisional(unresolved, offset)).collect();
+            let batches: Vec<Batch> = intents
+                .iter()
+                .filter_map(|unresolved| provisional(unresolved, offset))
+                .collect();
             let count = batches.len() as u64;
             metrics::unconfirmed(count);
             self.counts.unconfirmed = self.counts.unconfirmed.saturating_add(count);
             self.topics.note_captured(id.incarnation);
-            let notes = SegmentNotes { lsn_range: lsn_range(&batches), quarantined, ..SegmentNotes::default() };
+            let notes = SegmentNotes {
+                lsn_range: lsn_range(&batches),
+                quarantined,
+                ..SegmentNotes::default()
+            };
             self.plan_segment(id, &topic, Origin::Unconfirmed, batches, notes);
         }
     }
@@ -97,7 +117,8 @@ impl Engine {
             for range in partition.missing() {
                 partition.mark_absent(range);
                 let topic = &partition.topic;
-                self.absences.push(absence(topic, *id, range, AbsenceReason::SourceLost, now_ms));
+                self.absences
+                    .push(absence(topic, *id, range, AbsenceReason::SourceLost, now_ms));
             }
             self.dirty.insert(*id);
         }
@@ -127,5 +148,10 @@ fn provisional(unresolved: &Unresolved, offset: &mut i64) -> Option<Batch> {
         append_time_ms: None,
     };
     let bytes = u32::try_from(header.size_bytes()).unwrap_or(u32::MAX);
-    Some(Batch { range, bytes, identity: Identity::of(&header), content })
+    Some(Batch {
+        range,
+        bytes,
+        identity: Identity::of(&header),
+        content,
+    })
 }

@@ -134,11 +134,7 @@ struct SourcePace {
 
 impl Engine {
     /// Begins where the ledger and the buffer stand.
-    pub fn new(
-        settings: EngineSettings,
-        ledger: &LedgerState,
-        archived: Option<BufferPosition>,
-    ) -> Self {
+    pub fn new(settings: EngineSettings, ledger: &LedgerState, archived: Option<BufferPosition>) -> Self {
         let mut engine = Engine {
             settings,
             cluster_id: ledger.cluster_id().filter(|id| !id.is_empty()).map(Arc::from),
@@ -197,7 +193,9 @@ impl Engine {
                 }
                 let (catalogs, partitions) = (&self.catalogs, &self.partitions);
                 let floor = |topic: &TopicKey| floor_of(catalogs, partitions, topic, intent.partition);
-                let resolution = self.resolver.on_intent(position, location, &intent, floor, now_ms);
+                let resolution = self
+                    .resolver
+                    .on_intent(position, location, &intent, floor, now_ms);
                 self.on_resolutions(resolution, now_ms);
             }
             Frame::Outcome(outcome) => {
@@ -241,9 +239,13 @@ impl Engine {
         self.on_resolutions(resolutions, now_ms);
     }
 
-    /// From now on everything closes as it comes, and nothing is waited for longer than needed.
-    pub fn drain(&mut self) {
+    /// From now on everything closes as it comes, and nothing is waited for longer than needed. `ended` says that no
+    /// writer lives, so that no catalog will come any more.
+    pub fn drain(&mut self, ended: bool, now_ms: i64) {
         self.draining = true;
+        if ended && self.settings.has_source {
+            self.give_up_catalog(now_ms, 0);
+        }
     }
 
     /// The cluster, once it is known.
@@ -273,7 +275,9 @@ impl Engine {
 
     /// Offsets missing.
     pub fn missing_offsets(&self) -> u64 {
-        self.partitions.values().fold(0, |sum, partition| sum.saturating_add(partition.holes.offsets()))
+        self.partitions
+            .values()
+            .fold(0, |sum, partition| sum.saturating_add(partition.holes.offsets()))
     }
 
     /// What was counted.
@@ -289,7 +293,11 @@ impl Engine {
     /// True when reading on would take more memory than is allowed: segments must be stored, or intents settled, first.
     pub fn must_pause(&self) -> bool {
         let under_way: usize = self.under_way.values().map(|under_way| under_way.batches).sum();
-        let memory: u64 = self.under_way.values().map(|under_way| under_way.memory_bytes).sum();
+        let memory: u64 = self
+            .under_way
+            .values()
+            .map(|under_way| under_way.memory_bytes)
+            .sum();
         let limits = &self.settings.close;
         under_way > limits.positions_max
             || self.settlement.count() > limits.positions_max
@@ -303,19 +311,29 @@ impl Engine {
             && self.fetching.is_empty()
             && !self.committing
             && !self.source.surveying
-            && self.partitions.values().all(|partition| partition.open().batches == 0)
+            && self
+                .partitions
+                .values()
+                .all(|partition| partition.open().batches == 0)
             && !self.wants_commit()
     }
 
     /// The state for metrics.
     pub fn gauges(&self, now_ms: i64) -> Gauges {
-        let age_ms = self.watermark.oldest_ms().map_or(0, |oldest| now_ms.saturating_sub(oldest).max(0));
+        let age_ms = self
+            .watermark
+            .oldest_ms()
+            .map_or(0, |oldest| now_ms.saturating_sub(oldest).max(0));
         Gauges {
             unarchived_seconds: age_ms as f64 / 1_000.0,
             unarchived_batches: self.remaining(),
             unsettled_intents: self.unsettled(),
             missing_offsets: self.missing_offsets(),
-            open_segments: self.partitions.values().filter(|partition| partition.open().batches > 0).count(),
+            open_segments: self
+                .partitions
+                .values()
+                .filter(|partition| partition.open().batches > 0)
+                .count(),
             uploads: self.under_way.len(),
         }
     }
@@ -368,11 +386,17 @@ impl Engine {
     }
 
     fn partition(&mut self, id: PartitionId, topic: &Arc<str>) -> &mut Partition {
-        self.partitions.entry(id).or_insert_with(|| Partition::new(id, Arc::clone(topic)))
+        self.partitions
+            .entry(id)
+            .or_insert_with(|| Partition::new(id, Arc::clone(topic)))
     }
 
     fn load(&mut self, ledger: &LedgerState) {
-        let newest_ms = ledger.segments().map(|segment| segment.identity.created_at_ms).max().unwrap_or(0);
+        let newest_ms = ledger
+            .segments()
+            .map(|segment| segment.identity.created_at_ms)
+            .max()
+            .unwrap_or(0);
         for (key, incarnation) in ledger.topics() {
             if let Some(snapshot) = incarnation.snapshot() {
                 self.topics.load(snapshot);
@@ -380,7 +404,10 @@ impl Engine {
             self.catalogs.note_name(key.incarnation, &key.name);
             let topic: Arc<str> = Arc::from(key.name.as_str());
             for (number, state) in incarnation.partitions() {
-                let id = PartitionId { incarnation: key.incarnation, partition: number };
+                let id = PartitionId {
+                    incarnation: key.incarnation,
+                    partition: number,
+                };
                 for absence in state.absences() {
                     if let Some(range) = OffsetRange::new(absence.first_offset, absence.last_offset) {
                         self.partition(id, &topic).mark_absent(range);
@@ -399,8 +426,10 @@ impl Engine {
             if segment.identity.writer == self.settings.writer || segment.unconfirmed() {
                 continue;
             }
-            let id =
-                PartitionId { incarnation: segment.identity.incarnation, partition: segment.identity.partition };
+            let id = PartitionId {
+                incarnation: segment.identity.incarnation,
+                partition: segment.identity.partition,
+            };
             if let Some(partition) = self.partitions.get_mut(&id) {
                 partition.load_committed(held_by(segment).ranges(), None);
                 self.dirty.insert(id);
@@ -413,7 +442,10 @@ impl Engine {
         let own = segment.identity.writer == self.settings.writer;
         let archived = self.archived_before;
         let run = segment.lsn_range.filter(|range| {
-            let last = BufferPosition { session: range.session, lsn: range.last };
+            let last = BufferPosition {
+                session: range.session,
+                lsn: range.last,
+            };
             own && archived.is_none_or(|archived| last > archived)
         });
         let wholly_released = own && segment.lsn_range.is_some() && run.is_none();
@@ -430,7 +462,9 @@ impl Engine {
                 first_offset: open.first_offset,
                 last_offset: open.last_offset,
                 // Its batches come before every EndTxn that will be read again, if none of them will.
-                order: wholly_released.then_some(crate::transactions::Order { after: BufferPosition::NONE }),
+                order: wholly_released.then_some(crate::transactions::Order {
+                    after: BufferPosition::NONE,
+                }),
             })
             .collect();
         let partition = self.partition(id, topic);
@@ -469,6 +503,11 @@ fn floor_of(
         TopicKey::Id(id) => *id,
         TopicKey::Name(name) => catalogs.newest(name)?,
     };
-    let end = partitions.get(&PartitionId { incarnation, partition })?.held_end()?;
+    let end = partitions
+        .get(&PartitionId {
+            incarnation,
+            partition,
+        })?
+        .held_end()?;
     Some((incarnation, end))
 }

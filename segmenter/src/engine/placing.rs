@@ -37,7 +37,9 @@ impl Engine {
             Attribution::Wait => {
                 self.unattributed.insert(written.intent.position, written);
             }
-            Attribution::Uncertain { newest, before } => self.doubt_attribution(written, newest, before, now_ms),
+            Attribution::Uncertain { newest, before } => {
+                self.doubt_attribution(written, newest, before, now_ms)
+            }
         }
     }
 
@@ -48,10 +50,28 @@ impl Engine {
         }
     }
 
+    /// Acknowledged batches that have waited for the catalog for `patience_ms` are taken from the log.
+    pub(super) fn give_up_catalog(&mut self, now_ms: i64, patience_ms: i64) {
+        let waited: Vec<_> = self
+            .unattributed
+            .iter()
+            .take_while(|(_, written)| now_ms.saturating_sub(written.intent.sent_at_ms) >= patience_ms)
+            .filter(|(_, written)| matches!(written.intent.topic, TopicKey::Name(_)))
+            .map(|(&position, _)| position)
+            .collect();
+        for position in waited {
+            if let Some(written) = self.unattributed.remove(&position) {
+                self.doubt_attribution(written, None, None, now_ms);
+            }
+        }
+    }
+
     fn attribution(&self, written: &Written) -> Attribution {
         match &written.intent.topic {
             TopicKey::Id(id) => Attribution::Certain(*id),
-            TopicKey::Name(name) => self.catalogs.attribute(name, written.intent.position, written.outcome),
+            TopicKey::Name(name) => self
+                .catalogs
+                .attribute(name, written.intent.position, written.outcome),
         }
     }
 
@@ -82,8 +102,14 @@ impl Engine {
 
     /// Whether the batch lies before what is held of the incarnation: then it cannot go on there.
     fn is_behind(&self, written: &Written, incarnation: Uuid) -> bool {
-        let id = PartitionId { incarnation, partition: written.intent.partition };
-        let end = self.partitions.get(&id).and_then(|partition| partition.held_end());
+        let id = PartitionId {
+            incarnation,
+            partition: written.intent.partition,
+        };
+        let end = self
+            .partitions
+            .get(&id)
+            .and_then(|partition| partition.held_end());
         end.is_some_and(|end| written.base_offset < end)
     }
 
@@ -97,7 +123,11 @@ impl Engine {
             accepted_before: true,
         };
         metrics::unresolved(cause(Doubt::Uncertain));
-        self.settlement.add(Unsettled { written: Some(written), fallback, ..Unsettled::new(unresolved) });
+        self.settlement.add(Unsettled {
+            written: Some(written),
+            fallback,
+            ..Unsettled::new(unresolved)
+        });
     }
 
     /// An intent without a (clear) outcome.
@@ -122,10 +152,19 @@ impl Engine {
 
     /// Puts an acknowledged batch where it belongs.
     pub(super) fn place(&mut self, written: Written, incarnation: Uuid, topic: &Arc<str>, now_ms: i64) {
-        let Some(header) = written.intent.header else { return };
-        let last = written.base_offset.saturating_add(i64::from(header.last_offset_delta));
-        let Some(range) = OffsetRange::new(written.base_offset, last) else { return };
-        let id = PartitionId { incarnation, partition: written.intent.partition };
+        let Some(header) = written.intent.header else {
+            return;
+        };
+        let last = written
+            .base_offset
+            .saturating_add(i64::from(header.last_offset_delta));
+        let Some(range) = OffsetRange::new(written.base_offset, last) else {
+            return;
+        };
+        let id = PartitionId {
+            incarnation,
+            partition: written.intent.partition,
+        };
         let position = written.intent.position;
         let order = match header.is_transactional() {
             true => self.endings.order_of(header.producer_id, written.outcome),
@@ -138,12 +177,18 @@ impl Engine {
             self.watermark.let_go(position);
             return self.confirm(&written, id, topic);
         }
-        let form = stored_form(&header, written.log_append_time_ms, self.topics.stamps(incarnation));
+        let form = stored_form(
+            &header,
+            written.log_append_time_ms,
+            self.topics.stamps(incarnation),
+        );
         let append_time_ms = match form {
             StoredForm::AsSent => None,
             StoredForm::Stamped(append_time_ms) => Some(append_time_ms),
             // Without a source to ask, the broker's answer is the best there is.
-            StoredForm::Ambiguous if !self.settings.has_source => Some(written.log_append_time_ms).filter(|ms| *ms >= 0),
+            StoredForm::Ambiguous if !self.settings.has_source => {
+                Some(written.log_append_time_ms).filter(|ms| *ms >= 0)
+            }
             StoredForm::Ambiguous => return self.doubt_written(written, None, now_ms),
         };
         let batch = Batch {
@@ -158,7 +203,10 @@ impl Engine {
                 append_time_ms,
             },
         };
-        match self.partition(id, topic).place_captured(batch, &header, order, now_ms) {
+        match self
+            .partition(id, topic)
+            .place_captured(batch, &header, order, now_ms)
+        {
             Placed::Held => {}
             Placed::Duplicate => {
                 metrics::duplicate();
@@ -187,7 +235,9 @@ impl Engine {
 
     /// A batch is confirmed: copies of it that are in doubt are settled.
     fn confirm(&mut self, written: &Written, id: PartitionId, topic: &Arc<str>) {
-        let Some(header) = &written.intent.header else { return };
+        let Some(header) = &written.intent.header else {
+            return;
+        };
         self.confirmed.note(id.incarnation, id.partition, header);
         let is_topic = |key: &TopicKey| match key {
             TopicKey::Id(incarnation) => *incarnation == id.incarnation,

@@ -19,7 +19,9 @@ use crate::upload::Uploaded;
 impl Engine {
     /// A planned segment is stored.
     pub fn on_uploaded(&mut self, number: u64, id: PartitionId, uploaded: Uploaded, now_ms: i64) {
-        let Some(under_way) = self.under_way.remove(&number) else { return };
+        let Some(under_way) = self.under_way.remove(&number) else {
+            return;
+        };
         let mut intents = under_way.intents;
         if !uploaded.lost.is_empty() {
             // What the buffer cannot give again is fetched. Its frames stay: nobody knows which of them are bad.
@@ -31,17 +33,30 @@ impl Engine {
                 self.dirty.insert(id);
             }
         }
-        self.uploaded.push(Stored { segments: uploaded.segments, intents });
+        self.uploaded.push(Stored {
+            segments: uploaded.segments,
+            intents,
+        });
         self.uploaded_since_ms.get_or_insert(now_ms);
     }
 
     /// A fetch has ended.
     pub fn on_fetched(&mut self, id: PartitionId, asked: &[OffsetRange], fetched: Fetched, now_ms: i64) {
         self.fetching.remove(&id);
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
         let topic = Arc::clone(&partition.topic);
-        let bytes = fetched.batches.iter().map(|batch| batch.bytes.len() as u64).sum::<u64>();
-        let streamed = fetched.segments.iter().map(|segment| segment.uncompressed_bytes).sum::<u64>();
+        let bytes = fetched
+            .batches
+            .iter()
+            .map(|batch| batch.bytes.len() as u64)
+            .sum::<u64>();
+        let streamed = fetched
+            .segments
+            .iter()
+            .map(|segment| segment.uncompressed_bytes)
+            .sum::<u64>();
         metrics::fetched(bytes.saturating_add(streamed));
         for batch in fetched.batches {
             partition.place_fetched(batch, now_ms);
@@ -56,11 +71,17 @@ impl Engine {
             absences.push(absence(&topic, id, range, reason, now_ms));
         }
         if !fetched.segments.is_empty() {
-            self.uploaded.push(Stored { segments: fetched.segments, intents: Vec::new() });
+            self.uploaded.push(Stored {
+                segments: fetched.segments,
+                intents: Vec::new(),
+            });
             self.uploaded_since_ms.get_or_insert(now_ms);
         }
         for absence in &absences {
-            let offsets = absence.last_offset.abs_diff(absence.first_offset).saturating_add(1);
+            let offsets = absence
+                .last_offset
+                .abs_diff(absence.first_offset)
+                .saturating_add(1);
             metrics::absent(offsets);
             tracing::info!(%topic, partition = id.partition, first = absence.first_offset,
                 last = absence.last_offset, reason = ?absence.reason, "the source has nothing at these offsets");
@@ -81,12 +102,7 @@ impl Engine {
     }
 
     /// A survey has ended.
-    pub fn on_survey(
-        &mut self,
-        asked_ms: i64,
-        report: Result<SurveyReport, SourceError>,
-        now_ms: i64,
-    ) {
+    pub fn on_survey(&mut self, asked_ms: i64, report: Result<SurveyReport, SourceError>, now_ms: i64) {
         self.source.surveying = false;
         let report = match report {
             Ok(report) => report,
@@ -106,7 +122,8 @@ impl Engine {
             }
             for key in keys {
                 let verdicts =
-                    self.settlement.on_answer(&key, question.partition, answer, asked_ms, grace_ms);
+                    self.settlement
+                        .on_answer(&key, question.partition, answer, asked_ms, grace_ms);
                 self.follow(verdicts, &question.topic, now_ms);
             }
         }
@@ -129,7 +146,10 @@ impl Engine {
                     continue;
                 }
                 let identity = &segment.identity;
-                let id = PartitionId { incarnation: identity.incarnation, partition: identity.partition };
+                let id = PartitionId {
+                    incarnation: identity.incarnation,
+                    partition: identity.partition,
+                };
                 ranges.entry(id).or_default().extend(held_by(segment).ranges());
             }
         }
@@ -154,9 +174,15 @@ impl Engine {
     pub(super) fn settle(&mut self, now_ms: i64) {
         let partitions = &self.partitions;
         let verdicts = self.settlement.settle(
-            |id, range| partitions.get(&id).is_some_and(|partition| partition.is_durable(range)),
+            |id, range| {
+                partitions
+                    .get(&id)
+                    .is_some_and(|partition| partition.is_durable(range))
+            },
             |id, range, identity| {
-                partitions.get(&id).is_some_and(|partition| partition.contradicts(range, identity))
+                partitions
+                    .get(&id)
+                    .is_some_and(|partition| partition.contradicts(range, identity))
             },
         );
         self.follow(verdicts, &Arc::from(""), now_ms);
@@ -166,7 +192,10 @@ impl Engine {
         for verdict in verdicts {
             match verdict {
                 Verdict::Oblige(id, range) => {
-                    let topic = self.catalogs.name_of(id.incarnation).unwrap_or_else(|| Arc::clone(topic));
+                    let topic = self
+                        .catalogs
+                        .name_of(id.incarnation)
+                        .unwrap_or_else(|| Arc::clone(topic));
                     self.partition(id, &topic).demand_urgently(range);
                     self.topics.note_captured(id.incarnation);
                     self.dirty.insert(id);
@@ -188,16 +217,21 @@ impl Engine {
     }
 
     /// What the end of a partition says about its undecided transactions.
-    fn on_tail(
-        &mut self,
-        incarnation: uuid::Uuid,
-        question: &SourcePartition,
-        answer: &Answer,
-        now_ms: i64,
-    ) {
-        let id = PartitionId { incarnation, partition: question.partition };
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
-        let Answer::Found { end, stable_end, log_start, .. } = *answer else {
+    fn on_tail(&mut self, incarnation: uuid::Uuid, question: &SourcePartition, answer: &Answer, now_ms: i64) {
+        let id = PartitionId {
+            incarnation,
+            partition: question.partition,
+        };
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
+        let Answer::Found {
+            end,
+            stable_end,
+            log_start,
+            ..
+        } = *answer
+        else {
             partition.tail_seen(now_ms, false, TAIL_FIRST_MS, TAIL_MAX_MS);
             return;
         };
@@ -221,20 +255,29 @@ impl Engine {
     }
 
     fn on_fetch_error(&mut self, id: PartitionId, asked: &[OffsetRange], error: &FetchError, now_ms: i64) {
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
         let topic = Arc::clone(&partition.topic);
         match error {
-            FetchError::Source { source: SourceError::Gone, .. } => {
+            FetchError::Source {
+                source: SourceError::Gone,
+                ..
+            } => {
                 if !partition.is_gone(now_ms, GONE_AFTER_MS) {
                     partition.holes.restart(now_ms);
                     return;
                 }
                 // A topic that is gone stays gone: its id is never used again.
-                let gone: Vec<OffsetRange> = asked.iter().flat_map(|range| partition.missing_in(*range)).collect();
+                let gone: Vec<OffsetRange> = asked
+                    .iter()
+                    .flat_map(|range| partition.missing_in(*range))
+                    .collect();
                 let offsets: u64 = gone.iter().map(OffsetRange::span).sum();
                 for range in gone {
                     partition.mark_absent(range);
-                    self.absences.push(absence(&topic, id, range, AbsenceReason::Deleted, now_ms));
+                    self.absences
+                        .push(absence(&topic, id, range, AbsenceReason::Deleted, now_ms));
                 }
                 metrics::absent(offsets);
                 tracing::warn!(%topic, partition = id.partition, offsets,
@@ -276,7 +319,11 @@ impl Engine {
 
     fn pause_source(&mut self, now_ms: i64) {
         self.source.failures = self.source.failures.saturating_add(1);
-        self.source.pause_ms = self.source.pause_ms.saturating_mul(2).clamp(SOURCE_PAUSE_FIRST_MS, SOURCE_PAUSE_MAX_MS);
+        self.source.pause_ms = self
+            .source
+            .pause_ms
+            .saturating_mul(2)
+            .clamp(SOURCE_PAUSE_FIRST_MS, SOURCE_PAUSE_MAX_MS);
         self.source.not_before_ms = now_ms.saturating_add(self.source.pause_ms);
     }
 }

@@ -32,7 +32,13 @@ impl Engine {
     pub fn poll(&mut self, now_ms: i64) {
         self.look_at_holes(now_ms);
         self.look_at_endings(now_ms);
-        let open = self.partitions.iter().map(|(id, partition)| (*id, partition.open()));
+        if self.settings.has_source {
+            self.give_up_catalog(now_ms, CATALOG_PATIENCE_MS);
+        }
+        let open = self
+            .partitions
+            .iter()
+            .map(|(id, partition)| (*id, partition.open()));
         let due = close::due(open, &self.settings.close, now_ms, self.draining);
         for id in due {
             self.close(id);
@@ -51,7 +57,11 @@ impl Engine {
         }
         let (usual, short) = self.graces();
         let cluster_id = Arc::clone(self.cluster_id.as_ref()?);
-        let memory: u64 = self.partitions.values().map(|partition| partition.open().memory_bytes).sum();
+        let memory: u64 = self
+            .partitions
+            .values()
+            .map(|partition| partition.open().memory_bytes)
+            .sum();
         if memory > self.settings.close.memory_bytes_max {
             return None;
         }
@@ -59,12 +69,19 @@ impl Engine {
             if self.fetching.contains(id) || partition.holes.is_empty() {
                 return None;
             }
-            let mut due = partition.holes.due(now_ms, |hole| partition.grace_ms(hole, usual, short));
+            let mut due = partition
+                .holes
+                .due(now_ms, |hole| partition.grace_ms(hole, usual, short));
             due.truncate(RANGES_PER_FETCH);
             (!due.is_empty()).then(|| (*id, Arc::clone(&partition.topic), due))
         })?;
         self.fetching.insert(id);
-        Some(FetchPlan { id, topic, cluster_id, ranges })
+        Some(FetchPlan {
+            id,
+            topic,
+            cluster_id,
+            ranges,
+        })
     }
 
     /// The partitions to survey now.
@@ -84,14 +101,22 @@ impl Engine {
                     None => continue,
                 },
             };
-            questions.insert(SourcePartition { topic, incarnation, partition });
+            questions.insert(SourcePartition {
+                topic,
+                incarnation,
+                partition,
+            });
         }
         let just_ended = std::mem::take(&mut self.just_ended);
         for (id, partition) in &mut self.partitions {
             if partition.transactions.is_decided() {
                 continue;
             }
-            if partition.transactions.open().any(|open| just_ended.contains(&open.producer_id)) {
+            if partition
+                .transactions
+                .open()
+                .any(|open| just_ended.contains(&open.producer_id))
+            {
                 partition.tail_soon(now_ms.saturating_add(short));
             }
             if partition.tail_due(now_ms) && partition.holes.is_empty() {
@@ -133,8 +158,13 @@ impl Engine {
         if std::mem::take(&mut self.brokers_changed) {
             plan.entries.push(Entry::SourceBrokers(self.brokers.clone()));
         }
-        plan.entries.extend(self.source_lost_at_ms.take().map(|at_ms| Entry::SourceLost { at_ms }));
-        plan.entries.extend(std::mem::take(&mut self.absences).into_iter().map(Entry::Absent));
+        plan.entries.extend(
+            self.source_lost_at_ms
+                .take()
+                .map(|at_ms| Entry::SourceLost { at_ms }),
+        );
+        plan.entries
+            .extend(std::mem::take(&mut self.absences).into_iter().map(Entry::Absent));
         self.add_evidence(&mut plan);
         self.uploaded_since_ms = (!self.uploaded.is_empty()).then_some(now_ms);
         self.committing = true;
@@ -159,8 +189,13 @@ impl Engine {
         batches: Vec<Batch>,
         notes: SegmentNotes,
     ) {
-        let Some(cluster_id) = self.cluster_id.clone() else { return };
-        let mut under_way = UnderWay { batches: batches.len(), ..UnderWay::default() };
+        let Some(cluster_id) = self.cluster_id.clone() else {
+            return;
+        };
+        let mut under_way = UnderWay {
+            batches: batches.len(),
+            ..UnderWay::default()
+        };
         for batch in &batches {
             match &batch.content {
                 Content::Captured { intent, .. } => under_way.intents.push(*intent),
@@ -173,7 +208,15 @@ impl Engine {
         self.plan_count = self.plan_count.saturating_add(1);
         self.under_way.insert(number, under_way);
         let (topic, batches) = (Arc::clone(topic), Arc::new(batches));
-        self.plans.push_back(SegmentPlan { number, id, topic, cluster_id, origin, batches, notes });
+        self.plans.push_back(SegmentPlan {
+            number,
+            id,
+            topic,
+            cluster_id,
+            origin,
+            batches,
+            notes,
+        });
     }
 
     /// How long a hole may stay one: as configured, and where somebody waits for it.
@@ -181,21 +224,36 @@ impl Engine {
         if self.draining {
             return (0, 0);
         }
-        (self.settings.hole_grace_ms, self.settings.hole_grace_ms.min(SHORT_GRACE_MS))
+        (
+            self.settings.hole_grace_ms,
+            self.settings.hole_grace_ms.min(SHORT_GRACE_MS),
+        )
     }
 
     pub(super) fn settle_grace_ms(&self) -> i64 {
         let grace_ms = self.settings.hole_grace_ms;
-        if self.draining { grace_ms.min(SHORT_GRACE_MS) } else { grace_ms }
+        if self.draining {
+            grace_ms.min(SHORT_GRACE_MS)
+        } else {
+            grace_ms
+        }
     }
 
     fn close(&mut self, id: PartitionId) {
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
         let topic = Arc::clone(&partition.topic);
         let segments = partition.close(self.settings.close.bytes_max);
         let plans: Vec<_> = segments
             .into_iter()
-            .map(|batches| (origin_of(partition, &batches), notes_of(partition, &batches), batches))
+            .map(|batches| {
+                (
+                    origin_of(partition, &batches),
+                    notes_of(partition, &batches),
+                    batches,
+                )
+            })
             .collect();
         for (origin, notes, batches) in plans {
             self.plan_segment(id, &topic, origin, batches, notes);
@@ -213,6 +271,9 @@ impl Engine {
     }
 }
 
+/// How long an acknowledged batch by name waits for a Metadata answer that says what the name means. The proxy asks
+/// every few seconds while there is traffic; this is for when it does not any more.
+const CATALOG_PATIENCE_MS: i64 = 120_000;
 /// How long segments that are stored wait for others to share their commit.
 const COMMIT_LINGER_MS: i64 = 2_000;
 /// What one commit lists at most; far below its limit in bytes.
@@ -225,15 +286,22 @@ pub(super) const SHORT_GRACE_MS: i64 = 1_000;
 /// A run of fetched batches without a gap vouches for what it spans; with captured batches among them, or with gaps,
 /// every gap is listed.
 fn origin_of(partition: &Partition, batches: &[Batch]) -> Origin {
-    let all_fetched = batches.iter().all(|batch| matches!(batch.content, Content::Fetched(_)));
+    let all_fetched = batches
+        .iter()
+        .all(|batch| matches!(batch.content, Content::Fetched(_)));
     let gapless = batches.windows(2).all(|pair| match pair {
-        [one, next] => {
-            OffsetRange::new(one.range.last.saturating_add(1), next.range.first.saturating_sub(1))
-                .is_none_or(|between| partition.is_absent(between))
-        }
+        [one, next] => OffsetRange::new(
+            one.range.last.saturating_add(1),
+            next.range.first.saturating_sub(1),
+        )
+        .is_none_or(|between| partition.is_absent(between)),
         _ => true,
     });
-    if all_fetched && gapless { Origin::Fetch } else { Origin::Tee }
+    if all_fetched && gapless {
+        Origin::Fetch
+    } else {
+        Origin::Tee
+    }
 }
 
 fn notes_of(partition: &Partition, batches: &[Batch]) -> SegmentNotes {
@@ -252,7 +320,12 @@ fn notes_of(partition: &Partition, batches: &[Batch]) -> SegmentNotes {
         .take(UNDECIDED_MAX)
         .collect();
     let undecided_first_offset = undecided.iter().map(|open| open.first_offset).min().unwrap_or(-1);
-    SegmentNotes { undecided_first_offset, undecided, lsn_range: lsn_range(batches), quarantined: false }
+    SegmentNotes {
+        undecided_first_offset,
+        undecided,
+        lsn_range: lsn_range(batches),
+        quarantined: false,
+    }
 }
 
 /// As many as a segment may list.

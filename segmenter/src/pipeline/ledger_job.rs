@@ -1,0 +1,183 @@
+//! The ledger works on one thing at a time: a commit, the manifest, or reading what others committed.
+
+use std::time::{Duration, Instant};
+
+use teeline_archive::ledger::{Commit, LedgerState};
+use teeline_runtime::{Backoff, ComponentHealth};
+use tokio::task::JoinHandle;
+
+use crate::chain::{CommitFailure, Ledger};
+use crate::engine::CommitPlan;
+use crate::error::SegmenterError;
+use crate::metrics;
+
+/// What the ledger finished.
+pub(super) enum LedgerDone {
+    /// The commit is there.
+    Committed(CommitPlan),
+    /// Other chains were read, and there was something new.
+    Refreshed,
+    /// Nothing that anybody waits for.
+    Nothing,
+}
+
+/// The ledger, resting or at work.
+pub(super) struct LedgerJobs {
+    resting: Option<Ledger>,
+    working: Option<JoinHandle<(Ledger, Result<LedgerDone, SegmenterError>)>>,
+    health: ComponentHealth,
+    manifest_interval_ms: i64,
+    manifest_ms: i64,
+    manifest_stale: bool,
+    refresh_interval_ms: i64,
+    refreshed_ms: i64,
+}
+
+impl LedgerJobs {
+    pub(super) fn new(
+        ledger: Ledger,
+        health: ComponentHealth,
+        manifest_interval_ms: u64,
+        refresh_interval_ms: i64,
+    ) -> Self {
+        LedgerJobs {
+            resting: Some(ledger),
+            working: None,
+            health,
+            manifest_interval_ms: i64::try_from(manifest_interval_ms).unwrap_or(i64::MAX),
+            manifest_ms: 0,
+            manifest_stale: false,
+            refresh_interval_ms,
+            refreshed_ms: 0,
+        }
+    }
+
+    /// True when nothing is being done.
+    pub(super) fn is_free(&self) -> bool {
+        self.resting.is_some()
+    }
+
+    /// Writes a commit, waiting for the store as long as it takes.
+    pub(super) fn commit(&mut self, cluster_id: &str, plan: CommitPlan, now_ms: i64) {
+        let Some(mut ledger) = self.resting.take() else {
+            return;
+        };
+        let commit = ledger.prepare(cluster_id, plan.entries.clone(), rand::random(), now_ms);
+        let health = self.health.clone();
+        self.manifest_stale = true;
+        self.working = Some(tokio::spawn(async move {
+            let result = write(&mut ledger, &commit, &health).await;
+            (ledger, result.map(|()| LedgerDone::Committed(plan)))
+        }));
+    }
+
+    /// Uses a quiet moment: the manifest when it is time, other chains when there are holes that they may fill.
+    pub(super) fn idle(&mut self, now_ms: i64, holes: bool) {
+        let since = |then: i64| now_ms.saturating_sub(then);
+        if self.manifest_stale && since(self.manifest_ms) >= self.manifest_interval_ms {
+            self.manifest_ms = now_ms;
+            self.manifest_stale = false;
+            let Some(ledger) = self.resting.take() else { return };
+            self.working = Some(tokio::spawn(async move {
+                match ledger.write_manifest(now_ms).await {
+                    Ok(()) => metrics::manifest_written(),
+                    Err(error) => {
+                        let reason = teeline_runtime::exit::error_chain(&error);
+                        tracing::warn!(error = %reason, "manifest.json could not be written; trying again later");
+                    }
+                }
+                (ledger, Ok(LedgerDone::Nothing))
+            }));
+        } else if holes && since(self.refreshed_ms) >= self.refresh_interval_ms {
+            self.refreshed_ms = now_ms;
+            let Some(mut ledger) = self.resting.take() else {
+                return;
+            };
+            self.working = Some(tokio::spawn(async move {
+                let result = match ledger.refresh().await {
+                    Ok(true) => Ok(LedgerDone::Refreshed),
+                    Ok(false) => Ok(LedgerDone::Nothing),
+                    // A store that does not answer now is asked again; a fence is for ever.
+                    Err(SegmenterError::Store(_)) => Ok(LedgerDone::Nothing),
+                    Err(error) => Err(error),
+                };
+                (ledger, result)
+            }));
+        }
+    }
+
+    /// Waits for what is being done; for ever when there is nothing. Cancel-safe.
+    pub(super) async fn done(&mut self) -> Result<LedgerDone, SegmenterError> {
+        let Some(working) = self.working.as_mut() else {
+            return std::future::pending().await;
+        };
+        let ended = working.await;
+        self.working = None;
+        match ended {
+            Ok((ledger, result)) => {
+                self.resting = Some(ledger);
+                result
+            }
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(SegmenterError::Stopped { part: "ledger" }),
+            },
+        }
+    }
+
+    /// Shows what the ledger says, when it is at rest.
+    pub(super) fn with_state(&self, look: impl FnOnce(&LedgerState)) {
+        if let Some(ledger) = &self.resting {
+            look(ledger.state());
+        }
+    }
+
+    /// Writes the manifest a last time if it is not up to date.
+    pub(super) async fn write_last_manifest(&mut self, now_ms: i64) -> Result<(), SegmenterError> {
+        if !std::mem::take(&mut self.manifest_stale) {
+            return Ok(());
+        }
+        if let Some(ledger) = &self.resting {
+            ledger.write_manifest(now_ms).await?;
+            metrics::manifest_written();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LedgerJobs {
+    fn drop(&mut self) {
+        if let Some(working) = &self.working {
+            working.abort();
+        }
+    }
+}
+
+async fn write(ledger: &mut Ledger, commit: &Commit, health: &ComponentHealth) -> Result<(), SegmenterError> {
+    let began = Instant::now();
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+    loop {
+        match ledger.commit(commit).await {
+            Ok(()) => {
+                health.ready();
+                metrics::committed(began.elapsed().as_secs_f64());
+                tracing::debug!(
+                    seq = commit.seq,
+                    entries = commit.entries.len(),
+                    "committed to the ledger"
+                );
+                return Ok(());
+            }
+            Err(CommitFailure::Fatal(error)) => return Err(error),
+            Err(CommitFailure::Store(error)) => {
+                metrics::commit_failed();
+                tracing::warn!(seq = commit.seq, %error, "a ledger commit could not be written; trying again");
+                health.not_ready(error.to_string());
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(15);
