@@ -26,7 +26,7 @@ done
 while read -r kind what start; do
   [ "$kind" = pid ] || continue
   now=$(sed 's/.*) //' "/proc/$what/stat" 2>/dev/null | cut -d' ' -f20)
-  [ "$now" = "$start" ] && kill -9 -- "-$what" 2>/dev/null
+  [ "$now" = "$start" ] && kill -s KILL -- "-$what" 2>/dev/null
 done < "$list"
 while read -r kind what; do
   [ "$kind" = dir ] && [ -z "$keep" ] && rm -rf -- "$what"
@@ -117,4 +117,60 @@ fn start() -> (Child, ChildStdin) {
     let mut child = command.spawn().expect("start the reaper");
     let pipe = child.stdin.take().expect("its standard input is piped");
     (child, pipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_still_listed_is_killed_and_removed_when_the_pipe_closes() {
+        let sleep = || {
+            Command::new("sleep")
+                .arg("300")
+                .process_group(0)
+                .spawn()
+                .expect("start a sleep")
+        };
+        let (mut listed, mut forgotten) = (sleep(), sleep());
+        let work = tempfile::tempdir().expect("create a directory");
+        let (gone, kept) = (work.path().join("gone"), work.path().join("kept"));
+        fs::create_dir(&gone).expect("create a directory");
+        fs::create_dir(&kept).expect("create a directory");
+        let (mut reaper, mut pipe) = start();
+        for child in [&listed, &forgotten] {
+            writeln!(
+                pipe,
+                "+pid {} {}",
+                child.id(),
+                start_time(child.id()).expect("it runs")
+            )
+            .expect("tell");
+        }
+        writeln!(
+            pipe,
+            "+dir {}\n+dir {}\n-dir {}",
+            gone.display(),
+            kept.display(),
+            kept.display()
+        )
+        .expect("tell");
+        writeln!(
+            pipe,
+            "-pid {} {}",
+            forgotten.id(),
+            start_time(forgotten.id()).expect("it runs")
+        )
+        .expect("tell");
+        drop(pipe);
+        assert!(reaper.wait().expect("the reaper ends").success());
+        assert!(!listed.wait().expect("wait for the sleep").success(), "killed");
+        assert!(
+            forgotten.try_wait().expect("look after the sleep").is_none(),
+            "left alone"
+        );
+        forgotten.kill().expect("kill the sleep");
+        forgotten.wait().expect("wait for the sleep");
+        assert!(!gone.exists() && kept.exists());
+    }
 }
