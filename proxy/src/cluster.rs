@@ -12,7 +12,7 @@ use teeline_config::cluster::VirtualCluster;
 use teeline_config::endpoint::{HostPort, KafkaEndpoint};
 use teeline_runtime::shutdown::Shutdown;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::budget::{ConnectionBudget, ProcessBudget};
 use crate::capture::Capture;
@@ -40,6 +40,10 @@ pub(crate) struct Cluster {
     pub(crate) cut: Shutdown,
     /// Lines about refused connections.
     pub(crate) refusals: Quiet,
+    /// Lines about brokers that cannot be reached.
+    pub(crate) unreachable: Quiet,
+    /// A client found no broker: the poller looks at once.
+    pub(crate) trouble: Notify,
     budget: ProcessBudget,
     connection_bytes_max: usize,
     next_connection: AtomicU64,
@@ -77,6 +81,8 @@ impl Cluster {
             drain: process.drain.clone(),
             cut: process.cut.clone(),
             refusals: Quiet::default(),
+            unreachable: Quiet::default(),
+            trouble: Notify::new(),
             budget: process.budget.clone(),
             connection_bytes_max: to_usize(settings.limits.connection_in_flight_bytes),
             next_connection: AtomicU64::new(1),

@@ -84,8 +84,9 @@ async fn connect(
         Ok(upstream) => upstream,
         Err(error) => {
             cluster.metrics.refused(Refusal::Upstream);
-            if let Some(suppressed) = cluster.refusals.admit() {
-                tracing::info!(cluster = cluster.name, %peer, ?route, suppressed, "connection refused, no broker: {error}");
+            cluster.trouble.notify_one();
+            if let Some(suppressed) = cluster.unreachable.admit() {
+                tracing::info!(cluster = cluster.name, %peer, ?route, suppressed, "client refused, no broker: {error}");
             }
             return;
         }

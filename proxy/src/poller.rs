@@ -107,6 +107,7 @@ impl Poller {
         stop.run_until(async {
             tokio::select! {
                 () = first_seen => {}
+                () = self.cluster.trouble.notified() => {}
                 () = tokio::time::sleep(self.interval) => {}
             }
         })
@@ -356,6 +357,14 @@ impl Poller {
             }
         }
     }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 fn name_in(topic: &TopicRef, answer: &ClusterMetadata) -> Option<Arc<str>> {

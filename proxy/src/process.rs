@@ -114,10 +114,7 @@ impl Proxy {
         let registry = registry::install()?;
         metrics::describe();
         let health = Health::new();
-        let admin = AdminServer::start(&self.config.admin, health.clone(), registry)?;
-        if let Some(admin) = &admin {
-            tracing::info!(address = %admin.local_addr(), "metrics and health");
-        }
+        let _admin = AdminServer::start(&self.config.admin, health.clone(), registry)?;
         let mut threads = tokio::runtime::Builder::new_multi_thread();
         if let Some(count) = self.config.process.worker_threads {
             threads.worker_threads(count);

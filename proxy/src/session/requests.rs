@@ -226,13 +226,14 @@ impl<'a> Requests<'a> {
         };
         match frame::check_length(*prefix, limits) {
             Ok(length) => Ok(Some(length)),
-            Err(error) => {
-                let closed = match error {
-                    FrameError::TooLarge { .. } => Closed::TooLarge,
-                    _ => Closed::ClientMalformed,
-                };
-                Err(Refused::new(closed, error.to_string()).into())
+            Err(error) => Err(match error {
+                FrameError::TooLarge { .. } => {
+                    let text = format!("{error} (hint: listen.max_request_bytes)");
+                    Refused::new(Closed::TooLarge, text)
+                }
+                error => Refused::new(Closed::ClientMalformed, error.to_string()),
             }
+            .into()),
         }
     }
 
