@@ -94,6 +94,19 @@ pub fn response_frame(
     Ok(out.freeze())
 }
 
+/// A whole response frame, length included, with the header bytes of the frame that `content` is (without
+/// its length) and another body: for a response whose body was changed. Tagged fields of the header stay.
+pub fn replace_body(content: &[u8], body_at: usize, body: &[u8]) -> Result<Bytes, WireError> {
+    let header = content.get(..body_at).unwrap_or(content);
+    let length = header.len().saturating_add(body.len());
+    let claimed = i32::try_from(length).map_err(|_| WireError::TooLong { length })?;
+    let mut out = BytesMut::with_capacity(length.saturating_add(4));
+    out.put_i32(claimed);
+    out.put_slice(header);
+    out.put_slice(body);
+    Ok(out.freeze())
+}
+
 /// ControlledShutdown version 0 is the one request without a client id.
 fn has_client_id(api_key: i16, api_version: i16) -> bool {
     const CONTROLLED_SHUTDOWN: i16 = 7;

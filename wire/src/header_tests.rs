@@ -74,6 +74,20 @@ fn response_headers_agree_with_kafka_protocol() {
 }
 
 #[test]
+fn a_changed_body_keeps_the_header_with_its_tagged_fields() {
+    let content = [0, 0, 0, 9, 1, 5, 2, b'a', b'b', b'o', b'l', b'd'];
+    let (correlation_id, body_at) = parse_response_header(apis::METADATA, 12, &content).expect("well-formed");
+    assert_eq!((correlation_id, body_at), (9, 9));
+    let frame = replace_body(&content, body_at, b"newer").expect("short");
+    assert_eq!(
+        frame.as_ref(),
+        [
+            0, 0, 0, 14, 0, 0, 0, 9, 1, 5, 2, b'a', b'b', b'n', b'e', b'w', b'e', b'r'
+        ]
+    );
+}
+
+#[test]
 fn a_header_of_an_unknown_key_is_read_as_far_as_possible() {
     let frame = [0x7f, 0xff, 0, 9, 0, 0, 0, 5, 0, 1, b'x', 0xff, 0xff, 0xff];
     let header = RequestHeader::parse(&frame).expect("well-formed");
