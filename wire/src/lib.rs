@@ -16,7 +16,7 @@
 //!
 //! | module | duty |
 //! |---|---|
-//! | [`read`], [`write`] | primitive types: bounds-checked reading, and the few encodings we produce |
+//! | [`mod@read`], [`mod@write`] | primitive types: bounds-checked reading, and the few encodings we produce |
 //! | [`error`] | [`WireError`], and what a caller should do about it |
 //! | [`frame`] | length-prefixed frames on a stream, limits, recognising what is not Kafka |
 //! | [`apis`] | API keys: names, flexible versions, newest versions understood |

@@ -2,7 +2,7 @@
 //!
 //! A layout says, field by field, what a message holds in which version. The walker follows it through
 //! the bytes, checks every length against what remains, and reports the few fields that somebody asked
-//! for by giving them a [`Role`]. Unknown tagged fields are passed over; a version newer than the table
+//! for by giving them a role. Unknown tagged fields are passed over; a version newer than the table
 //! is refused, never guessed.
 //!
 //! Two uses: finding broker addresses (`rewrite`, `fetch_response`), and [`precheck`], which goes before
