@@ -146,7 +146,7 @@ pub fn assert_acknowledged(source: &ReadBack, topic: &str, sent: &[Sent]) {
     }
     assert!(
         missing.is_empty(),
-        "{} acknowledged records are not in the source: {:?}",
+        "{} acknowledged records of {topic} are not in the source: {:?}",
         missing.len(),
         missing.first()
     );

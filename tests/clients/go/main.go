@@ -43,14 +43,20 @@ type record struct {
 type answer map[string]any
 
 type program struct {
-	producers map[string]*kgo.Client
+	producers map[string]producer
 	loads     map[string]*load
+}
+
+type producer struct {
+	*kgo.Client
+	// With acks=0 nobody knows an offset, and franz-go says 0.
+	withoutAck bool
 }
 
 func main() {
 	requests := bufio.NewReaderSize(os.Stdin, 1<<20)
 	answers := json.NewEncoder(os.Stdout)
-	this := program{map[string]*kgo.Client{}, map[string]*load{}}
+	this := program{map[string]producer{}, map[string]*load{}}
 	for {
 		line, err := requests.ReadBytes('\n')
 		if err != nil {
@@ -73,22 +79,22 @@ func (this *program) handle(line []byte, result answer) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
 	defer cancel()
-	producer := this.producers[req.Producer]
+	opened := this.producers[req.Producer]
 	switch req.Op {
 	case "open":
 		client, err := newProducer(req)
-		this.producers[req.Producer] = client
+		this.producers[req.Producer] = producer{client, req.Config["acks"] == "0"}
 		return err
 	case "send":
-		return send(ctx, producer, req, result)
+		return send(ctx, opened, req, result)
 	case "begin":
-		return producer.BeginTransaction()
+		return opened.BeginTransaction()
 	case "commit":
-		return end(ctx, producer, kgo.TryCommit)
+		return end(ctx, opened.Client, kgo.TryCommit)
 	case "abort":
-		return end(ctx, producer, kgo.TryAbort)
+		return end(ctx, opened.Client, kgo.TryAbort)
 	case "close":
-		producer.Close()
+		opened.Close()
 		delete(this.producers, req.Producer)
 	case "load":
 		started, err := startLoad(req)
@@ -143,19 +149,23 @@ func newProducer(req request) (*kgo.Client, error) {
 	return kgo.NewClient(options...)
 }
 
-func send(ctx context.Context, producer *kgo.Client, req request, result answer) error {
+func send(ctx context.Context, through producer, req request, result answer) error {
 	acks := make([]any, len(req.Records))
 	for index, each := range req.Records {
 		sending := each.kgo(req.Topic)
-		producer.Produce(ctx, sending, func(sent *kgo.Record, err error) {
+		through.Produce(ctx, sending, func(sent *kgo.Record, err error) {
+			offset := sent.Offset
+			if through.withoutAck {
+				offset = -1
+			}
 			if err != nil {
 				acks[index] = err.Error()
 			} else {
-				acks[index] = []int64{int64(sent.Partition), sent.Offset, sent.Timestamp.UnixMilli()}
+				acks[index] = []int64{int64(sent.Partition), offset, sent.Timestamp.UnixMilli()}
 			}
 		})
 	}
-	if err := producer.Flush(ctx); err != nil {
+	if err := through.Flush(ctx); err != nil {
 		return err
 	}
 	result["acks"] = acks

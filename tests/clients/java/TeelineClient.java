@@ -25,6 +25,7 @@ import java.util.Properties;
 import java.util.Set;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
+import java.util.concurrent.locks.LockSupport;
 import net.jpountz.lz4.LZ4FrameInputStream;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
@@ -42,6 +43,7 @@ import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.TopicPartitionInfo;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.RetriableException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.record.TimestampType;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -222,7 +224,21 @@ public final class TeelineClient {
             }
             admin.createTopics(topics).all().get();
             // Until a leader answers for every partition, records sent with acks=0 would vanish without a word.
-            admin.listOffsets(everyPartition).all().get();
+            awaitLeaders(admin, everyPartition);
+        }
+    }
+
+    /** A topic just created may be unknown to the broker that is asked, for a moment. */
+    private static void awaitLeaders(Admin admin, Map<TopicPartition, OffsetSpec> partitions) throws Exception {
+        long deadline = System.nanoTime() + Duration.ofSeconds(60).toNanos();
+        while (true) {
+            try {
+                admin.listOffsets(partitions).all().get();
+                return;
+            } catch (ExecutionException error) {
+                if (!(error.getCause() instanceof RetriableException) || System.nanoTime() > deadline) throw error;
+                LockSupport.parkNanos(20_000_000);
+            }
         }
     }
 
