@@ -223,3 +223,7 @@ pub(crate) fn stored(block: &BlockEntry, start: u64, bytes: &Bytes) -> Option<By
     let to = usize::try_from(block.range().end.checked_sub(start)?).ok()?;
     (from <= to && to <= bytes.len()).then(|| bytes.slice(from..to))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

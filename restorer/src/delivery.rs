@@ -102,8 +102,17 @@ pub struct Delivery<R: Route> {
     under_way: VecDeque<UnderWay>,
     expected_offset: Option<i64>,
     delivered: Delivered,
-    timeout: Duration,
+    limits: Limits,
     settle_until: Instant,
+}
+
+/// How patient and how greedy a delivery is.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// After how long without an acknowledgement a batch is given up.
+    pub timeout: Duration,
+    /// Beyond so many bytes only one batch is under way: memory is limited in bytes.
+    pub bytes_under_way_max: usize,
 }
 
 struct UnderWay {
@@ -116,14 +125,12 @@ struct UnderWay {
 
 /// What a broker remembers of a producer, and so how many batches can be repeated safely.
 const BATCHES_UNDER_WAY_MAX: usize = 5;
-/// Beyond this only one batch is under way: memory is limited in bytes.
-const BYTES_UNDER_WAY_MAX: usize = 6 * 1024 * 1024;
 /// How long settings may take to reach every broker of the target.
 const SETTLE_TIME: Duration = Duration::from_secs(15);
 
 impl<R: Route> Delivery<R> {
     /// Begins a stream under a producer id of its own, with sequence 0.
-    pub fn new(route: R, producer_id: i64, producer_epoch: i16, timeout: Duration) -> Self {
+    pub fn new(route: R, producer_id: i64, producer_epoch: i16, limits: Limits) -> Self {
         Self {
             route,
             producer_id,
@@ -132,7 +139,7 @@ impl<R: Route> Delivery<R> {
             under_way: VecDeque::with_capacity(BATCHES_UNDER_WAY_MAX),
             expected_offset: None,
             delivered: Delivered::default(),
-            timeout,
+            limits,
             settle_until: Instant::now() + SETTLE_TIME,
         }
     }
@@ -179,7 +186,7 @@ impl<R: Route> Delivery<R> {
         let held: usize = self.under_way.iter().map(|entry| entry.batch.size_bytes()).sum();
         self.under_way.is_empty()
             || (self.under_way.len() < BATCHES_UNDER_WAY_MAX
-                && held.saturating_add(bytes) <= BYTES_UNDER_WAY_MAX)
+                && held.saturating_add(bytes) <= self.limits.bytes_under_way_max)
     }
 
     /// Waits for the oldest answer, sending again as often as it takes within the time limit.
@@ -188,7 +195,7 @@ impl<R: Route> Delivery<R> {
             let Some(oldest) = self.under_way.front_mut() else {
                 return Ok(());
             };
-            let deadline = oldest.since + self.timeout;
+            let deadline = oldest.since + self.limits.timeout;
             let fault = match tokio::time::timeout_at(deadline, &mut oldest.answer).await {
                 Ok(Ok(acknowledgement)) => return self.acknowledge(acknowledgement),
                 Ok(Err(fault)) => fault,
@@ -209,7 +216,7 @@ impl<R: Route> Delivery<R> {
             }
             if now >= deadline {
                 return Err(DeliveryError::Timeout {
-                    timeout: self.timeout,
+                    timeout: self.limits.timeout,
                     reason: fault.reason,
                 });
             }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::budget::Budget;
 use crate::cursor::Source;
-use crate::delivery::{Delivery, DeliveryError};
+use crate::delivery::{Delivery, DeliveryError, Limits};
 use crate::error::RestorerError;
 use crate::markers::MarkerSource;
 use crate::plan::{PartitionPlan, Plan};
@@ -44,9 +44,10 @@ impl Default for Pace {
     }
 }
 
-/// Memory for blocks read ahead and being worked on, all partitions together. What is on its way to the target comes on
-/// top: at most some 6 MiB, or one batch, for each partition at work.
+/// Memory for blocks read ahead and being worked on, all partitions together.
 const BLOCK_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// Memory for batches on their way to the target, all partitions together, if no batch is larger than its share.
+const UNDER_WAY_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// Restores every partition of a plan. `shutdown` ends it with [`RestorerError::Interrupted`].
 pub async fn restore_partitions(
@@ -78,7 +79,10 @@ pub async fn restore_partitions(
             live: Arc::clone(live),
         },
         window: plan.window,
-        delivery_timeout: pace.delivery_timeout,
+        limits: Limits {
+            timeout: pace.delivery_timeout,
+            bytes_under_way_max: UNDER_WAY_BYTES_MAX / workers.max(1),
+        },
         target: target.clone(),
         stop: stop.clone(),
     });
@@ -122,7 +126,7 @@ struct Shared {
     jobs: Mutex<VecDeque<Job>>,
     source: Source,
     window: Window,
-    delivery_timeout: Duration,
+    limits: Limits,
     target: Target,
     stop: Shutdown,
 }
@@ -186,7 +190,7 @@ async fn restore_partition(shared: &Shared, cluster: &Cluster, job: Job) -> Resu
     let producer = cluster.init_producer_id().await;
     let producer = producer.map_err(RestorerError::target("get a producer id from the target"))?;
     let route = LeaderRoute::new(cluster.clone(), TopicPartition::new(target.as_str(), number));
-    let mut delivery = Delivery::new(route, producer.id, producer.epoch, shared.delivery_timeout);
+    let mut delivery = Delivery::new(route, producer.id, producer.epoch, shared.limits);
     let failed = |source: DeliveryError| RestorerError::Delivery {
         topic: target.clone(),
         partition: number,

@@ -11,6 +11,11 @@ use teeline_wire::records::BatchBuilder;
 
 use super::*;
 
+const LIMITS: Limits = Limits {
+    timeout: Duration::from_secs(60),
+    bytes_under_way_max: 1 << 20,
+};
+
 /// A broker's log of one partition, with its memory of the producer.
 #[derive(Debug, Default)]
 struct Log {
@@ -121,7 +126,7 @@ fn deliver(counts: &[u32], faults: Vec<Trouble>) -> (Result<Delivered, DeliveryE
         .build()
         .unwrap();
     let result = runtime.block_on(async {
-        let mut delivery = Delivery::new(route.clone(), 9, 0, Duration::from_secs(60));
+        let mut delivery = Delivery::new(route.clone(), 9, 0, LIMITS);
         for count in counts {
             delivery.push(&batch(*count)).await?;
         }
@@ -169,7 +174,7 @@ fn a_target_that_stamps_its_own_time_is_noticed() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let mut delivery = Delivery::new(Stamping, 9, 0, Duration::from_secs(60));
+        let mut delivery = Delivery::new(Stamping, 9, 0, LIMITS);
         delivery.push(&batch(1)).await.unwrap();
         assert!(matches!(delivery.flush().await, Err(DeliveryError::Restamped)));
     });

@@ -70,12 +70,12 @@ impl Target {
             .collect();
         let bootstrap = bootstrap.join(",");
         let mut config = ClientConfig::from(endpoint);
-        // A wrong address should be told soon; what goes on for longer is the delivery's own business.
+        let failed = || RestorerError::target(format!("connect to the target {bootstrap}"));
+        // A wrong address should be told soon; later, brokers that are away for a moment are waited for.
+        config.retry.deadline = CONNECT_DEADLINE;
+        Cluster::connect(config.clone()).await.map_err(failed())?;
         config.retry.deadline = CALL_DEADLINE;
-        let action = format!("connect to the target {bootstrap}");
-        let cluster = Cluster::connect(config)
-            .await
-            .map_err(RestorerError::target(action))?;
+        let cluster = Cluster::connect(config).await.map_err(failed())?;
         Ok(Self { cluster, bootstrap })
     }
 
@@ -184,6 +184,8 @@ impl Target {
     }
 }
 
+/// How long it may take until the target answers for the first time.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long one call to the target may be repeated. A broker that was killed is missed after about ten seconds.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
