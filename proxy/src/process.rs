@@ -81,7 +81,7 @@ pub enum ProxyError {
         cluster: String,
         /// Why.
         #[source]
-        source: SegmenterError,
+        source: Box<SegmenterError>,
     },
     /// What is configured cannot be run.
     #[error("{0}")]

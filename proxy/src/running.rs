@@ -250,6 +250,7 @@ fn start_segmenter(settings: &VirtualCluster, environment: &Environment) -> Opti
                 // better told by not starting.
                 component.failed(error_chain(&source));
                 if never_works(&source) {
+                    let source = Box::new(source);
                     let _ = fatal.try_send(ProxyError::Segmenter { cluster, source });
                 } else {
                     tracing::error!(cluster, "the segmenter stopped: {}", error_chain(&source));

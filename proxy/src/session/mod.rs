@@ -5,7 +5,7 @@
 //!
 //! **What bounds the memory of a connection**: two read buffers (at most 256 KiB each, a few KiB while idle); Produce
 //! frames, counted against the connection's and the process's budget from before they are read until broker and disk
-//! have them; at most 1 MiB of answers waiting for the client, or one answer that has to be read whole; 1024 requests
+//! have them ([`crate::budget`]); at most 1 MiB of answers waiting for the client, or one answer that has to be read whole; 1024 requests
 //! noted as unanswered.
 
 mod answers;
@@ -65,9 +65,8 @@ pub(crate) struct Shared {
     pub(crate) ended: AtomicBool,
     /// Counts up with every read.
     movement: AtomicU64,
-    began: Instant,
-    /// Since when a frame is being read whole, in milliseconds after `began`, plus one; 0 when none is.
-    frame_since_ms: AtomicU64,
+    /// The frame that is being read whole, if any.
+    pub(crate) frame: PartialFrame,
 }
 
 impl Shared {
@@ -82,8 +81,7 @@ impl Shared {
             resting: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             movement: AtomicU64::new(0),
-            began: Instant::now(),
-            frame_since_ms: AtomicU64::new(0),
+            frame: PartialFrame::default(),
         }
     }
 
@@ -91,31 +89,35 @@ impl Shared {
         self.movement.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn frame_began(&self) {
-        if self.frame_since_ms.load(Ordering::Relaxed) == 0 {
-            let since = self.began.elapsed().as_millis() as u64;
-            self.frame_since_ms
-                .store(since.saturating_add(1), Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn frame_ended(&self) {
-        self.frame_since_ms.store(0, Ordering::Relaxed);
-    }
-
     pub(crate) fn settled(&self, batches: u64) {
         self.unresolved.fetch_sub(batches, Ordering::Relaxed);
-    }
-
-    fn frame_is_stuck(&self) -> bool {
-        let since = self.frame_since_ms.load(Ordering::Relaxed);
-        let now = self.began.elapsed().as_millis() as u64;
-        since > 0 && now.saturating_sub(since) > FRAME_TIME_MAX.as_millis() as u64
     }
 
     fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.in_flight.asked.notify_one();
+    }
+}
+
+/// Whether a frame that is read whole is incomplete, and whether others wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct PartialFrame {
+    incomplete: AtomicBool,
+    in_the_way: AtomicBool,
+    /// Counts frames, so that a look now and one later can tell one frame from two.
+    number: AtomicU64,
+}
+
+impl PartialFrame {
+    pub(crate) fn began(&self, in_the_way: bool) {
+        self.incomplete.store(true, Ordering::Relaxed);
+        self.in_the_way.store(in_the_way, Ordering::Relaxed);
+    }
+
+    pub(crate) fn ended(&self) {
+        self.incomplete.store(false, Ordering::Relaxed);
+        self.in_the_way.store(false, Ordering::Relaxed);
+        self.number.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -237,15 +239,22 @@ async fn watch(shared: &Shared) -> Closed {
         (idle / 4).clamp(Duration::from_millis(50), WATCH_PERIOD)
     });
     let (mut movement, mut since) = (0, Instant::now());
+    let mut in_the_way: Option<(u64, Instant)> = None;
     loop {
         tokio::time::sleep(period).await;
         let moved = shared.movement.load(Ordering::Relaxed);
         if moved != movement {
             (movement, since) = (moved, Instant::now());
         }
-        if shared.frame_is_stuck() {
+        if shared.frame.incomplete.load(Ordering::Relaxed) && since.elapsed() >= FRAME_SILENCE_MAX {
             return Closed::Stuck;
         }
+        let number = shared.frame.number.load(Ordering::Relaxed);
+        in_the_way = match in_the_way.filter(|(seen, _)| *seen == number) {
+            _ if !shared.frame.in_the_way.load(Ordering::Relaxed) => None,
+            Some((_, since)) if since.elapsed() >= FRAME_IN_THE_WAY_MAX => return Closed::Stuck,
+            seen => seen.or_else(|| Some((number, Instant::now()))),
+        };
         if idle_max.is_some_and(|idle| since.elapsed() >= idle) {
             return Closed::Idle;
         }
@@ -289,6 +298,8 @@ fn report(shared: &Shared, peer: SocketAddr, end: End, unresolved: u64) {
 const LINGER: Duration = Duration::from_secs(30);
 /// The same for answers that nobody needs once the client is gone; a half-closed client may still read them.
 const LINGER_UNCAPTURED: Duration = Duration::from_secs(2);
-/// How long a frame that is read whole may take: 100 MiB at 1 MB/s. It holds room that others wait for.
-const FRAME_TIME_MAX: Duration = Duration::from_secs(120);
-const WATCH_PERIOD: Duration = Duration::from_secs(30);
+/// How long a client may be silent in the middle of a frame that is read whole: it holds room that others may need.
+const FRAME_SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How long a frame may take that got the overdraft: nobody else gets it meanwhile.
+const FRAME_IN_THE_WAY_MAX: Duration = Duration::from_secs(30);
+const WATCH_PERIOD: Duration = Duration::from_secs(10);

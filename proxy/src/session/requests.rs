@@ -17,7 +17,7 @@ use teeline_wire::{WireError, api_versions, apis, end_txn, rewrite};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::in_flight::{Captured, Expect, Request};
-use super::intake::Intake;
+use super::intake::{Intake, READ_BYTES_MAX};
 use super::outbox::Outbox;
 use super::sasl::Mechanism;
 use super::{Refused, Shared};
@@ -69,7 +69,7 @@ pub(crate) struct Requests<'a> {
     /// Bytes of the current frame that still have to pass unread.
     streaming: usize,
     /// Room taken for the current frame, which is read whole.
-    room: Option<Room>,
+    room: Room,
     /// Tokens of the old SASL exchange that are still to come: they have no Kafka header.
     tokens: u8,
 }
@@ -98,7 +98,7 @@ impl<'a> Requests<'a> {
             intake: Intake::new(),
             outbox: Outbox::default(),
             streaming: 0,
-            room: None,
+            room: Room::default(),
             tokens: 0,
         }
     }
@@ -310,29 +310,33 @@ impl<'a> Requests<'a> {
         Ok(())
     }
 
-    /// The whole frame with its length, once it is there. Its room is taken before the first byte is waited for.
+    /// The whole frame with its length, once it is there. Room is taken before bytes are waited for, in step with what
+    /// arrives: a length is only a claim.
     async fn take_whole<W: AsyncWrite + Unpin>(
         &mut self,
         length: usize,
         upstream: &mut W,
     ) -> Result<Option<Bytes>, RequestsEnd> {
         let bytes = length.saturating_add(LENGTH_BYTES);
-        let room = match self.room.take().or_else(|| self.budget.try_take(bytes)) {
-            Some(room) => room,
-            None => {
-                self.flush(upstream).await?;
-                let (room, waited) = self.budget.take(bytes).await;
-                record_wait(&self.shared.cluster.metrics.budget_wait_seconds, waited);
-                room
-            }
+        let arrived = self.intake.len();
+        let ahead = if arrived < READ_BYTES_MAX {
+            READ_BYTES_MAX
+        } else {
+            arrived.saturating_mul(2)
         };
-        if self.intake.len() < bytes {
-            self.intake.expect(bytes);
-            self.room = Some(room);
-            self.shared.frame_began();
+        let wanted = bytes.min(ahead);
+        if !self.budget.try_grow(&mut self.room, wanted) {
+            self.flush(upstream).await?;
+            let waited = self.budget.grow(&mut self.room, wanted).await;
+            record_wait(&self.shared.cluster.metrics.budget_wait_seconds, waited);
+        }
+        if arrived < bytes {
+            self.intake.expect(wanted);
+            self.shared.frame.began(self.room.has_overdraft());
             return Ok(None);
         }
-        self.shared.frame_ended();
+        self.shared.frame.ended();
+        let room = std::mem::take(&mut self.room);
         Ok(Some(room.hold(self.intake.take(bytes).freeze())))
     }
 
