@@ -224,15 +224,16 @@ const LISTENERS_WAITING_MAX: usize = 4096;
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::session::testing::own_address;
     use teeline_config::cluster::Ports;
 
-    fn listen(node_port_start: u16) -> Listen {
+    fn listen() -> Listen {
         let addressing = Ports {
             node_port_count: 3,
-            ..Ports::after(node_port_start - 1)
+            ..Ports::after(9091)
         };
         Listen {
-            address: HostPort::new("127.0.0.1", 0),
+            address: HostPort::new(own_address(), 0),
             addressing,
             ..Listen::default()
         }
@@ -240,26 +241,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_broker_is_advertised_only_once_its_listener_is_bound() {
-        let (topology, mut bound) = Topology::open("test", &listen(21_150)).unwrap();
+        let (topology, mut bound) = Topology::open("test", &listen()).unwrap();
         assert_eq!(bound.recv().await.unwrap().route, Route::Bootstrap);
         let port = topology
             .advertise(1, "broker-1", 9092, Authority::Metadata)
             .unwrap()
             .1;
-        assert_eq!(port, 21_151);
+        assert_eq!(port, 9093);
         let listener = bound.recv().await.unwrap();
         assert_eq!(listener.route, Route::Node(1));
-        assert_eq!(listener.listener.local_addr().unwrap().port(), 21_151);
+        assert_eq!(listener.listener.local_addr().unwrap().port(), 9093);
         assert_eq!(topology.upstream_of(1), Some(HostPort::new("broker-1", 9092)));
     }
 
     #[tokio::test]
     async fn what_does_not_fit_is_refused_and_hints_move_nothing() {
-        let (topology, _bound) = Topology::open("test", &listen(21_154)).unwrap();
+        let listen = listen();
+        let (topology, _bound) = Topology::open("test", &listen).unwrap();
         assert!(topology.advertise(3, "b", 9092, Authority::Metadata).is_none());
         assert!(topology.advertise(-1, "b", 9092, Authority::Metadata).is_none());
         assert!(topology.advertise(0, "", -1, Authority::Metadata).is_none());
-        let taken = std::net::TcpListener::bind("127.0.0.1:21156").unwrap();
+        let taken = std::net::TcpListener::bind((listen.address.host.as_str(), 9094)).unwrap();
         assert!(topology.advertise(2, "b", 9092, Authority::Metadata).is_none());
         drop(taken);
         assert!(topology.advertise(2, "b", 9092, Authority::Hint).is_some());

@@ -15,6 +15,10 @@ pub(crate) mod outbox;
 mod requests;
 mod responses;
 pub(crate) mod sasl;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
