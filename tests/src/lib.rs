@@ -8,7 +8,7 @@
 //! - [`ports`], [`workdir`], [`reaper`], [`process`]: what a test owns and must give back
 //! - [`components`]: fetch or find Kafka's jars, versitygw and the client programs
 //! - [`kafka`], [`s3`], [`forgetful_store`]: servers
-//! - [`driver`], [`record`], [`read_back`]: clients, what they sent, what they read
+//! - [`driver`], [`record`], [`read_back`], [`verdict`]: clients, what they sent, what they read, and whether it agrees
 //! - [`stage`], [`nasty`]: a source and a target with the steps of a round trip, and a data set to be afraid of
 //! - [`programs`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's files
 #![allow(
@@ -34,5 +34,6 @@ pub mod reaper;
 pub mod record;
 pub mod s3;
 pub mod stage;
+pub mod verdict;
 pub mod wait;
 pub mod workdir;

@@ -13,10 +13,10 @@ use teeline_tests::nasty::now_ms;
 use teeline_tests::programs::{Archive, Proxy, ProxySettings, binary};
 use teeline_tests::read_back::ReadBack;
 use teeline_tests::record::{Sent, read_load_log};
+use teeline_tests::verdict::Verdict;
 use teeline_tests::wait::{seconds, wait_for};
 
 use crate::display::{Display, directory_bytes, grouped, megabytes};
-use crate::verdict::Verdict;
 
 /// How many acknowledged records there must be before everything is killed.
 const RECORDS: u64 = 200_000;

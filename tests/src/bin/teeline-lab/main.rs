@@ -9,7 +9,6 @@
 
 mod demo;
 mod display;
-mod verdict;
 
 use std::process::ExitCode;
 

@@ -5,25 +5,33 @@
 
 use std::collections::{HashMap, HashSet};
 
-use teeline_tests::read_back::{ReadBack, ReadRecord};
-use teeline_tests::record::{Fate, Sent};
+use crate::read_back::{ReadBack, ReadRecord};
+use crate::record::{Fate, Sent};
 
 /// The counts of a comparison, summed over topics.
 #[derive(Debug, Default)]
-pub(crate) struct Verdict {
-    pub(crate) acknowledged: u64,
-    pub(crate) restored: u64,
-    pub(crate) missing: u64,
-    pub(crate) altered: u64,
-    pub(crate) out_of_order: u64,
-    pub(crate) aborted_restored: u64,
-    pub(crate) unexpected: u64,
-    pub(crate) unacknowledged_restored: u64,
+pub struct Verdict {
+    /// Records that must be there.
+    pub acknowledged: u64,
+    /// Records that are there.
+    pub restored: u64,
+    /// Acknowledged, and not there.
+    pub missing: u64,
+    /// There with another timestamp.
+    pub altered: u64,
+    /// There before one that was written before them.
+    pub out_of_order: u64,
+    /// Of an aborted transaction, and there.
+    pub aborted_restored: u64,
+    /// Doubled, or never sent, or outside of the window.
+    pub unexpected: u64,
+    /// Never acknowledged, yet there: which is allowed.
+    pub unacknowledged_restored: u64,
 }
 
 impl Verdict {
     /// Whether it is all as promised.
-    pub(crate) fn is_identical(&self) -> bool {
+    pub fn is_identical(&self) -> bool {
         self.restored > 0
             && [
                 self.missing,
@@ -35,7 +43,7 @@ impl Verdict {
     }
 
     /// Adds the comparison of one topic, limited to timestamps in `window` if there is one.
-    pub(crate) fn compare(
+    pub fn compare(
         &mut self,
         read: &ReadBack,
         topic: &str,
@@ -101,7 +109,7 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
-    use teeline_tests::record::Ack;
+    use crate::record::Ack;
 
     use super::*;
 
