@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::CommandFactory;
 use serde::Serialize;
-use teeline_config::Log;
+use teeline_config::Config;
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::{Clock, ExitCode, Shutdown, Store, SystemClock, logging, signals};
 
@@ -19,41 +19,38 @@ use crate::{coverage, describe, job, plan, report, verify};
 
 /// Runs the program.
 pub async fn run(cli: Cli) -> ExitCode {
-    if let Err(error) = logging::init(&Log::default()) {
-        eprintln!("error: {}", error_chain(&error));
-        return ExitCode::Usage;
-    }
-    let shutdown = Shutdown::new();
-    let _signals = match signals::listen(shutdown.clone()) {
-        Ok(task) => task,
-        Err(error) => {
-            eprintln!("error: listen for signals: {error}");
-            return ExitCode::Failed;
-        }
-    };
-    let json = wants_json(&cli.command);
+    let archive = archive_args(&cli.command);
+    let json = archive.is_some_and(|args| args.json);
     let result = match &cli.command {
-        Command::List(args) => list(args).await,
-        Command::Describe(args) => describe(args).await,
-        Command::Coverage(args) => coverage(args).await,
-        Command::Verify(args) => verify(args, &shutdown).await,
-        Command::Restore(args) => restore(args, &shutdown).await,
         Command::Completions { shell } => Ok(completions(*shell)),
         Command::Man => Ok(man()),
+        command => Box::pin(run_on_archive(command, archive)).await,
     };
-    match result {
-        Ok(code) => code,
-        Err(error) => report_failure(&error, json),
+    result.unwrap_or_else(|error| report_failure(&error, json))
+}
+
+async fn run_on_archive(command: &Command, archive: Option<&ArchiveArgs>) -> Result<ExitCode, RestorerError> {
+    let config = archive.map(job::config).transpose()?.unwrap_or_default();
+    logging::init(&config.log).map_err(|error| RestorerError::Usage(error_chain(&error)))?;
+    let shutdown = Shutdown::new();
+    let _signals = signals::listen(shutdown.clone()).map_err(RestorerError::Signals)?;
+    match command {
+        Command::List(args) => list(args, &config).await,
+        Command::Describe(args) => describe(args, &config).await,
+        Command::Coverage(args) => coverage(args, &config).await,
+        Command::Verify(args) => verify(args, &config, &shutdown).await,
+        Command::Restore(args) => restore(args, config, &shutdown).await,
+        Command::Completions { .. } | Command::Man => Ok(ExitCode::Done),
     }
 }
 
-fn wants_json(command: &Command) -> bool {
+fn archive_args(command: &Command) -> Option<&ArchiveArgs> {
     match command {
-        Command::List(args) => args.json,
-        Command::Describe(args) => args.archive.json,
-        Command::Coverage(args) | Command::Verify(args) => args.backup.archive.json,
-        Command::Restore(args) => args.archive.json,
-        Command::Completions { .. } | Command::Man => false,
+        Command::List(args) => Some(args),
+        Command::Describe(args) => Some(&args.archive),
+        Command::Coverage(args) | Command::Verify(args) => Some(&args.backup.archive),
+        Command::Restore(args) => Some(&args.archive),
+        Command::Completions { .. } | Command::Man => None,
     }
 }
 
@@ -86,8 +83,8 @@ fn report_failure(error: &RestorerError, json: bool) -> ExitCode {
     code
 }
 
-async fn list(args: &ArchiveArgs) -> Result<ExitCode, RestorerError> {
-    let store = Store::open_existing(&job::storage(args)?)?;
+async fn list(args: &ArchiveArgs, config: &Config) -> Result<ExitCode, RestorerError> {
+    let store = Store::open_existing(&job::storage(args, config)?)?;
     let mut backups = Vec::new();
     for id in ledger::backup_ids(&store).await? {
         match ledger::load(&store, &id).await {
@@ -113,8 +110,8 @@ async fn list(args: &ArchiveArgs) -> Result<ExitCode, RestorerError> {
     })
 }
 
-async fn describe(args: &BackupArgs) -> Result<ExitCode, RestorerError> {
-    let store = Store::open_existing(&job::storage(&args.archive)?)?;
+async fn describe(args: &BackupArgs, config: &Config) -> Result<ExitCode, RestorerError> {
+    let store = Store::open_existing(&job::storage(&args.archive, config)?)?;
     let backup = ledger::load(&store, &args.backup_id).await?;
     let description = describe::describe(&backup);
     if args.archive.json {
@@ -129,8 +126,8 @@ async fn describe(args: &BackupArgs) -> Result<ExitCode, RestorerError> {
     })
 }
 
-async fn coverage(args: &SelectedArgs) -> Result<ExitCode, RestorerError> {
-    let store = Store::open_existing(&job::storage(&args.backup.archive)?)?;
+async fn coverage(args: &SelectedArgs, config: &Config) -> Result<ExitCode, RestorerError> {
+    let store = Store::open_existing(&job::storage(&args.backup.archive, config)?)?;
     let backup = ledger::load(&store, &args.backup.backup_id).await?;
     let coverage = coverage::coverage(&backup, &job::topics(&args.topics));
     if args.backup.archive.json {
@@ -145,9 +142,13 @@ async fn coverage(args: &SelectedArgs) -> Result<ExitCode, RestorerError> {
     })
 }
 
-async fn verify(args: &SelectedArgs, shutdown: &Shutdown) -> Result<ExitCode, RestorerError> {
+async fn verify(
+    args: &SelectedArgs,
+    config: &Config,
+    shutdown: &Shutdown,
+) -> Result<ExitCode, RestorerError> {
     let json = args.backup.archive.json;
-    let store = Store::open_existing(&job::storage(&args.backup.archive)?)?;
+    let store = Store::open_existing(&job::storage(&args.backup.archive, config)?)?;
     let backup = ledger::load(&store, &args.backup.backup_id).await?;
     let topics = job::topics(&args.topics);
     let live = Arc::new(Live::default());
@@ -168,10 +169,10 @@ async fn verify(args: &SelectedArgs, shutdown: &Shutdown) -> Result<ExitCode, Re
     })
 }
 
-async fn restore(args: &RestoreArgs, shutdown: &Shutdown) -> Result<ExitCode, RestorerError> {
+async fn restore(args: &RestoreArgs, config: Config, shutdown: &Shutdown) -> Result<ExitCode, RestorerError> {
     let json = args.archive.json;
     let now_ms = SystemClock.now_ms();
-    let job = job::restore(args, now_ms)?;
+    let job = job::restore(args, config, now_ms)?;
     let show = |view: &plan::PlanView| {
         if json {
             print_json(view);

@@ -94,6 +94,9 @@ pub enum RestorerError {
         #[source]
         source: DeliveryError,
     },
+    /// Signals cannot be listened for, so a stop could not be orderly.
+    #[error("listen for signals")]
+    Signals(#[source] std::io::Error),
     /// A signal stopped the restore.
     #[error("stopped by a signal before it was finished; topics are partly restored")]
     Interrupted,

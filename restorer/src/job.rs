@@ -37,17 +37,22 @@ pub struct RestoreJob {
     pub pace: Pace,
 }
 
+/// The configuration file that the arguments name, or the defaults.
+pub fn config(args: &ArchiveArgs) -> Result<Config, RestorerError> {
+    match &args.config {
+        Some(path) => Ok(Config::load(path)?),
+        None => Ok(Config::default()),
+    }
+}
+
 /// The archive that the arguments name, by `--archive` or by the file's `storage`; the flag wins.
-pub fn storage(args: &ArchiveArgs) -> Result<Storage, RestorerError> {
+pub fn storage(args: &ArchiveArgs, config: &Config) -> Result<Storage, RestorerError> {
     if let Some(url) = &args.archive {
         return Storage::from_url(url).map_err(|problem| ConfigErrors::one(COMMAND_LINE, problem).into());
     }
-    let config = match &args.config {
-        Some(path) => Config::load(path)?,
-        None => Config::default(),
-    };
     config
         .storage
+        .clone()
         .ok_or_else(|| missing("storage", "name the archive there, or with --archive"))
 }
 
@@ -56,35 +61,34 @@ pub fn topics(args: &TopicArgs) -> TopicFilter {
     TopicFilter::new(args.include.clone(), args.exclude.clone())
 }
 
-/// The restore that the arguments describe. Flags win over the file, setting by setting.
-pub fn restore(args: &RestoreArgs, now_ms: i64) -> Result<RestoreJob, RestorerError> {
-    let config = match &args.archive.config {
-        Some(path) if args.target.is_none() || args.archive.archive.is_none() => {
-            // What flags give need not be in the file, so the file alone is not held to be complete.
-            if args.target.is_none() && args.archive.archive.is_none() && args.backup_id.is_none() {
-                Config::load_for(path, Program::Restorer)?
-            } else {
-                Config::load(path)?
-            }
-        }
-        Some(path) => Config::load(path)?,
-        None => Config::default(),
-    };
-    let storage = match &args.archive.archive {
-        Some(_) => storage(&args.archive)?,
-        None => config
-            .storage
-            .ok_or_else(|| missing("storage", "name the archive there, or with --archive"))?,
-    };
-    let target = match &args.target {
-        Some(text) => endpoint(text)?,
-        None => config
-            .target
-            .ok_or_else(|| missing("target", "name the cluster there, or with --target"))?,
-    };
-    let backup_id = args.backup_id.clone().or(config.backup_id);
-    let backup_id =
-        backup_id.ok_or_else(|| missing("backup_id", "name the backup there, or on the command line"))?;
+/// The restore that arguments and file describe. Flags win over the file, setting by setting.
+pub fn restore(args: &RestoreArgs, mut config: Config, now_ms: i64) -> Result<RestoreJob, RestorerError> {
+    if args.archive.archive.is_some() {
+        config.storage = Some(storage(&args.archive, &config)?);
+    }
+    if let Some(text) = &args.target {
+        config.target = Some(endpoint(text)?);
+    }
+    config.backup_id = args.backup_id.clone().or(config.backup_id);
+    let problems = config.problems_for(Program::Restorer);
+    if !problems.is_empty() {
+        let path = args
+            .archive
+            .config
+            .as_ref()
+            .map(|path| path.display().to_string());
+        let origin = path.unwrap_or_else(|| COMMAND_LINE.to_owned());
+        return Err(ConfigErrors { origin, problems }.into());
+    }
+    let storage = config
+        .storage
+        .ok_or_else(|| missing("storage", "name the archive"))?;
+    let target = config
+        .target
+        .ok_or_else(|| missing("target", "name the cluster"))?;
+    let backup_id = config
+        .backup_id
+        .ok_or_else(|| missing("backup_id", "name the backup"))?;
     let settings = config.restore;
     let default = Pace::default();
     Ok(RestoreJob {
@@ -230,7 +234,7 @@ mod tests {
         let Command::Restore(args) = cli.command else {
             panic!("not a restore")
         };
-        restore(&args, 1_000_000_000)
+        restore(&args, Config::default(), 1_000_000_000)
     }
 
     #[test]
@@ -273,10 +277,47 @@ mod tests {
             let Command::Restore(args) = cli.command else {
                 panic!("not a restore")
             };
-            let error = restore(&args, 0).unwrap_err();
+            let error = restore(&args, Config::default(), 0).unwrap_err();
             assert_eq!(error.exit_code(), teeline_runtime::ExitCode::Usage);
             assert!(error.to_string().contains(name), "{error}");
         }
         assert!(parse(&["--map", "a=b", "--map", "a=c"]).is_err());
+    }
+
+    #[test]
+    fn a_file_serves_alone_and_flags_win_over_it() {
+        let text = "backup_id: prod\ntarget: {bootstrap_servers: \"t:9\"}\nstorage: {backend: filesystem, path: ./a}\n\
+                    restore: {topics: {include: [x]}, dry_run: true, time_window_start: 5}";
+        let config = Config::parse(text, &teeline_config::NoEnv).unwrap();
+        let job_of = |flags: &[&str]| {
+            let base = ["teeline-restorer", "restore", "--config", "r.yaml"];
+            let cli = Cli::try_parse_from(base.iter().chain(flags)).unwrap();
+            let Command::Restore(args) = cli.command else {
+                panic!("not a restore")
+            };
+            restore(&args, config.clone(), 0).unwrap()
+        };
+        let alone = job_of(&[]);
+        assert_eq!((alone.backup_id.as_str(), alone.dry_run), ("prod", true));
+        assert_eq!(alone.request.window.from_ms, Some(5));
+        assert!(alone.request.topics.matches("x") && !alone.request.topics.matches("y"));
+        let flags = job_of(&["--topic", "y", "--from-timestamp", "7", "--target", "u:1"]);
+        assert!(flags.request.topics.matches("y") && !flags.request.topics.matches("x"));
+        assert_eq!(
+            (
+                flags.request.window.from_ms,
+                flags.target.bootstrap_servers[0].port
+            ),
+            (Some(7), 1)
+        );
+        let cli = Cli::try_parse_from(["teeline-restorer", "restore", "--config", "r.yaml"]).unwrap();
+        let Command::Restore(args) = cli.command else {
+            panic!("not a restore")
+        };
+        let error = restore(&args, Config::default(), 0).unwrap_err().to_string();
+        assert!(
+            error.contains("backup_id") && error.contains("target") && error.contains("storage"),
+            "{error}"
+        );
     }
 }

@@ -155,6 +155,8 @@ async fn a_damaged_commit_stops_a_restore_and_not_a_listing() {
     );
     let backup = load(&fixture.store, BACKUP).await.unwrap();
     assert_eq!((backup.damage.len(), backup.summary().records), (1, 80));
+    fixture.damage(key, 50);
+    assert!(load_whole(&fixture.store, BACKUP).await.is_ok());
     // A chain with a missing link is damaged too: what the link listed is not known.
     std::fs::remove_file(fixture.directory.path().join(key.replace("2.commit", "1.commit"))).unwrap();
     assert!(load_whole(&fixture.store, BACKUP).await.is_err());
