@@ -14,6 +14,7 @@
 //!                         35 max timestamp i64
 //! ```
 
+mod checksum;
 mod control;
 mod edit;
 mod error;

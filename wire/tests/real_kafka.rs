@@ -8,7 +8,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    AddPartitionsToTxnRequest, EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest, ProduceRequest,
+    ProducerId, TopicName, TransactionalId,
+};
+use kafka_protocol::protocol::{Decodable, Request, StrBytes};
 use teeline_config::{KafkaEndpoint, SecurityProtocol};
 use teeline_wire::batch::{BatchView, Producer, fetched_batches, split_for_replay};
 use teeline_wire::client::*;
@@ -40,10 +47,20 @@ fn unique(name: &str) -> String {
 }
 
 async fn topic(cluster: &Cluster, name: &str, partitions: i32, configs: &[(&str, &str)]) -> TopicKey {
+    replicated_topic(cluster, name, partitions, 1, configs).await
+}
+
+async fn replicated_topic(
+    cluster: &Cluster,
+    name: &str,
+    partitions: i32,
+    replication_factor: i16,
+    configs: &[(&str, &str)],
+) -> TopicKey {
     let new = NewTopic {
         name: unique(name),
         partitions,
-        replication_factor: 1,
+        replication_factor,
         configs: configs
             .iter()
             .map(|(key, value)| (key.to_string(), value.to_string()))
@@ -55,7 +72,16 @@ async fn topic(cluster: &Cluster, name: &str, partitions: i32, configs: &[(&str,
         .unwrap()
         .remove(0)
         .unwrap();
-    TopicKey::with_id(created.name, created.id)
+    let key = TopicKey::with_id(created.name, created.id);
+    // A topic is of use once every leader answers for it.
+    let ends = (0..partitions).map(|number| OffsetQuery {
+        partition: TopicPartition::new(key.clone(), number),
+        at: OffsetAt::Latest,
+    });
+    for end in cluster.list_offsets(&ends.collect::<Vec<_>>()).await {
+        assert_eq!(end.unwrap().offset, 0);
+    }
+    key
 }
 
 fn batch(compression: Compression, first: i64, count: i64) -> BatchView {
@@ -552,4 +578,215 @@ async fn a_topic_that_does_not_exist_is_an_error_within_seconds() {
         .await
         .unwrap_err();
     assert!(matches!(error, ClientError::TopicRecreated { .. }), "{error}");
+}
+
+/// A request of which this crate has no call of its own, encoded by kafka-protocol.
+async fn raw<R: Request>(connection: &Connection, version: i16, request: &R) -> R::Response {
+    let mut body = BytesMut::new();
+    request.encode(&mut body, version).unwrap();
+    let timeout = Duration::from_secs(10);
+    let raw = RawRequest {
+        api_key: R::KEY,
+        api_version: version,
+        body: vec![body.freeze()],
+        timeout,
+    };
+    let mut answer = connection.send(raw).await.unwrap().wait().await.unwrap();
+    R::Response::decode(&mut answer, version).unwrap()
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// One transaction of one batch of ten records, under the first transaction protocol.
+async fn transact(
+    connection: &Connection,
+    partition: &TopicPartition,
+    id: &str,
+    producer: Producer,
+    commit: bool,
+) {
+    let transactional_id = TransactionalId(text(id));
+    let topic = TopicName(text(&partition.topic.name));
+    let added = AddPartitionsToTxnTopic::default()
+        .with_name(topic.clone())
+        .with_partitions(vec![partition.partition]);
+    let request = AddPartitionsToTxnRequest::default()
+        .with_v3_and_below_transactional_id(transactional_id.clone())
+        .with_v3_and_below_producer_id(ProducerId(producer.id))
+        .with_v3_and_below_producer_epoch(producer.epoch)
+        .with_v3_and_below_topics(vec![added]);
+    // While the previous transaction is being ended, the coordinator says 51: concurrent transactions.
+    loop {
+        let answer = raw(connection, 3, &request).await;
+        match answer.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code {
+            0 => break,
+            51 => tokio::time::sleep(Duration::from_millis(20)).await,
+            code => panic!("{}", ErrorCode(code)),
+        }
+    }
+    let plain = batch(Compression::None, 0, 10);
+    let mut bytes = split_for_replay(&plain, producer).unwrap().to_bytes().to_vec();
+    bytes[22] |= 0x10;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    let data = PartitionProduceData::default()
+        .with_index(partition.partition)
+        .with_records(Some(bytes.into()));
+    let request = ProduceRequest::default()
+        .with_transactional_id(Some(transactional_id.clone()))
+        .with_acks(-1)
+        .with_timeout_ms(10_000)
+        .with_topic_data(vec![
+            TopicProduceData::default()
+                .with_name(topic)
+                .with_partition_data(vec![data]),
+        ]);
+    let answer = raw(connection, 8, &request).await;
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    let request = EndTxnRequest::default()
+        .with_transactional_id(transactional_id)
+        .with_producer_id(ProducerId(producer.id))
+        .with_producer_epoch(producer.epoch)
+        .with_committed(commit);
+    assert_eq!(raw(connection, 3, &request).await.error_code, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs TEELINE_TEST_KAFKA=host:port of a cluster of one broker"]
+async fn aborted_transactions_are_listed_and_markers_read() {
+    let cluster = cluster().await;
+    let key = topic(&cluster, "transactions", 1, &[]).await;
+    let partition = TopicPartition::new(key, 0);
+    cluster.leader_for(&partition).await.unwrap();
+    // With one broker whoever answers is coordinator and leader.
+    let address = cluster.config().endpoint.bootstrap_servers[0].clone();
+    let connection = Connection::open(&address, cluster.config()).await.unwrap();
+    let id = unique("transactional-id");
+    let find = FindCoordinatorRequest::default()
+        .with_key(text(&id))
+        .with_key_type(1);
+    let init = InitProducerIdRequest::default()
+        .with_transactional_id(Some(TransactionalId(text(&id))))
+        .with_transaction_timeout_ms(60_000)
+        .with_producer_id(ProducerId(-1))
+        .with_producer_epoch(-1);
+    let identity = loop {
+        // Asking for the coordinator makes a fresh cluster create what it keeps transactions in.
+        raw(&connection, 3, &find).await;
+        let answer = raw(&connection, 4, &init).await;
+        match ErrorCode(answer.error_code) {
+            ErrorCode::NONE => break answer,
+            code => assert!(code.is_retriable() || code.0 == 16, "{code}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let outcomes = [true, false, true, false];
+    for (number, commit) in outcomes.into_iter().enumerate() {
+        let base_sequence = number as i32 * 10;
+        let producer = Producer {
+            id: identity.producer_id.0,
+            epoch: identity.producer_epoch,
+            base_sequence,
+        };
+        transact(&connection, &partition, &id, producer, commit).await;
+    }
+    while cluster
+        .list_offset(&partition, OffsetAt::LastStable)
+        .await
+        .unwrap()
+        .offset
+        < 44
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let committed = FetchOptions {
+        isolation: Isolation::ReadCommitted,
+        ..FetchOptions::default()
+    };
+    let fetched = cluster.fetch(&partition, 0, &committed).await.unwrap();
+    assert_eq!((fetched.high_watermark, fetched.last_stable_offset), (44, 44));
+    let aborted = |first_offset| AbortedTransaction {
+        producer_id: identity.producer_id.0,
+        first_offset,
+    };
+    assert_eq!(fetched.aborted, [aborted(11), aborted(33)]);
+    let markers: Vec<_> = fetched_batches(&fetched.records)
+        .filter_map(|batch| teeline_wire::batch::control_marker(&batch.unwrap()).unwrap())
+        .collect();
+    assert_eq!(
+        markers
+            .iter()
+            .map(|marker| marker.is_commit())
+            .collect::<Vec<_>>(),
+        outcomes
+    );
+    assert_eq!(
+        markers.iter().map(|marker| marker.offset).collect::<Vec<_>>(),
+        [10, 21, 32, 43]
+    );
+    assert!(
+        markers
+            .iter()
+            .all(|marker| marker.ends(identity.producer_id.0, identity.producer_epoch))
+    );
+    // The decision of one transaction, cheaply: any fetch inside it lists it.
+    let inside = FetchOptions {
+        max_bytes: 1,
+        ..committed
+    };
+    let fetched = cluster.fetch(&partition, 35, &inside).await.unwrap();
+    assert_eq!(fetched.aborted, [aborted(33)]);
+}
+
+/// Kill brokers or move leaders meanwhile; `TEELINE_TEST_SECONDS` says how long.
+#[tokio::test]
+#[ignore = "needs TEELINE_TEST_KAFKA=host:port"]
+async fn idempotent_batches_arrive_once_and_in_order_while_leaders_move() {
+    let cluster = cluster().await;
+    let brokers = cluster
+        .metadata(TopicSelection::None)
+        .await
+        .unwrap()
+        .brokers
+        .len();
+    let key = replicated_topic(&cluster, "moving", 3, brokers.min(3) as i16, &[]).await;
+    let partitions = [0, 1, 2].map(|number| TopicPartition::new(key.clone(), number));
+    let identity = cluster.init_producer_id().await.unwrap();
+    let seconds = std::env::var("TEELINE_TEST_SECONDS").map_or(1, |text| text.parse().unwrap());
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    let mut round = 0;
+    while tokio::time::Instant::now() < end {
+        let entry = |partition: &TopicPartition| {
+            let batch = batch(Compression::Lz4, i64::from(round) * 10, 10);
+            let producer = Producer {
+                id: identity.id,
+                epoch: identity.epoch,
+                base_sequence: round * 10,
+            };
+            PartitionBatch::replay(partition.clone(), split_for_replay(&batch, producer).unwrap())
+        };
+        let entries: Vec<_> = partitions.iter().map(entry).collect();
+        for produced in cluster.produce(&entries, &ProduceOptions::default()).await {
+            assert_eq!(produced.unwrap().base_offset, i64::from(round) * 10);
+        }
+        round += 1;
+    }
+    for partition in &partitions {
+        let stored = fetch_all(&cluster, partition, i64::from(round) * 10).await;
+        let expected: Vec<_> = (0..round).map(|round| i64::from(round) * 10).collect();
+        assert_eq!(
+            stored
+                .iter()
+                .map(|batch| batch.header().base_offset)
+                .collect::<Vec<_>>(),
+            expected
+        );
+        let epochs: std::collections::BTreeSet<_> = stored
+            .iter()
+            .map(|batch| batch.header().partition_leader_epoch)
+            .collect();
+        eprintln!("{partition}: {round} batches under leader epochs {epochs:?}");
+    }
 }

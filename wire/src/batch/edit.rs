@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 
+use super::checksum::shifted;
 use super::header::{
     ATTRIBUTES_AT, BASE_OFFSET_AT, BASE_SEQUENCE_AT, BROKER_KEPT_BITS, COMPRESSION_MASK, CRC_AT,
     LEADER_EPOCH_AT, LOG_APPEND_TIME_BIT, MAX_TIMESTAMP_AT, PRODUCER_EPOCH_AT, PRODUCER_ID_AT, put,
@@ -122,8 +123,7 @@ fn replay_header(header: &BatchHeader, producer: Producer) -> Result<[u8; BATCH_
     let mut head = header.to_bytes();
     put(&mut head, BASE_OFFSET_AT, 0i64.to_be_bytes());
     put(&mut head, LEADER_EPOCH_AT, (-1i32).to_be_bytes());
-    let payload_bytes = header.size_bytes() - BATCH_HEADER_BYTES;
-    edit_checked(&mut head, payload_bytes, |head| {
+    edit_checked(&mut head, header.payload_bytes(), |head| {
         put(
             head,
             ATTRIBUTES_AT,
@@ -142,7 +142,7 @@ fn set_timestamps(batch: &mut [u8], type_bit: i16, max_timestamp: i64) -> Result
         return Ok(());
     }
     let head = whole_header(batch)?;
-    edit_checked(head, header.size_bytes() - BATCH_HEADER_BYTES, |head| {
+    edit_checked(head, header.payload_bytes(), |head| {
         put(
             head,
             ATTRIBUTES_AT,
@@ -156,14 +156,14 @@ fn set_timestamps(batch: &mut [u8], type_bit: i16, max_timestamp: i64) -> Result
 /// Applies an edit behind the checksum and corrects the checksum for it.
 fn edit_checked(
     head: &mut [u8; BATCH_HEADER_BYTES],
-    payload_bytes: usize,
+    payload_bytes: u32,
     edit: impl FnOnce(&mut [u8; BATCH_HEADER_BYTES]),
 ) {
     let before = crc32c::crc32c(&head[ATTRIBUTES_AT..]);
     edit(head);
     let after = crc32c::crc32c(&head[ATTRIBUTES_AT..]);
     // What the difference of the headers becomes once the payload has been run through the checksum too.
-    let difference = crc32c::crc32c_combine(before ^ after, 0, payload_bytes);
+    let difference = shifted(before ^ after, payload_bytes);
     let mut crc = [0; 4];
     crc.copy_from_slice(&head[CRC_AT..CRC_AT + 4]);
     put(head, CRC_AT, (u32::from_be_bytes(crc) ^ difference).to_be_bytes());

@@ -14,6 +14,8 @@ pub const NO_TIMESTAMP: i64 = -1;
 
 /// Bytes before the part that the length field counts.
 pub(super) const LOG_OVERHEAD_BYTES: usize = 12;
+/// Bytes of the header that the length field counts: the least it can be.
+const HEADER_BYTES_IN_LENGTH: u32 = (BATCH_HEADER_BYTES - LOG_OVERHEAD_BYTES) as u32;
 pub(super) const BASE_OFFSET_AT: usize = 0;
 pub(super) const LEADER_EPOCH_AT: usize = 12;
 pub(super) const CRC_AT: usize = 17;
@@ -134,6 +136,14 @@ impl BatchHeader {
         LOG_OVERHEAD_BYTES + self.batch_length.unsigned_abs() as usize
     }
 
+    /// Bytes of the records, as they are compressed.
+    pub(super) fn payload_bytes(&self) -> u32 {
+        // `check` made sure that the length covers the header.
+        self.batch_length
+            .unsigned_abs()
+            .saturating_sub(HEADER_BYTES_IN_LENGTH)
+    }
+
     /// Offset of the last record the batch ever held.
     pub fn last_offset(&self) -> i64 {
         self.base_offset.saturating_add(i64::from(self.last_offset_delta))
@@ -198,9 +208,8 @@ impl BatchHeader {
     }
 
     fn check(self) -> Result<Self, BatchError> {
-        let least = (BATCH_HEADER_BYTES - LOG_OVERHEAD_BYTES) as i32;
         let invalid = |field, value| Err(BatchError::InvalidField { field, value });
-        if self.batch_length < least {
+        if self.batch_length < HEADER_BYTES_IN_LENGTH as i32 {
             return invalid("length", i64::from(self.batch_length));
         }
         if self.base_offset < 0 {

@@ -8,7 +8,7 @@ use teeline_config::HostPort;
 
 use super::metadata::{self, ClusterMetadata, TopicMetadata, TopicSelection};
 use super::routing::Retry;
-use super::{ClientConfig, ClientError, Connection, ErrorCode, Leader, TopicPartition};
+use super::{ClientConfig, ClientError, Connection, ErrorCode, Leader, TopicKey, TopicPartition};
 
 /// A client of one cluster; clones share connections and metadata.
 #[derive(Debug, Clone)]
@@ -275,14 +275,22 @@ impl Cluster {
         }
     }
 
+    /// Topics that the cache does not know, or knows under another id: the topic may have been created again
+    /// since the cache was filled.
     fn unknown_topics(&self, partitions: &[&TopicPartition]) -> Vec<Arc<str>> {
         let cache = self.cache();
-        let names: HashSet<_> = partitions.iter().map(|partition| &partition.topic.name).collect();
-        names
-            .into_iter()
-            .filter(|name| !cache.topics.contains_key(*name))
-            .cloned()
-            .collect()
+        let is_known = |topic: &TopicKey| {
+            cache
+                .topics
+                .get(&topic.name)
+                .is_some_and(|known| topic.id.is_none_or(|id| known.may_have_id(id)))
+        };
+        let unknown = partitions
+            .iter()
+            .map(|partition| &partition.topic)
+            .filter(|topic| !is_known(topic));
+        let names: HashSet<_> = unknown.map(|topic| &topic.name).collect();
+        names.into_iter().cloned().collect()
     }
 
     fn cached_leader(&self, partition: &TopicPartition) -> Result<Leader, ClientError> {
@@ -295,8 +303,7 @@ impl Cluster {
         let subject = || format!("find the leader of {partition}");
         topic.error.check(subject, None)?;
         if let Some(expected) = partition.topic.id
-            && !topic.id.is_nil()
-            && topic.id != expected
+            && !topic.may_have_id(expected)
         {
             let name = partition.topic.name.to_string();
             return Err(ClientError::TopicRecreated {

@@ -138,6 +138,11 @@ impl TopicMetadata {
         TopicKey::with_id(Arc::clone(&self.name), self.id)
     }
 
+    /// Whether it can be the topic with this id; clusters without topic ids cannot tell.
+    pub(super) fn may_have_id(&self, id: Uuid) -> bool {
+        self.id.is_nil() || self.id == id
+    }
+
     /// The replication factor; 0 for a topic without partitions.
     pub fn replication_factor(&self) -> i16 {
         let replicas = self
