@@ -1,10 +1,9 @@
 //! Answers that are read whole: noted, rewritten or narrowed, each by what its request was.
 
 use bytes::Bytes;
+use teeline_wire::end_txn::EndTxnRequest;
 use teeline_wire::frame::LENGTH_BYTES;
-use teeline_wire::{
-    ErrorKind, WireError, api_versions, apis, end_txn, header, produce as wire_produce, rewrite,
-};
+use teeline_wire::{ErrorKind, WireError, api_versions, apis, end_txn, header, produce, rewrite};
 
 use super::in_flight::{Captured, Expect, Request};
 use super::outbox::Gate;
@@ -13,96 +12,126 @@ use super::{Refused, Shared};
 use crate::metrics::Closed;
 use crate::topology::Authority;
 
+/// An answer that was read whole.
+struct Answer {
+    request: Request,
+    /// With its length.
+    frame: Bytes,
+    body_at: usize,
+    body: Bytes,
+}
+
 /// Deals with an answer that was read whole: the frame to pass on, and what it has to wait for.
 pub(super) async fn whole(
     shared: &Shared,
     request: Request,
     frame: Bytes,
 ) -> Result<(Bytes, Option<Gate>), ResponsesEnd> {
-    let Request {
-        api_key, api_version, ..
-    } = request;
     let content = frame.slice(LENGTH_BYTES..);
-    let (_, body_at) = header::parse_response_header(api_key, api_version, &content)
+    let (_, body_at) = header::parse_response_header(request.api_key, request.api_version, &content)
         .map_err(|error| refused(&request, &error))?;
     let body = content.slice(body_at.min(content.len())..);
-    match &request.expect {
-        Expect::Produce(captured) => produce(shared, &request, captured, frame, body).await,
-        Expect::EndTxn(ended) => {
-            let answer =
-                end_txn::parse_response(api_version, &body).map_err(|error| refused(&request, &error))?;
-            let gate = match &shared.cluster.capture {
-                Some(capture) if answer.error_code == 0 => capture.transaction_ended(ended).await,
-                _ => None,
-            };
-            Ok((frame, gate))
-        }
+    let answer = Answer {
+        request,
+        frame,
+        body_at,
+        body,
+    };
+    match &answer.request.expect {
+        Expect::Produce(captured) => answer.produced(shared, captured).await,
+        Expect::EndTxn(ended) => answer.transaction_ended(shared, ended).await,
         Expect::ApiVersions => {
-            let narrowed =
-                api_versions::narrow(api_version, &body).map_err(|error| refused(&request, &error))?;
-            Ok((reframe(&request, &narrowed)?, None))
+            let narrowed = api_versions::narrow(answer.request.api_version, &answer.body);
+            let narrowed = narrowed.map_err(|error| refused(&answer.request, &error))?;
+            Ok((answer.with_body(&narrowed)?, None))
         }
         Expect::SaslAuthenticate => {
-            if body.first_chunk::<2>() == Some(&[0, 0]) {
+            if answer.body.first_chunk::<2>() == Some(&[0, 0]) {
                 shared.authentication.round_succeeded();
             }
-            Ok((frame, None))
+            Ok((answer.frame, None))
         }
         Expect::Metadata { asked_after } => {
-            let rewritten = rewritten(shared, &request, body.clone())?;
+            let frame = answer.rewritten(shared)?;
             if shared.authentication.not_asked() {
                 // A broker that wants SASL closes instead of answering.
                 shared.cluster.seen_open();
             }
+            let version = answer.request.api_version;
             shared
                 .cluster
-                .observe_metadata(api_version, &body, *asked_after)
+                .observe_metadata(version, &answer.body, *asked_after)
                 .await;
-            Ok((rewritten, None))
+            Ok((frame, None))
         }
-        Expect::Addresses => Ok((rewritten(shared, &request, body)?, None)),
-        Expect::Pass | Expect::SaslHandshake | Expect::SaslToken | Expect::Local(_) => Ok((frame, None)),
+        Expect::Addresses => Ok((answer.rewritten(shared)?, None)),
+        Expect::Pass | Expect::SaslHandshake | Expect::SaslToken | Expect::Local(_) => {
+            Ok((answer.frame, None))
+        }
     }
 }
 
-async fn produce(
-    shared: &Shared,
-    request: &Request,
-    captured: &Captured,
-    frame: Bytes,
-    body: Bytes,
-) -> Result<(Bytes, Option<Gate>), ResponsesEnd> {
-    let answer =
-        wire_produce::parse_response_whole(request.api_version, &body).map_err(|e| refused(request, &e))?;
-    let gate = match &shared.cluster.capture {
-        Some(capture) => {
-            let (gate, settled) = capture.response(captured, &answer.outcomes).await;
-            shared.settled(settled);
-            gate
+impl Answer {
+    async fn produced(
+        &self,
+        shared: &Shared,
+        captured: &Captured,
+    ) -> Result<(Bytes, Option<Gate>), ResponsesEnd> {
+        let response = produce::parse_response_whole(self.request.api_version, &self.body)
+            .map_err(|error| refused(&self.request, &error))?;
+        let gate = match &shared.cluster.capture {
+            Some(capture) => {
+                let (gate, settled) = capture.response(captured, &response.outcomes).await;
+                shared.settled(settled);
+                gate
+            }
+            None => None,
+        };
+        match response.has_node_endpoints {
+            true => Ok((self.rewritten(shared)?, gate)),
+            false => Ok((self.frame.clone(), gate)),
         }
-        None => None,
-    };
-    match answer.has_node_endpoints {
-        true => Ok((rewritten(shared, request, body)?, gate)),
-        false => Ok((frame, gate)),
     }
-}
 
-fn rewritten(shared: &Shared, request: &Request, body: Bytes) -> Result<Bytes, ResponsesEnd> {
-    let topology = &shared.cluster.topology;
-    let authority = match request.api_key {
-        apis::METADATA => Authority::Metadata,
-        _ => Authority::Hint,
-    };
-    let mut mapper = |node_id: i32, host: &str, port: i32| topology.advertise(node_id, host, port, authority);
-    let rewritten = rewrite::rewrite_response(request.api_key, request.api_version, body, &mut mapper)
-        .map_err(|error| refused(request, &error))?;
-    reframe(request, &rewritten.body)
-}
+    async fn transaction_ended(
+        &self,
+        shared: &Shared,
+        ended: &EndTxnRequest,
+    ) -> Result<(Bytes, Option<Gate>), ResponsesEnd> {
+        let response = end_txn::parse_response(self.request.api_version, &self.body)
+            .map_err(|error| refused(&self.request, &error))?;
+        let gate = match &shared.cluster.capture {
+            Some(capture) if response.error_code == 0 => capture.transaction_ended(ended).await,
+            _ => None,
+        };
+        Ok((self.frame.clone(), gate))
+    }
 
-fn reframe(request: &Request, body: &[u8]) -> Result<Bytes, ResponsesEnd> {
-    header::response_frame(request.api_key, request.api_version, request.correlation_id, body)
-        .map_err(|error| refused(request, &error))
+    /// The frame with the proxy's addresses in the place of the brokers'.
+    fn rewritten(&self, shared: &Shared) -> Result<Bytes, ResponsesEnd> {
+        let topology = &shared.cluster.topology;
+        let Request {
+            api_key, api_version, ..
+        } = self.request;
+        let authority = match api_key {
+            apis::METADATA => Authority::Metadata,
+            _ => Authority::Hint,
+        };
+        let mut mapper =
+            |node_id: i32, host: &str, port: i32| topology.advertise(node_id, host, port, authority);
+        let rewritten = rewrite::rewrite_response(api_key, api_version, self.body.clone(), &mut mapper)
+            .map_err(|error| refused(&self.request, &error))?;
+        self.with_body(&rewritten.body)
+    }
+
+    fn with_body(&self, body: &Bytes) -> Result<Bytes, ResponsesEnd> {
+        // Nothing was changed: it is still the same memory.
+        if body.as_ptr() == self.body.as_ptr() && body.len() == self.body.len() {
+            return Ok(self.frame.clone());
+        }
+        let content = self.frame.get(LENGTH_BYTES..).unwrap_or_default();
+        header::replace_body(content, self.body_at, body).map_err(|error| refused(&self.request, &error))
+    }
 }
 
 /// What an answer that cannot be passed on ends the connection with.

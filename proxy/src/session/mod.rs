@@ -271,10 +271,15 @@ fn report(shared: &Shared, peer: SocketAddr, end: End, unresolved: u64) {
     let refused = match end {
         End::Client(RequestsEnd::Refused(refused)) => ("client", refused),
         End::Upstream(ResponsesEnd::Refused(refused)) => ("broker", refused),
-        End::Closed(closed) => {
-            cluster.metrics.closed(closed);
-            tracing::info!(cluster = name, %peer, connection, reason = ?closed, "connection closed by the proxy");
+        End::Closed(Closed::Idle) => {
+            cluster.metrics.closed(Closed::Idle);
+            tracing::debug!(cluster = name, %peer, connection, "idle connection closed");
             return;
+        }
+        End::Closed(closed) => {
+            let text =
+                "a request was begun and not completed in time (hint: it holds memory that others need)";
+            ("client", Refused::new(closed, text.to_owned()))
         }
         End::Upstream(end) => {
             cluster.metrics.closed(Closed::UpstreamLost);
