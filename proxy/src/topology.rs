@@ -122,6 +122,8 @@ impl Topology {
     ) -> Option<(String, u16)> {
         match self.try_advertise(node_id, host, port, authority) {
             Ok(port) => Some((self.listen.host_for_clients().to_owned(), port)),
+            // While the process stops this is no surprise.
+            Err(AdvertiseError::Closed) => None,
             Err(error) => {
                 if let Some(suppressed) = self.refusals.admit() {
                     tracing::warn!(
