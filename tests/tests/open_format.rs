@@ -52,11 +52,6 @@ fn check(codec: &str, extension: &str) {
             &odd_records(1, codec),
         );
     }
-    // Several blocks in one segment.
-    let many: Vec<Record> = (0..2_000)
-        .map(|index| Record::new(0, &format!("{index}"), vec![b'v'; 200]))
-        .collect();
-    told.send_with(&STAGE.java, &settings.bootstrap(), &[], &topic, &many);
     let java = &STAGE.java;
     java.open_producer(
         &topic,
@@ -69,6 +64,11 @@ fn check(codec: &str, extension: &str) {
         java.producer_op(end, &topic);
     }
     java.producer_op("close", &topic);
+    // After the transactions, so that their markers lie inside of what was captured; and several blocks long.
+    let many: Vec<Record> = (0..2_000)
+        .map(|index| Record::new(0, &format!("{index}"), vec![b'v'; 200]))
+        .collect();
+    told.send_with(&STAGE.java, &settings.bootstrap(), &[], &topic, &many);
     proxy.stop();
 
     let partition = STAGE

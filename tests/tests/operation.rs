@@ -78,6 +78,8 @@ fn the_quick_start_needs_no_file() {
         "default",
         "--archive",
         "./teeline-archive",
+        "--topic",
+        "quick",
         "--target",
         &STAGE.target.bootstrap(),
         "--quiet",

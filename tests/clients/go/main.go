@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -117,7 +118,7 @@ func (this *program) handle(line []byte, result answer) error {
 // newProducer maps the settings of Kafka's own producer to options of franz-go.
 func newProducer(req request) (*kgo.Client, error) {
 	options := []kgo.Opt{
-		kgo.SeedBrokers(req.Bootstrap), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.SeedBrokers(strings.Split(req.Bootstrap, ",")...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RetryTimeout(60 * time.Second),
 	}
 	idempotent := req.Config["enable.idempotence"] != "false"

@@ -17,7 +17,7 @@ func read(ctx context.Context, req request, result answer) error {
 	if req.Config["isolation.level"] == "read_uncommitted" {
 		isolation = kgo.ReadUncommitted()
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(req.Bootstrap), kgo.FetchIsolationLevel(isolation),
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(req.Bootstrap, ",")...), kgo.FetchIsolationLevel(isolation),
 		kgo.KeepControlRecords(), kgo.FetchMaxBytes(16<<20))
 	if err != nil {
 		return err
