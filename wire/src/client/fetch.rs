@@ -307,3 +307,6 @@ fn parse_partition(
     };
     Ok((number, Answer { error, partition }))
 }
+
+#[cfg(test)]
+mod tests;

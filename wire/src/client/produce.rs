@@ -328,3 +328,6 @@ fn certainly_not_appended(error: &ClientError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;
