@@ -62,6 +62,27 @@ pub(crate) enum Verdict {
     Refuse,
 }
 
+/// What was noted of an answer.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    /// What the answer has to wait for.
+    pub(crate) gate: Option<Gate>,
+    /// How many of the request's intents are settled by it.
+    pub(crate) settled: u64,
+    /// False when the outcomes are not in the buffer: it was too slow to take them.
+    pub(crate) recorded: bool,
+}
+
+impl Noted {
+    fn nothing() -> Noted {
+        Noted {
+            gate: None,
+            settled: 0,
+            recorded: true,
+        }
+    }
+}
+
 impl Capture {
     /// Capture into an open buffer.
     pub(crate) fn new(
@@ -214,15 +235,10 @@ impl Capture {
         }
     }
 
-    /// Appends what became of a request's batches, and says what the answer has to wait for. The second number is how
-    /// many of the intents are settled by this.
-    pub(crate) async fn response(
-        &self,
-        captured: &Captured,
-        outcomes: &[ProduceOutcome],
-    ) -> (Option<Gate>, u64) {
+    /// Appends what became of a request's batches, and says what the answer has to wait for.
+    pub(crate) async fn response(&self, captured: &Captured, outcomes: &[ProduceOutcome]) -> Noted {
         let Some(position) = captured.position else {
-            return (None, 0);
+            return Noted::nothing();
         };
         let (received_at_ms, since) = (self.clock.now_ms(), Instant::now());
         record_wait(
@@ -242,16 +258,37 @@ impl Capture {
         let count = frames.len();
         let gate = (self.ack == Ack::Durable).then_some(Gate { position, since });
         if count == 0 {
-            return (gate, 0);
+            return Noted {
+                gate,
+                settled: 0,
+                recorded: true,
+            };
         }
         match self.append_small(position.session, frames).await {
             Ok(_) => {
                 self.metrics.outcomes.increment(count as u64);
-                (gate, settled)
+                Noted {
+                    gate,
+                    settled,
+                    recorded: true,
+                }
+            }
+            // The buffer's session ended with the intents in it: they are known as unresolved by that.
+            Err(Missed::Lost) => {
+                self.missed(Missed::Lost, count);
+                Noted {
+                    gate: None,
+                    settled,
+                    recorded: true,
+                }
             }
             Err(missed) => {
                 self.missed(missed, count);
-                (gate.filter(|_| missed != Missed::Lost), 0)
+                Noted {
+                    gate,
+                    settled: 0,
+                    recorded: false,
+                }
             }
         }
     }
@@ -287,7 +324,10 @@ impl Capture {
             at_ms: self.clock.now_ms(),
         });
         let session = self.writer.last_assigned().session;
-        if let Err(missed) = self.append_small(session, vec![frame]).await {
+        // Patient: without this frame its batches stay open for as long as the proxy runs.
+        let append = self.writer.append_outcomes(session, vec![frame]);
+        let appended = tokio::time::timeout(LOST_PATIENCE, append).await;
+        if let Err(missed) = appended.map_or(Err(Missed::Slow), |result| result.map_err(missed_by)) {
             self.missed(missed, 0);
         }
     }
@@ -462,5 +502,7 @@ const MAGIC_CAPTURED: i8 = 2;
 const BATCH_LENGTH_AT: usize = 8;
 /// A batch header without records.
 const BATCH_BYTES_MIN: usize = 61;
+/// How long a slow disk may take to accept the news of a lost connection.
+const LOST_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a full or broken buffer is tried again while a request waits.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);

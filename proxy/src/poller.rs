@@ -156,7 +156,9 @@ impl Poller {
     async fn round_with_topics(&mut self, client: &Client, capture: &Capture) -> Result<(), ClientError> {
         let traffic = capture.topics.take_traffic();
         let names = self.names_of(capture, &traffic);
-        let full = names.is_none() || self.last_full.is_none_or(|last| last.elapsed() >= FULL_INTERVAL);
+        let many = names.as_ref().is_some_and(|names| names.len() > NAMES_MAX);
+        let full =
+            many || names.is_none() || self.last_full.is_none_or(|last| last.elapsed() >= FULL_INTERVAL);
         let names = names.unwrap_or_default();
         let selection = match (full, names.is_empty()) {
             (true, _) => TopicSelection::All,
@@ -382,6 +384,8 @@ fn name_in(topic: &TopicRef, answer: &ClusterMetadata) -> Option<Arc<str>> {
 
 /// How often all topics are asked for: finds those that nobody uses through the proxy, and changed configurations.
 const FULL_INTERVAL: Duration = Duration::from_secs(60);
+/// Topics asked for by name; with more, asking for all costs less. Clients choose how many there are.
+const NAMES_MAX: usize = 1000;
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Short, so that readiness tells of an outage soon; long enough for an election.
 const RETRY: RetryPolicy = RetryPolicy {

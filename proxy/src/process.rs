@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use teeline_config::Config;
 use teeline_runtime::admin::{AdminError, AdminServer};
 use teeline_runtime::clock::SystemClock;
@@ -111,6 +112,7 @@ impl Proxy {
     /// # Errors
     /// When something cannot be started, or turns out to be unusable at start.
     pub fn run(self) -> Result<ExitCode, ProxyError> {
+        raise_open_files_limit();
         let registry = registry::install()?;
         metrics::describe();
         let health = Health::new();
@@ -225,6 +227,19 @@ async fn drain(clusters: Vec<RunningCluster>, environment: &Environment) -> Exit
         "drained"
     );
     code
+}
+
+/// Each client connection takes two sockets. The soft limit is low by default only for programs that use `select`.
+fn raise_open_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(open_files = ?limit.maximum, "limit of open files raised"),
+        Err(error) => tracing::info!(open_files = ?limit.current, "the limit of open files stays: {error}"),
+    }
 }
 
 async fn watch_budget(budget: ProcessBudget) {

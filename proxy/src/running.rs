@@ -124,15 +124,14 @@ impl RunningCluster {
         self.poller_stop.trigger();
         notice(name, "poller", self.poller.await);
         let closed = match &self.cluster.capture {
-            Some(capture) => capture.writer().close().await,
+            Some(capture) => tokio::time::timeout_at(deadline, capture.writer().close())
+                .await
+                .map_err(|_| "the disk does not answer".to_owned())
+                .and_then(|closed| closed.map_err(|error| error_chain(&error))),
             None => Ok(()),
         };
         if let Err(error) = &closed {
-            tracing::error!(
-                cluster = name,
-                "the write-ahead buffer was not closed: {}",
-                error_chain(error)
-            );
+            tracing::error!(cluster = name, "the write-ahead buffer was not closed: {error}");
         }
         if let Some(watcher) = &self.watcher {
             watcher.abort();

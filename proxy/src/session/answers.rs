@@ -1,5 +1,7 @@
 //! Answers that are read whole: noted, rewritten or narrowed, each by what its request was.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use teeline_wire::end_txn::EndTxnRequest;
 use teeline_wire::frame::LENGTH_BYTES;
@@ -81,9 +83,12 @@ impl Answer {
             .map_err(|error| refused(&self.request, &error))?;
         let gate = match &shared.cluster.capture {
             Some(capture) => {
-                let (gate, settled) = capture.response(captured, &response.outcomes).await;
-                shared.settled(settled);
-                gate
+                let noted = capture.response(captured, &response.outcomes).await;
+                shared.settled(noted.settled);
+                if !noted.recorded {
+                    shared.untracked.store(true, Ordering::Relaxed);
+                }
+                noted.gate
             }
             None => None,
         };

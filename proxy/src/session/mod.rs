@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use teeline_wire::apis;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     /// The request loop waits for bytes, with nothing half forwarded.
     pub(crate) resting: AtomicBool,
+    /// An outcome could not be recorded: only the end of the connection makes its batches known as unresolved.
+    pub(crate) untracked: AtomicBool,
     /// No more requests will come.
     pub(crate) ended: AtomicBool,
     /// Counts up with every read.
@@ -83,6 +86,7 @@ impl Shared {
             unresolved: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             resting: AtomicBool::new(false),
+            untracked: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             movement: AtomicU64::new(0),
             frame: PartialFrame::default(),
@@ -181,6 +185,8 @@ async fn drive(shared: &Shared, client: &mut TcpStream, upstream: &mut TcpStream
         tokio::select! {
             end = &mut answering => return match (end, asked) {
                 (ResponsesEnd::Drained | ResponsesEnd::UpstreamClosed, Some((asked, _))) => End::Client(asked),
+                // Whatever the broker did then, the client's mistake came first.
+                (_, Some((asked @ RequestsEnd::Refused(_), _))) => End::Client(asked),
                 (end, _) => End::Upstream(end),
             },
             end = &mut asking, if asked.is_none() => asked = Some((end, Instant::now())),
@@ -283,8 +289,19 @@ fn report(shared: &Shared, peer: SocketAddr, end: End, unresolved: u64) {
         }
         End::Upstream(end) => {
             cluster.metrics.closed(Closed::UpstreamLost);
+            let first = shared
+                .in_flight
+                .with_head(|head| (apis::name(head.api_key), head.api_version));
             let unanswered = shared.in_flight.len();
-            tracing::debug!(cluster = name, %peer, connection, unanswered, unresolved, "broker connection ended: {end}");
+            match first.and_then(|first| cluster.unreachable.admit().map(|suppressed| (first, suppressed))) {
+                Some(((api, version), suppressed)) => tracing::info!(
+                    cluster = name, %peer, connection, unanswered, unresolved, api, version, suppressed,
+                    "broker connection ended with requests unanswered: {end}"
+                ),
+                None => {
+                    tracing::debug!(cluster = name, %peer, connection, unresolved, "broker connection ended: {end}")
+                }
+            }
             return;
         }
         End::Client(end) => {

@@ -311,6 +311,10 @@ impl<'a> Responses<'a> {
         };
         let (frame, gate) = answers::whole(self.shared, request, frame).await?;
         self.outbox.push_gated(frame, gate);
+        if self.shared.untracked.load(Ordering::Relaxed) {
+            let text = "an outcome could not be recorded; the client connects again".to_owned();
+            return Err(Refused::new(Closed::NotCaptured, text).into());
+        }
         Ok(true)
     }
 
