@@ -28,11 +28,11 @@ const fn powers() -> [u32; 32] {
     let mut powers = [0; 32];
     // x^8.
     let mut power = 1 << (31 - 8);
-    let mut index = 0;
-    while index < powers.len() {
-        powers[index] = power;
+    let mut rest: &mut [u32] = &mut powers;
+    while let Some((first, others)) = rest.split_first_mut() {
+        *first = power;
         power = product(power, power);
-        index += 1;
+        rest = others;
     }
     powers
 }
