@@ -74,7 +74,8 @@ pub struct FetchQuery {
 /// What a leader sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedPartition {
-    /// Raw batches, see [`crate::batch::fetched_batches`]: the last one may be cut.
+    /// Raw batches, see [`crate::batch::fetched_batches`]: the last one may be cut. A slice of the whole response,
+    /// which it keeps in memory: copy what is to be kept for long.
     pub records: Bytes,
     /// The end of what is replicated.
     pub high_watermark: i64,

@@ -55,10 +55,13 @@ fn input_that_is_cut_short_is_an_error_for_every_codec_that_can_tell() {
         Compression::Zstd,
     ] {
         let compressed = compress(codec, &content).unwrap();
-        // The last four bytes of an LZ4 frame are its end mark; its decoder does not miss a part of that.
-        let end_mark_bytes = if codec == Compression::Lz4 { 4 } else { 0 };
-        let content_bytes = compressed.len() - end_mark_bytes;
-        for cut in [1, 2, content_bytes / 2, content_bytes - 5, content_bytes - 1] {
+        for cut in [
+            1,
+            2,
+            compressed.len() / 2,
+            compressed.len() - 5,
+            compressed.len() - 1,
+        ] {
             let outcome = decompress(codec, &compressed.slice(..cut), LIMIT);
             let length = outcome.as_ref().map(Bytes::len);
             assert!(
