@@ -86,7 +86,7 @@ impl Intake {
 }
 
 /// What a quiet connection may keep: one small request and its neighbours.
-const IDLE_BYTES: usize = 8 * 1024;
+const IDLE_BYTES: usize = 4 * 1024;
 /// One read of a busy connection. Beyond this, fewer system calls no longer pay for the colder cache.
 pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
 

@@ -9,6 +9,8 @@
 //! noted as unanswered.
 
 mod answers;
+#[cfg(test)]
+mod capture_tests;
 pub(crate) mod in_flight;
 mod intake;
 pub(crate) mod outbox;
