@@ -15,9 +15,11 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use teeline_tests::driver::{Isolation, ProducerConfig};
 use teeline_tests::notes::note;
+use teeline_tests::programs::{Proxy, Restorer};
 use teeline_tests::read_back::{assert_acknowledged, assert_identical};
 use teeline_tests::record::{Fate, read_load_log};
 use teeline_tests::stage::Stage;
+use teeline_tests::verdict::Verdict;
 use teeline_tests::wait::{seconds, wait_until};
 
 const PARTITIONS: u32 = 3;
@@ -48,22 +50,7 @@ fn every_acknowledged_record_survives_the_death_of_the_proxy_at_any_moment() {
     let mut proxy = settings.start();
     let logs = start_loads(&stage, &settings.bootstrap());
     for round in 1..=rounds {
-        let before = acknowledged(&stage);
-        wait_until("records to be acknowledged again", seconds(60), || {
-            proxy.process.assert_running();
-            acknowledged(&stage)
-                .iter()
-                .zip(before)
-                .all(|(now, before)| *now > before)
-        });
-        let delay = Duration::from_micros(rng.random_range(0..400_000));
-        let kill_at = Instant::now() + delay;
-        wait_until("the moment of the kill", seconds(5), || Instant::now() >= kill_at);
-        proxy.kill();
-        note(&format!(
-            "round {round}: killed {delay:?} into the load, {:?} acknowledged so far",
-            acknowledged(&stage)
-        ));
+        kill_at_a_random_moment(&stage, &mut proxy, &mut rng, &format!("round {round}"));
         proxy = settings.start();
     }
     for load in TOPICS {
@@ -160,4 +147,77 @@ fn start_loads(stage: &Stage, bootstrap: &str) -> Vec<(&'static str, std::path::
 
 fn acknowledged(stage: &Stage) -> [u64; 3] {
     TOPICS.map(|load| stage.java.load_status(load)["acknowledged"].as_u64().unwrap())
+}
+
+/// Waits until every load gets on, and then a random while longer.
+fn kill_at_a_random_moment(stage: &Stage, proxy: &mut Proxy, rng: &mut StdRng, label: &str) {
+    let before = acknowledged(stage);
+    wait_until("records to be acknowledged again", seconds(60), || {
+        proxy.process.assert_running();
+        acknowledged(stage)
+            .iter()
+            .zip(before)
+            .all(|(now, before)| *now > before)
+    });
+    let delay = Duration::from_micros(rng.random_range(0..400_000));
+    let kill_at = Instant::now() + delay;
+    wait_until("the moment of the kill", seconds(5), || Instant::now() >= kill_at);
+    proxy.kill();
+    note(&format!(
+        "{label}: killed {delay:?} into the load, {:?} acknowledged so far",
+        acknowledged(stage)
+    ));
+}
+
+#[test]
+fn every_acknowledged_record_survives_even_when_the_cluster_dies_with_the_proxy() {
+    let seed: u64 = env::var("TEELINE_SEED").map_or_else(
+        |_| rand::random(),
+        |text| text.parse().expect("TEELINE_SEED is a number"),
+    );
+    note(&format!("cluster lost too: seed {seed}"));
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut stage = Stage::set();
+    for topic in TOPICS {
+        stage.create_topic(topic, PARTITIONS);
+    }
+    let settings = stage.proxy("lost");
+    let mut proxy = settings.start();
+    let logs = start_loads(&stage, &settings.bootstrap());
+    for round in 1..=3 {
+        kill_at_a_random_moment(
+            &stage,
+            &mut proxy,
+            &mut rng,
+            &format!("cluster lost too, round {round}"),
+        );
+        proxy = settings.start();
+    }
+    kill_at_a_random_moment(&stage, &mut proxy, &mut rng, "cluster lost too, for good");
+    stage.source.kill();
+    for load in TOPICS {
+        stage.java.stop_load(load, 0);
+    }
+    let mut segmenter = settings.launch_segmenter(&["--source-lost", "--until-drained"]);
+    let status = segmenter.wait_exit(seconds(60));
+    assert!(
+        matches!(status.code(), Some(0 | 3)),
+        "{status}:\n{}",
+        segmenter.log_tail()
+    );
+    let run = Restorer::for_archive_of(&settings).restore(&stage.target.bootstrap(), &[]);
+    // 3 says that unconfirmed records are among them, which after such an end is the truth.
+    assert!(matches!(run.code, 0 | 3), "{run:?}");
+    let target = stage.read_target(&TOPICS);
+    for (topic, log) in logs {
+        let mut verdict = Verdict::default();
+        verdict.compare(&target, topic, PARTITIONS as i32, &read_load_log(&log), None);
+        note(&format!("cluster lost too, {topic}: {verdict:?}"));
+        // A producer that is not idempotent repeats, and then the source itself has a record twice.
+        if topic == "careless" {
+            assert_eq!((verdict.missing, verdict.altered), (0, 0), "{topic}: {verdict:?}");
+        } else {
+            assert!(verdict.is_identical(), "{topic}: {verdict:?}");
+        }
+    }
 }

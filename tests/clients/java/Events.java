@@ -28,7 +28,7 @@ final class Events {
     }
 
     ProducerRecord<byte[], byte[]> next(String topic, int partition, long sequence) {
-        Long timestamp = firstTimestamp < 0 ? null : firstTimestamp + (long) (sequence * stepMs);
+        long timestamp = firstTimestamp < 0 ? System.currentTimeMillis() : firstTimestamp + (long) (sequence * stepMs);
         return switch (shape) {
             case "clicks" -> clicks(topic, partition, late(timestamp), sequence);
             case "payments" -> payments(topic, partition, timestamp, sequence);
@@ -38,11 +38,11 @@ final class Events {
     }
 
     /** One event in fifty arrives up to a quarter of an hour late, as events from phones do. */
-    private Long late(Long timestamp) {
-        return timestamp != null && random.nextInt(50) == 0 ? Long.valueOf(timestamp - random.nextInt(900_000)) : timestamp;
+    private long late(long timestamp) {
+        return random.nextInt(50) == 0 ? timestamp - random.nextInt(900_000) : timestamp;
     }
 
-    private ProducerRecord<byte[], byte[]> clicks(String topic, int partition, Long timestamp, long sequence) {
+    private ProducerRecord<byte[], byte[]> clicks(String topic, int partition, long timestamp, long sequence) {
         int visitor = random.nextInt(20_000);
         String value = "{\"event\":\"page_view\",\"event_id\":\"" + id() + "\",\"sequence\":" + sequence + ",\"visitor\":\"v-" + visitor
                 + "\",\"session\":\"" + id() + "\",\"page\":\"" + pick(PAGES) + "\",\"referrer\":\"https://www.example.org" + pick(PAGES)
@@ -51,7 +51,7 @@ final class Events {
         return new ProducerRecord<>(topic, partition, timestamp, utf8("v-" + visitor), utf8(value));
     }
 
-    private ProducerRecord<byte[], byte[]> payments(String topic, int partition, Long timestamp, long sequence) {
+    private ProducerRecord<byte[], byte[]> payments(String topic, int partition, long timestamp, long sequence) {
         String value = "{\"payment_id\":\"" + id() + "\",\"sequence\":" + sequence + ",\"order_id\":" + (400_000 + sequence / 2)
                 + ",\"amount\":" + random.nextInt(100_000) / 100.0 + ",\"currency\":\"" + pick(CURRENCIES) + "\",\"method\":\""
                 + (random.nextBoolean() ? "card" : "transfer") + "\",\"status\":\"" + (random.nextInt(20) == 0 ? "declined" : "captured")
@@ -59,7 +59,7 @@ final class Events {
         return new ProducerRecord<>(topic, partition, timestamp, utf8("order-" + (400_000 + sequence / 2)), utf8(value));
     }
 
-    private ProducerRecord<byte[], byte[]> customers(String topic, int partition, Long timestamp) {
+    private ProducerRecord<byte[], byte[]> customers(String topic, int partition, long timestamp) {
         int customer = random.nextInt(5_000);
         boolean deleted = random.nextInt(25) == 0;
         String value = "{\"customer_id\":" + customer + ",\"name\":\"Customer " + customer + "\",\"city\":\"" + pick(CITIES)
@@ -72,7 +72,7 @@ final class Events {
         return record;
     }
 
-    private ProducerRecord<byte[], byte[]> plain(String topic, int partition, Long timestamp, long sequence) {
+    private ProducerRecord<byte[], byte[]> plain(String topic, int partition, long timestamp, long sequence) {
         byte[] value = new byte[valueBytes];
         new Random(sequence).nextBytes(value);
         byte[] label = utf8(sequence + " ");

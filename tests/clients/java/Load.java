@@ -44,6 +44,8 @@ final class Load extends Thread {
     private static final class Sent {
         long sequence;
         long digest;
+        // Ours, not the acknowledgement's: that one has another when the broker took a repeated batch for what it is.
+        long timestamp;
         int size;
         volatile RecordMetadata ack;
     }
@@ -79,6 +81,7 @@ final class Load extends Thread {
         Sent sending = new Sent();
         sending.sequence = sent.get();
         ProducerRecord<byte[], byte[]> record = events.next(topic, (int) (sending.sequence % partitions), sending.sequence);
+        sending.timestamp = record.timestamp();
         sending.digest = TeelineClient.digest(record.key(), record.value(), record.headers().toArray());
         sending.size = (record.key() == null ? 0 : record.key().length) + (record.value() == null ? 0 : record.value().length);
         sent.incrementAndGet();
@@ -140,8 +143,8 @@ final class Load extends Thread {
         }
         RecordMetadata ack = record.ack;
         try {
-            log.write(fate + " " + (ack == null ? "-1 -1 -1" : ack.partition() + " " + (ack.hasOffset() ? ack.offset() : -1) + " "
-                    + ack.timestamp()) + " " + record.sequence + " " + Long.toHexString(record.digest) + "\n");
+            log.write(fate + " " + (ack == null ? "-1 -1" : ack.partition() + " " + (ack.hasOffset() ? ack.offset() : -1)) + " "
+                    + record.timestamp + " " + record.sequence + " " + Long.toHexString(record.digest) + "\n");
         } catch (IOException error) {
             throw new UncheckedIOException(error);
         }
