@@ -1,16 +1,16 @@
 //! The read side of a socket: one growing and shrinking buffer from which whole frames are cut without copying.
 //!
 //! What is cut shares the buffer's allocation until its last holder drops it, so a read is the only copy between the
-//! socket and the write-ahead buffer. An idle connection holds at most [`IDLE_BYTES`]: a larger, empty buffer is
-//! given back while waiting.
+//! socket and the write-ahead buffer. An idle connection holds no buffer: an empty one is given back while waiting.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::tcp::ReadHalf;
 
 /// Bytes that were read and not yet consumed.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Intake {
     pub(crate) fn new() -> Intake {
         Intake {
             buffer: BytesMut::new(),
-            read_bytes: IDLE_BYTES,
+            read_bytes: READ_BYTES_MIN,
         }
     }
 
@@ -50,18 +50,21 @@ impl Intake {
     }
 
     /// Reads once, waiting if nothing is there. 0 means that the peer has ended its side. Cancel-safe.
-    pub(crate) async fn read<R: AsyncRead + Unpin>(&mut self, reader: &mut R) -> io::Result<usize> {
+    pub(crate) async fn read<R: Source>(&mut self, reader: &mut R) -> io::Result<usize> {
         let (read, spare) = poll_fn(|context| {
-            let spare = self.make_room();
-            match pin!(reader.read_buf(&mut self.buffer)).poll(context) {
-                Poll::Ready(result) => Poll::Ready(result.map(|read| (read, spare))),
-                Poll::Pending => {
-                    if self.buffer.is_empty() && self.buffer.capacity() > IDLE_BYTES {
-                        self.buffer = BytesMut::new();
-                    }
-                    Poll::Pending
+            // Both directions are polled whenever one of them is woken: without this question, the other one would
+            // allocate a buffer each time only to find that there is nothing to read.
+            if let Poll::Ready(ready) = reader.poll_readable(context) {
+                ready?;
+                let spare = self.make_room();
+                if let Poll::Ready(read) = pin!(reader.read_buf(&mut self.buffer)).poll(context) {
+                    return Poll::Ready(read.map(|read| (read, spare)));
                 }
             }
+            if self.buffer.is_empty() && self.buffer.capacity() > 0 {
+                self.buffer = BytesMut::new();
+            }
+            Poll::Pending
         })
         .await?;
         self.adapt(read, spare);
@@ -80,13 +83,32 @@ impl Intake {
         if read == spare {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         } else if read < self.read_bytes / 8 {
-            self.read_bytes = (self.read_bytes / 2).max(IDLE_BYTES);
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
         }
     }
 }
 
-/// What a quiet connection may keep: one small request and its neighbours.
-const IDLE_BYTES: usize = 4 * 1024;
+/// Where an intake reads from: a stream that can tell, without being read, whether it is worth trying.
+pub(crate) trait Source: AsyncRead + Unpin {
+    /// Ready when a read may find something; otherwise the task is woken when it does.
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl Source for ReadHalf<'_> {
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.as_ref().poll_read_ready(context)
+    }
+}
+
+#[cfg(test)]
+impl Source for tokio::io::DuplexStream {
+    fn poll_readable(&self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The first read of a quiet connection: one small request and its neighbours.
+const READ_BYTES_MIN: usize = 4 * 1024;
 /// One read of a busy connection. Beyond this, fewer system calls no longer pay for the colder cache.
 pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
 
@@ -112,19 +134,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_empty_buffer_is_given_back_while_waiting() {
+    async fn an_empty_buffer_is_given_back_while_waiting() {
         let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
         let mut intake = Intake::new();
         near.write_all(&vec![1; 1024 * 1024]).await.unwrap();
         while intake.len() < 1024 * 1024 {
             intake.read(&mut far).await.unwrap();
         }
-        assert!(intake.read_bytes > IDLE_BYTES);
+        assert!(intake.read_bytes > READ_BYTES_MIN);
         drop(intake.take(usize::MAX));
         {
             let mut waiting = pin!(intake.read(&mut far));
             poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
         }
-        assert!(intake.buffer.capacity() <= IDLE_BYTES);
+        assert_eq!(intake.buffer.capacity(), 0);
     }
 }

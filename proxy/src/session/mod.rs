@@ -3,7 +3,7 @@
 //! Both directions run in one task: [`requests`] from client to broker, [`responses`] back. They share what is in flight,
 //! the state of authentication and a few marks. The task ends when both directions have: see [`drive`] for each cause.
 //!
-//! **What bounds the memory of a connection**: two read buffers (at most 256 KiB each, a few KiB while idle); Produce
+//! **What bounds the memory of a connection**: two read buffers (at most 256 KiB each, none while idle); Produce
 //! frames, counted against the connection's and the process's budget from before they are read until broker and disk
 //! have them ([`crate::budget`]); at most 1 MiB of answers waiting for the client, or one answer that has to be read whole; 1024 requests
 //! noted as unanswered.

@@ -14,10 +14,10 @@ use teeline_wire::header::{self, REQUEST_HEADER_BYTES_MIN, RequestHeader};
 use teeline_wire::produce::{self, ProduceRequest};
 use teeline_wire::read::Reader;
 use teeline_wire::{WireError, api_versions, apis, end_txn, rewrite};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 
 use super::in_flight::{Captured, Expect, Request};
-use super::intake::{Intake, READ_BYTES_MAX};
+use super::intake::{Intake, READ_BYTES_MAX, Source};
 use super::outbox::Outbox;
 use super::sasl::Mechanism;
 use super::{Refused, Shared};
@@ -106,7 +106,7 @@ impl<'a> Requests<'a> {
     /// Forwards until there is a reason to stop.
     pub(crate) async fn run<R, W>(&mut self, client: &mut R, upstream: &mut W) -> RequestsEnd
     where
-        R: AsyncRead + Unpin,
+        R: Source,
         W: AsyncWrite + Unpin,
     {
         loop {
@@ -122,7 +122,7 @@ impl<'a> Requests<'a> {
 
     async fn turn<R, W>(&mut self, client: &mut R, upstream: &mut W) -> Result<(), RequestsEnd>
     where
-        R: AsyncRead + Unpin,
+        R: Source,
         W: AsyncWrite + Unpin,
     {
         while self.step(upstream).await? {}

@@ -16,11 +16,11 @@ use teeline_wire::fetch_response::TailScanner;
 use teeline_wire::frame::LENGTH_BYTES;
 use teeline_wire::header::CORRELATION_ID_BYTES;
 use teeline_wire::{WireError, apis};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 
 use super::answers::{self, refused};
 use super::in_flight::{Expect, Request};
-use super::intake::{Intake, READ_BYTES_MAX};
+use super::intake::{Intake, READ_BYTES_MAX, Source};
 use super::outbox::Outbox;
 use super::{Refused, Shared};
 use crate::metrics::Closed;
@@ -95,7 +95,7 @@ impl<'a> Responses<'a> {
     /// Passes answers on until there is a reason to stop.
     pub(crate) async fn run<R, W>(&mut self, upstream: &mut R, client: &mut W) -> ResponsesEnd
     where
-        R: AsyncRead + Unpin,
+        R: Source,
         W: AsyncWrite + Unpin,
     {
         loop {
@@ -109,7 +109,7 @@ impl<'a> Responses<'a> {
 
     async fn turn<R, W>(&mut self, upstream: &mut R, client: &mut W) -> Result<(), ResponsesEnd>
     where
-        R: AsyncRead + Unpin,
+        R: Source,
         W: AsyncWrite + Unpin,
     {
         while self.step().await? {}
