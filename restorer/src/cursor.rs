@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use teeline_archive::segment::{BlockEntry, decode_block};
+use teeline_archive::segment::{BlockEntry, SegmentError, decode_block};
 use teeline_runtime::{Store, StoreError};
 use teeline_wire::batch::{BatchError, BatchView, Batches, batches};
 use tokio::task::JoinHandle;
@@ -65,6 +65,7 @@ pub struct Cursor {
     ahead: Option<Ahead>,
     blocks: VecDeque<(Wanted, Bytes)>,
     share: Option<Share>,
+    decoding: Option<Decoding>,
     open_block: Option<(Batches, Position)>,
     head: Option<Found>,
 }
@@ -84,6 +85,14 @@ struct Ahead {
     bytes: JoinHandle<Result<Bytes, StoreError>>,
 }
 
+/// A block that is being checked and decompressed, while the one before it is worked on.
+struct Decoding {
+    first_offset: i64,
+    compressed_len: u32,
+    position: Position,
+    content: JoinHandle<Result<Bytes, SegmentError>>,
+}
+
 /// Large enough to make up for the latency of a request, small enough to hold several.
 const RUN_BYTES: u64 = 1024 * 1024;
 
@@ -101,6 +110,7 @@ impl Cursor {
             ahead: None,
             blocks: VecDeque::new(),
             share: None,
+            decoding: None,
             open_block: None,
             head: None,
         })
@@ -130,15 +140,18 @@ impl Cursor {
             // Whatever is left of the block; its batches are read without a request anyway.
             return Some(i64::MIN);
         }
+        if let Some(decoding) = &self.decoding {
+            return Some(decoding.first_offset);
+        }
         let in_hand = self.blocks.front().map(|((block, _), _)| block);
         let coming = self.ahead.as_ref().map(|ahead| &ahead.run).or(self.runs.front());
         let block = in_hand.or(coming.and_then(|run| run.blocks.first()).map(|(block, _)| block));
         block.map(|block| block.first_offset)
     }
 
-    /// Whether it holds blocks in memory.
+    /// Whether it holds a share of the memory, for blocks at hand or on their way.
     pub fn holds_memory(&self) -> bool {
-        self.share.is_some()
+        self.share.is_some() || self.ahead.is_some()
     }
 
     /// Finds the batch at the head; `false` at the end of the segment. `alone`: the partition holds no other memory,
@@ -154,10 +167,13 @@ impl Cursor {
                     }
                     None => self.open_block = None,
                 }
-            } else if let Some(((block, position), stored)) = self.blocks.pop_front() {
-                source.live.archive_read(u64::from(block.compressed_len));
-                let content = self.decode(block, stored).await?;
-                self.open_block = Some((batches(&content), position));
+            } else if let Some(decoding) = self.decoding.take() {
+                source.live.archive_read(u64::from(decoding.compressed_len));
+                let content = self.decoded(decoding.content).await?;
+                self.open_block = Some((batches(&content), decoding.position));
+                self.decode_next();
+            } else if !self.blocks.is_empty() {
+                self.decode_next();
             } else {
                 self.share = None;
                 if !self.fetch(source, alone).await? {
@@ -221,11 +237,27 @@ impl Cursor {
         }
     }
 
-    /// Checks and decompresses; on a thread of its own, since that takes milliseconds.
-    async fn decode(&self, block: BlockEntry, stored: Bytes) -> Result<Bytes, RestorerError> {
+    /// Begins to check and decompress the next block; on a thread of its own, since that takes milliseconds.
+    fn decode_next(&mut self) {
+        let Some(((block, position), stored)) = self.blocks.pop_front() else {
+            return;
+        };
         let codec = self.segment.footer.codec;
-        let decoding = tokio::task::spawn_blocking(move || decode_block(codec, &stored, &block));
-        let content = decoding
+        let (first_offset, compressed_len) = (block.first_offset, block.compressed_len);
+        let content = tokio::task::spawn_blocking(move || decode_block(codec, &stored, &block));
+        self.decoding = Some(Decoding {
+            first_offset,
+            compressed_len,
+            position,
+            content,
+        });
+    }
+
+    async fn decoded(
+        &self,
+        content: JoinHandle<Result<Bytes, SegmentError>>,
+    ) -> Result<Bytes, RestorerError> {
+        let content = content
             .await
             .map_err(|error| RestorerError::Task(error.to_string()))?;
         content.map_err(|error| ReadError::from(error).into_error(self.key()))
@@ -256,7 +288,7 @@ impl Run {
         }
     }
 
-    /// The run as stored, and its largest block decompressed.
+    /// The run as stored, and two of its blocks decompressed: one worked on, one coming.
     fn memory_bytes(&self) -> u64 {
         let largest = self
             .blocks
@@ -265,7 +297,10 @@ impl Run {
             .max()
             .unwrap_or(0);
         let range = self.range();
-        range.end.saturating_sub(range.start).saturating_add(largest)
+        range
+            .end
+            .saturating_sub(range.start)
+            .saturating_add(largest.saturating_mul(2))
     }
 }
 

@@ -304,6 +304,13 @@ impl Plan {
     }
 }
 
+impl TopicPlan {
+    /// Whether there is nothing to restore but the topic itself.
+    pub fn is_empty(&self) -> bool {
+        self.partitions.iter().all(PartitionPlan::is_empty)
+    }
+}
+
 impl PartitionPlan {
     /// Whether there is anything to restore.
     pub fn is_empty(&self) -> bool {

@@ -219,6 +219,9 @@ fn write_topic(text: &mut String, topic: &TopicView) -> std::fmt::Result {
     for note in &topic.notes {
         writeln!(text, "  {note}")?;
     }
+    if topic.partitions.is_empty() {
+        return writeln!(text, "  the archive holds no record of it");
+    }
     let head = ["partition", "offsets", "segments", "records", "bytes", "remarks"];
     let mut rows = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
     rows.extend(topic.partitions.iter().map(row));

@@ -209,6 +209,13 @@ pub fn view(plan: &Plan, found: &Found, bootstrap: &str, allowed: Permissions) -
     let mut refused = Vec::new();
     for (topic, topic_view) in plan.topics.iter().zip(&mut view.topics) {
         match found.topics.get(&topic.target) {
+            Some(existing) if topic.is_empty() => {
+                topic_view.target_partitions = existing.partition_count;
+                topic_view.target_replication_factor = existing.replication_factor;
+                topic_view
+                    .notes
+                    .push("exists in the target and is left alone: there is nothing to restore".to_owned());
+            }
             Some(existing) => {
                 refused.extend(view_existing(topic, existing, topic_view, allowed));
             }

@@ -40,6 +40,8 @@ impl Target {
     ) -> Result<EndOffsets, RestorerError> {
         for topic in &plan.topics {
             match found.topics.get(&topic.target) {
+                // Nothing will be written to it, so nothing is changed about it.
+                Some(_) if topic.is_empty() => {}
                 Some(existing) => self.hold_off(&topic.target, &existing.settings, held).await?,
                 None => self.create(topic, found.brokers, held).await?,
             }
