@@ -11,7 +11,8 @@ use teeline_archive::ledger::AbsenceReason;
 use teeline_archive::segment::{Origin, SegmentInfo, SegmentNotes, UndecidedTransaction};
 use teeline_wire::batch::{BatchError, fetched_batches};
 
-use crate::partition::{FetchedBatch, PartitionId};
+use crate::batch::FetchedBatch;
+use crate::partition::PartitionId;
 use crate::prepare;
 use crate::source::{Source, SourceError, SourcePartition};
 use crate::transactions::{OpenTransaction, Transactions};

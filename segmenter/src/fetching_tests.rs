@@ -10,24 +10,49 @@ const TOPIC: Uuid = Uuid::from_u128(7);
 
 fn plan(ranges: &[(i64, i64)]) -> FetchPlan {
     FetchPlan {
-        id: PartitionId { incarnation: TOPIC, partition: 0 },
+        id: PartitionId {
+            incarnation: TOPIC,
+            partition: 0,
+        },
         topic: Arc::from("orders"),
         cluster_id: Arc::from(CLUSTER),
-        ranges: ranges.iter().map(|&(first, last)| OffsetRange { first, last }).collect(),
+        ranges: ranges
+            .iter()
+            .map(|&(first, last)| OffsetRange { first, last })
+            .collect(),
     }
 }
 
 fn sink(store: &Store) -> Arc<SegmentSink> {
-    let settings = teeline_config::Segmenter { segment_max_bytes: 1 << 20, ..Default::default() };
-    Arc::new(SegmentSink::new(store.clone(), "b", WriterId(1), &settings, Arc::new(SystemClock), 0))
+    let settings = teeline_config::Segmenter {
+        segment_max_bytes: 1 << 20,
+        ..Default::default()
+    };
+    Arc::new(SegmentSink::new(
+        store.clone(),
+        "b",
+        WriterId(1),
+        &settings,
+        Arc::new(SystemClock),
+        0,
+    ))
 }
 
 async fn run(cluster: &Arc<TestCluster>, ranges: &[(i64, i64)]) -> Fetched {
-    fetch(plan(ranges), Arc::clone(cluster) as Arc<dyn Source>, sink(&Store::in_memory())).await
+    fetch(
+        plan(ranges),
+        Arc::clone(cluster) as Arc<dyn Source>,
+        sink(&Store::in_memory()),
+    )
+    .await
 }
 
 fn ranges_of(fetched: &Fetched) -> Vec<(i64, i64)> {
-    fetched.batches.iter().map(|b| (b.header.base_offset, b.header.last_offset())).collect()
+    fetched
+        .batches
+        .iter()
+        .map(|b| (b.header.base_offset, b.header.last_offset()))
+        .collect()
 }
 
 #[tokio::test]
@@ -50,13 +75,26 @@ async fn offsets_that_compaction_took_are_absent() {
     for _ in 0..4 {
         cluster.append(TOPIC, 0, &batch(0, 5));
     }
-    cluster.logs.lock().unwrap().get_mut(&(TOPIC, 0)).unwrap().batches.remove(2);
+    cluster
+        .logs
+        .lock()
+        .unwrap()
+        .get_mut(&(TOPIC, 0))
+        .unwrap()
+        .batches
+        .remove(2);
     let fetched = run(&cluster, &[(5, 19)]).await;
     assert!(fetched.error.is_none());
     assert_eq!(ranges_of(&fetched), [(5, 9), (15, 19)]);
-    assert_eq!(fetched.absent, [(OffsetRange { first: 10, last: 14 }, AbsenceReason::Compacted)]);
+    assert_eq!(
+        fetched.absent,
+        [(OffsetRange { first: 10, last: 14 }, AbsenceReason::Compacted)]
+    );
     let fetched = run(&cluster, &[(12, 13)]).await;
-    assert_eq!(fetched.absent, [(OffsetRange { first: 12, last: 13 }, AbsenceReason::Compacted)]);
+    assert_eq!(
+        fetched.absent,
+        [(OffsetRange { first: 12, last: 13 }, AbsenceReason::Compacted)]
+    );
     assert!(fetched.batches.is_empty() && fetched.error.is_none());
 }
 
@@ -73,24 +111,42 @@ async fn offsets_below_the_log_are_absent_and_those_beyond_it_are_not() {
         log.start = 10;
     }
     let fetched = run(&cluster, &[(3, 14), (18, 25)]).await;
-    assert_eq!(fetched.absent, [(OffsetRange { first: 3, last: 9 }, AbsenceReason::Deleted)]);
+    assert_eq!(
+        fetched.absent,
+        [(OffsetRange { first: 3, last: 9 }, AbsenceReason::Deleted)]
+    );
     assert_eq!(ranges_of(&fetched), [(10, 14), (15, 19)]);
-    assert!(matches!(fetched.error, Some(FetchError::BeyondEnd { end: 20, offset: 20 })));
+    assert!(matches!(
+        fetched.error,
+        Some(FetchError::BeyondEnd { end: 20, offset: 20 })
+    ));
 }
 
 #[tokio::test]
 async fn a_large_range_streams_into_segments_of_its_own() {
     let cluster = TestCluster::with_topic("orders", TOPIC, 1);
     for n in 0..60 {
-        cluster.append(TOPIC, 0, &labelled_batch(0, 5, &format!("{n} {}", "x".repeat(25_000))));
+        cluster.append(
+            TOPIC,
+            0,
+            &labelled_batch(0, 5, &format!("{n} {}", "x".repeat(25_000))),
+        );
     }
     let store = Store::in_memory();
-    let fetched = fetch(plan(&[(0, 299)]), Arc::clone(&cluster) as Arc<dyn Source>, sink(&store)).await;
+    let fetched = fetch(
+        plan(&[(0, 299)]),
+        Arc::clone(&cluster) as Arc<dyn Source>,
+        sink(&store),
+    )
+    .await;
     assert!(fetched.error.is_none() && fetched.batches.is_empty());
     assert!(fetched.segments.len() > 1, "cut at the size of a segment");
     let mut next = 0;
     for segment in &fetched.segments {
-        assert_eq!((segment.start_offset, segment.identity.origin), (next, Origin::Fetch));
+        assert_eq!(
+            (segment.start_offset, segment.identity.origin),
+            (next, Origin::Fetch)
+        );
         next = segment.end_offset + 1;
         assert_eq!(store.head(&segment.key).await.unwrap().size, segment.object_bytes);
     }
@@ -101,7 +157,13 @@ async fn a_large_range_streams_into_segments_of_its_own() {
 async fn a_source_that_is_gone_is_told_from_one_that_does_not_answer() {
     let cluster = TestCluster::with_topic("orders", TOPIC, 0);
     let fetched = run(&cluster, &[(0, 4)]).await;
-    assert!(matches!(fetched.error, Some(FetchError::Source { source: SourceError::Gone, .. })));
+    assert!(matches!(
+        fetched.error,
+        Some(FetchError::Source {
+            source: SourceError::Gone,
+            ..
+        })
+    ));
 }
 
 proptest! {

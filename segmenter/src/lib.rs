@@ -15,7 +15,7 @@
 //! | [`engine`] | the whole state of one segmenter, without I/O and without a clock |
 //! | [`resolver`], [`confirmed`] | intents meet their outcomes |
 //! | [`catalog`], [`topics`] | names, incarnations and configurations of topics |
-//! | [`partition`], [`holes`], [`transactions`] | state of one partition |
+//! | [`partition`], [`batch`], [`holes`], [`transactions`] | state of one partition |
 //! | [`append_time`] | in which form the broker stored a batch |
 //! | [`settlement`] | what became of intents in doubt |
 //! | [`close`] | when open segments close |
@@ -27,6 +27,7 @@
 //! | [`cli`], [`process`], [`options`], [`error`], [`metrics`] | the edges |
 
 pub mod append_time;
+pub mod batch;
 pub mod buffer;
 pub mod catalog;
 pub mod chain;

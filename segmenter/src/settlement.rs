@@ -10,7 +10,8 @@ use teeline_archive::OffsetRange;
 use teeline_archive::ids::BufferPosition;
 use uuid::Uuid;
 
-use crate::partition::{Identity, PartitionId};
+use crate::batch::Identity;
+use crate::partition::PartitionId;
 use crate::resolver::{Doubt, TopicKey, Unresolved, Written};
 
 /// One intent that is not settled yet.

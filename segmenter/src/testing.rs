@@ -30,7 +30,9 @@ pub(crate) fn labelled_batch(base_offset: i64, records: u32, label: &str) -> Vec
     let mut builder = BatchBuilder::new(Compression::None);
     for n in 0..records {
         let value = format!("{label} {n}");
-        builder.push(1_000 + i64::from(n), Some(b"key"), Some(value.as_bytes()), &[]).unwrap();
+        builder
+            .push(1_000 + i64::from(n), Some(b"key"), Some(value.as_bytes()), &[])
+            .unwrap();
     }
     let mut bytes = builder.build().unwrap().unwrap().into_bytes().to_vec();
     set_base_offset_and_epoch(&mut bytes, base_offset, 0).unwrap();
@@ -74,7 +76,9 @@ pub(crate) fn transactional_batch(
 pub(crate) fn marker(base_offset: i64, producer_id: i64, commit: bool) -> (BatchHeader, Bytes) {
     let mut builder = BatchBuilder::new(Compression::None);
     let key = [0, 0, 0, u8::from(commit)];
-    builder.push(1_000, Some(&key), Some(&[0, 0, 0, 0, 0, 0]), &[]).unwrap();
+    builder
+        .push(1_000, Some(&key), Some(&[0, 0, 0, 0, 0, 0]), &[])
+        .unwrap();
     let mut bytes = builder.build().unwrap().unwrap().into_bytes().to_vec();
     set_base_offset_and_epoch(&mut bytes, base_offset, 0).unwrap();
     changed(bytes, |header| {
@@ -85,7 +89,11 @@ pub(crate) fn marker(base_offset: i64, producer_id: i64, commit: bool) -> (Batch
 
 /// A place that stands for a position.
 pub(crate) fn location(position: BufferPosition) -> FrameLocation {
-    FrameLocation { file_number: position.session.0, at: position.lsn.0, len: 100 }
+    FrameLocation {
+        file_number: position.session.0,
+        at: position.lsn.0,
+        len: 100,
+    }
 }
 
 /// A buffer directory as a writer leaves it: one file a session.
@@ -102,7 +110,12 @@ impl TestBuffer {
         let directory = Directory::new(path);
         drop(directory.lock().unwrap());
         directory.identity_or_create().unwrap();
-        TestBuffer { directory, session: SessionId(0), next: Lsn(1), bytes: BytesMut::new() }
+        TestBuffer {
+            directory,
+            session: SessionId(0),
+            next: Lsn(1),
+            bytes: BytesMut::new(),
+        }
     }
 
     /// Where it is.
@@ -127,7 +140,10 @@ impl TestBuffer {
 
     /// The position that the next frame gets.
     pub(crate) fn next(&self) -> BufferPosition {
-        BufferPosition { session: self.session, lsn: self.next }
+        BufferPosition {
+            session: self.session,
+            lsn: self.next,
+        }
     }
 
     /// Appends a frame.
@@ -144,7 +160,10 @@ impl TestBuffer {
             return;
         }
         fs::write(self.directory.file_path(self.session.0), &self.bytes).unwrap();
-        let last = BufferPosition { session: self.session, lsn: Lsn(self.next.0 - 1) };
+        let last = BufferPosition {
+            session: self.session,
+            lsn: Lsn(self.next.0 - 1),
+        };
         let positions = Positions {
             written: last,
             synced: last,
@@ -152,7 +171,11 @@ impl TestBuffer {
             file_bytes: self.bytes.len() as u64,
             closed: false,
         };
-        self.directory.open_positions().unwrap().write(&positions).unwrap();
+        self.directory
+            .open_positions()
+            .unwrap()
+            .write(&positions)
+            .unwrap();
     }
 }
 
@@ -200,30 +223,51 @@ impl TestCluster {
         let cluster = TestCluster::default();
         cluster.names.lock().unwrap().insert(name.to_owned(), id);
         for partition in 0..partitions {
-            cluster.logs.lock().unwrap().insert((id, partition), Log::default());
+            cluster
+                .logs
+                .lock()
+                .unwrap()
+                .insert((id, partition), Log::default());
         }
         Arc::new(cluster)
     }
 
     /// Appends a batch.
     pub(crate) fn append(&self, id: Uuid, partition: i32, sent: &[u8]) -> i64 {
-        self.logs.lock().unwrap().get_mut(&(id, partition)).unwrap().append(sent)
+        self.logs
+            .lock()
+            .unwrap()
+            .get_mut(&(id, partition))
+            .unwrap()
+            .append(sent)
     }
 
     fn check_up(&self) -> Result<(), SourceError> {
-        if self.is_down.load(Ordering::SeqCst) { Err(SourceError::OutOfRange { log_start: -1, end: -1 }) } else { Ok(()) }
+        if self.is_down.load(Ordering::SeqCst) {
+            Err(SourceError::OutOfRange {
+                log_start: -1,
+                end: -1,
+            })
+        } else {
+            Ok(())
+        }
     }
 
     fn answer(&self, question: &SourcePartition) -> Answer {
         let names = self.names.lock().unwrap();
-        let Some(&incarnation) = names.get(&*question.topic) else { return Answer::Gone };
+        let Some(&incarnation) = names.get(&*question.topic) else {
+            return Answer::Gone;
+        };
         if question.incarnation.is_some_and(|wanted| wanted != incarnation) {
             return Answer::Gone;
         }
         match self.logs.lock().unwrap().get(&(incarnation, question.partition)) {
-            Some(log) => {
-                Answer::Found { incarnation, log_start: log.start, end: log.end, stable_end: log.end }
-            }
+            Some(log) => Answer::Found {
+                incarnation,
+                log_start: log.start,
+                end: log.end,
+                stable_end: log.end,
+            },
             None => Answer::Gone,
         }
     }
@@ -238,8 +282,14 @@ impl Source for TestCluster {
         Box::pin(async move {
             self.check_up()?;
             assert_eq!(cluster_id, CLUSTER);
-            let answers = questions.iter().map(|question| (question.clone(), self.answer(question))).collect();
-            Ok(SurveyReport { answers, brokers: vec!["broker:9092".to_owned()] })
+            let answers = questions
+                .iter()
+                .map(|question| (question.clone(), self.answer(question)))
+                .collect();
+            Ok(SurveyReport {
+                answers,
+                brokers: vec!["broker:9092".to_owned()],
+            })
         })
     }
 
@@ -256,7 +306,10 @@ impl Source for TestCluster {
             let key = (partition.incarnation.unwrap(), partition.partition);
             let log = logs.get(&key).ok_or(SourceError::Gone)?;
             if offset < log.start || offset > log.end {
-                return Err(SourceError::OutOfRange { log_start: log.start, end: log.end });
+                return Err(SourceError::OutOfRange {
+                    log_start: log.start,
+                    end: log.end,
+                });
             }
             let mut records = BytesMut::new();
             for batch in &log.batches {
@@ -271,7 +324,10 @@ impl Source for TestCluster {
                 }
                 records.extend_from_slice(batch);
             }
-            Ok(FetchedRun { records: records.freeze(), end: log.end })
+            Ok(FetchedRun {
+                records: records.freeze(),
+                end: log.end,
+            })
         })
     }
 }

@@ -11,9 +11,10 @@ use teeline_archive::buffer::Frame;
 use teeline_archive::segment::{LsnRange, Origin, SegmentBuilder, SegmentError, SegmentInfo, SegmentNotes};
 use teeline_runtime::{Backoff, ComponentHealth};
 
+use crate::batch::{Batch, Content};
 use crate::buffer::{BufferError, BufferFiles};
 use crate::metrics;
-use crate::partition::{Batch, Content, PartitionId};
+use crate::partition::PartitionId;
 use crate::prepare::{self, Prepared};
 use crate::writer::{SegmentSink, SegmentWriter, WriteError};
 

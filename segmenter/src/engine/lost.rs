@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 use super::Engine;
 use super::results::absence;
+use crate::batch::{Batch, Content, Identity};
 use crate::metrics;
-use crate::partition::{Batch, Content, Identity, PartitionId};
+use crate::partition::PartitionId;
 use crate::resolver::{TopicKey, Unresolved, Written};
 use crate::upload::lsn_range;
 

@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use super::Engine;
 use crate::append_time::{StoredForm, stored_form};
+use crate::batch::{Batch, Content, Identity};
 use crate::catalog::Attribution;
 use crate::metrics;
-use crate::partition::{Batch, Content, Identity, PartitionId, Placed};
+use crate::partition::{PartitionId, Placed};
 use crate::resolver::{Doubt, Resolution, TopicKey, Unresolved, Written};
 use crate::settlement::Unsettled;
 use crate::transactions::Order;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use teeline_archive::OffsetRange;
 use teeline_archive::ledger::{Absence, AbsenceReason};
 
+use super::load::held_by;
 use super::work::{CommitPlan, SHORT_GRACE_MS};
-use super::{Engine, Stored, held_by};
+use super::{Engine, Stored};
 use crate::fetching::{FetchError, Fetched};
 use crate::metrics;
 use crate::partition::PartitionId;

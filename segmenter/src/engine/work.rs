@@ -10,9 +10,10 @@ use teeline_archive::segment::{Origin, SegmentNotes, UndecidedTransaction};
 use uuid::Uuid;
 
 use super::{Engine, Stored, UnderWay};
+use crate::batch::{Batch, Content};
 use crate::close;
 use crate::fetching::{FetchPlan, undecided};
-use crate::partition::{Batch, Content, Partition, PartitionId};
+use crate::partition::{Partition, PartitionId};
 use crate::resolver::TopicKey;
 use crate::source::SourcePartition;
 use crate::upload::{SegmentPlan, lsn_range};

@@ -1,0 +1,115 @@
+//! What the ledger says when a run begins, and what other writers have added since.
+
+use std::sync::Arc;
+
+use teeline_archive::ids::BufferPosition;
+use teeline_archive::ledger::LedgerState;
+use teeline_archive::segment::SegmentInfo;
+use teeline_archive::{OffsetRange, OffsetSet};
+
+use super::Engine;
+use crate::partition::{CommittedRun, PartitionId};
+use crate::transactions::{OpenTransaction, Order};
+
+impl Engine {
+    pub(super) fn load(&mut self, ledger: &LedgerState) {
+        let newest_ms = ledger
+            .segments()
+            .map(|segment| segment.identity.created_at_ms)
+            .max()
+            .unwrap_or(0);
+        for (key, incarnation) in ledger.topics() {
+            if let Some(snapshot) = incarnation.snapshot() {
+                self.topics.load(snapshot);
+            }
+            self.catalogs.note_name(key.incarnation, &key.name);
+            let topic: Arc<str> = Arc::from(key.name.as_str());
+            for (number, state) in incarnation.partitions() {
+                let id = PartitionId {
+                    incarnation: key.incarnation,
+                    partition: number,
+                };
+                for absence in state.absences() {
+                    if let Some(range) = OffsetRange::new(absence.first_offset, absence.last_offset) {
+                        self.partition(id, &topic).mark_absent(range);
+                    }
+                }
+                for segment in state.segments() {
+                    self.load_segment(id, &topic, segment, newest_ms);
+                }
+            }
+        }
+    }
+
+    /// Takes in what the ledger lists of other writers since it was loaded.
+    pub fn reload(&mut self, ledger: &LedgerState) {
+        for segment in ledger.segments() {
+            if segment.identity.writer == self.settings.writer || segment.unconfirmed() {
+                continue;
+            }
+            let id = PartitionId {
+                incarnation: segment.identity.incarnation,
+                partition: segment.identity.partition,
+            };
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                partition.load_committed(held_by(segment).ranges(), None);
+                self.dirty.insert(id);
+            }
+        }
+    }
+
+    fn load_segment(&mut self, id: PartitionId, topic: &Arc<str>, segment: &SegmentInfo, newest_ms: i64) {
+        let held = held_by(segment);
+        let own = segment.identity.writer == self.settings.writer;
+        let archived = self.archived_before;
+        let run = segment.lsn_range.filter(|range| {
+            let last = BufferPosition {
+                session: range.session,
+                lsn: range.last,
+            };
+            own && archived.is_none_or(|archived| last > archived)
+        });
+        let wholly_released = own && segment.lsn_range.is_some() && run.is_none();
+        // What was undecided then is mostly decided by a later segment's marker. Brokers let no transaction stay open for
+        // longer than a quarter of an hour, so older ones need not be looked at.
+        let is_recent = segment.identity.created_at_ms >= newest_ms.saturating_sub(UNDECIDED_FOR_MS);
+        let undecided: Vec<OpenTransaction> = segment
+            .undecided
+            .iter()
+            .filter(|_| is_recent)
+            .map(|open| OpenTransaction {
+                producer_id: open.producer_id,
+                producer_epoch: open.producer_epoch,
+                first_offset: open.first_offset,
+                last_offset: open.last_offset,
+                // Its batches come before every EndTxn that will be read again, if none of them will.
+                order: wholly_released.then_some(Order {
+                    after: BufferPosition::NONE,
+                }),
+            })
+            .collect();
+        let partition = self.partition(id, topic);
+        let run = run.map(|range| CommittedRun {
+            session: range.session,
+            lsn: (range.first, range.last),
+            held: held.clone(),
+        });
+        partition.load_committed(held.ranges(), run);
+        for open in undecided {
+            partition.transactions.on_batch(open);
+        }
+        self.dirty.insert(id);
+    }
+}
+
+/// Kafka's default `transaction.max.timeout.ms` is 15 minutes; the rest is for what comes after the timeout.
+const UNDECIDED_FOR_MS: i64 = 20 * 60_000;
+
+/// The offsets that a segment vouches for.
+pub(super) fn held_by(segment: &SegmentInfo) -> OffsetSet {
+    let mut held: OffsetSet = [segment.range()].into_iter().collect();
+    for gap in &segment.gaps {
+        held.remove(*gap);
+    }
+    held
+}
