@@ -10,8 +10,7 @@
 //! What is missed leaves a hole in the dense offsets, which the segmenter finds and fills by Fetch.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ use crate::metrics::{ClusterMetrics, Missed, Skipped, record_wait};
 use crate::quiet::Quiet;
 use crate::session::in_flight::{Captured, CapturedBatch};
 use crate::session::outbox::Gate;
+use crate::stall::Stall;
 use crate::topics::Topics;
 
 /// The capture of one virtual cluster.
@@ -467,32 +467,6 @@ fn missed_by(error: AppendError) -> Missed {
         AppendError::Broken | AppendError::Closed => Missed::Broken,
         AppendError::StaleSession => Missed::Lost,
         AppendError::TooLarge(_) => Missed::TooLarge,
-    }
-}
-
-/// Remembers that the disk is behind: from the first response that was held too long until its position is durable.
-#[derive(Debug, Default)]
-struct Stall {
-    stalled: AtomicBool,
-    position: Mutex<BufferPosition>,
-}
-
-impl Stall {
-    fn began(&self, position: BufferPosition) {
-        let mut last = self.position.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = position.max(*last);
-        self.stalled.store(true, Ordering::Relaxed);
-    }
-
-    fn holds(&self, writer: &Writer) -> bool {
-        if !self.stalled.load(Ordering::Relaxed) {
-            return false;
-        }
-        let synced = writer.state().synced;
-        let last = self.position.lock().unwrap_or_else(PoisonError::into_inner);
-        let behind = synced < *last;
-        self.stalled.store(behind, Ordering::Relaxed);
-        behind
     }
 }
 

@@ -16,7 +16,7 @@
 //! | `cluster` | what the parts of one virtual cluster share |
 //! | `topology`, `listeners` | a port per broker, bound before it is told; accepting |
 //! | `session` | one client connection and its upstream connection: both loops, what is in flight |
-//! | `capture` | the tee and its policy; gates on responses |
+//! | `capture`, `stall` | the tee and its policy; gates on responses |
 //! | `poller`, `catalog`, `topics` | the proxy's own questions to the cluster; topic names and ids |
 //! | `running` | the tasks of one virtual cluster |
 //! | [`buffer`] | the write-ahead buffer's writer |
@@ -36,5 +36,6 @@ pub mod process;
 mod quiet;
 mod running;
 mod session;
+mod stall;
 mod topics;
 mod topology;
