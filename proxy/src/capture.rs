@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use teeline_archive::buffer::{ConnectionLost, EndTxn, Frame, Intent, Outcome, TopicRef};
-use teeline_archive::ids::{BufferPosition, SessionId};
+use teeline_archive::ids::SessionId;
 use teeline_config::cluster::{Ack, Capture as Settings, OnFailure};
 use teeline_runtime::clock::Clock;
 use teeline_wire::end_txn::EndTxnRequest;
