@@ -116,6 +116,10 @@ impl Proxy {
         let registry = registry::install()?;
         metrics::describe();
         let health = Health::new();
+        // Before anybody can ask: without components a process counts as ready.
+        for cluster in &self.config.clusters {
+            health.component(format!("upstream/{}", cluster.name));
+        }
         let _admin = AdminServer::start(&self.config.admin, health.clone(), registry)?;
         let mut threads = tokio::runtime::Builder::new_multi_thread();
         if let Some(count) = self.config.process.worker_threads {
