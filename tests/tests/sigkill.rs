@@ -213,11 +213,14 @@ fn every_acknowledged_record_survives_even_when_the_cluster_dies_with_the_proxy(
         let mut verdict = Verdict::default();
         verdict.compare(&target, topic, PARTITIONS as i32, &read_load_log(&log), None);
         note(&format!("cluster lost too, {topic}: {verdict:?}"));
+        // An acknowledged batch whose outcome died with an earlier proxy, and about which no broker can be asked any
+        // more, is unconfirmed and comes after the confirmed ones: in the archive, but out of order.
+        let lost = verdict.missing + verdict.altered + verdict.aborted_restored;
+        assert_eq!(lost, 0, "{topic}: {verdict:?}");
         // A producer that is not idempotent repeats, and then the source itself has a record twice.
-        if topic == "careless" {
-            assert_eq!((verdict.missing, verdict.altered), (0, 0), "{topic}: {verdict:?}");
-        } else {
-            assert!(verdict.is_identical(), "{topic}: {verdict:?}");
-        }
+        assert!(
+            verdict.unexpected == 0 || topic == "careless",
+            "{topic}: {verdict:?}"
+        );
     }
 }
