@@ -286,6 +286,14 @@ const METRICS: &[Metric] = &[
         "teeline_catalog_failures_total",
         "failed polls of the cluster's metadata",
     ),
+    Metric::counter(
+        "teeline_buffer_written_bytes_total",
+        "bytes written to the files of the write-ahead buffer",
+    ),
+    Metric::counter(
+        "teeline_buffer_failures_total",
+        "files of the write-ahead buffer given up because a write or a sync failed",
+    ),
     Metric::gauge("teeline_connections_open", "client connections open now"),
     Metric::gauge(
         "teeline_upstream_up",
@@ -311,6 +319,10 @@ const METRICS: &[Metric] = &[
     Metric::gauge(
         "teeline_buffer_broken",
         "1 while the write-ahead buffer cannot be written",
+    ),
+    Metric::histogram(
+        "teeline_buffer_sync_seconds",
+        "time of one sync of the write-ahead buffer, shared by all that waited for it",
     ),
     Metric::histogram(
         "teeline_hold_seconds",
