@@ -75,6 +75,8 @@ pub struct Partition {
     /// When the tail is to be looked at for markers, and how long to pause after that.
     tail: Tail,
     transactional: bool,
+    /// Something may lie behind what is held, although nothing says so.
+    is_tail_suspect: bool,
     /// Since when the source says that it does not have this partition.
     gone_since_ms: Option<i64>,
     recent: VecDeque<(OffsetRange, Identity)>,
@@ -118,6 +120,7 @@ impl Partition {
             urgent: OffsetSet::new(),
             tail: Tail::default(),
             transactional: false,
+            is_tail_suspect: false,
             gone_since_ms: None,
             recent: VecDeque::new(),
             committed_runs: Vec::new(),
@@ -306,9 +309,24 @@ impl Partition {
         self.gone_since_ms = None;
     }
 
-    /// Whether the source is to be asked how far it reaches, for the markers of undecided transactions.
+    /// Whether the source is to be asked how far it reaches: for the markers of undecided transactions, or on suspicion.
     pub fn tail_due(&self, now_ms: i64) -> bool {
-        !self.transactions.is_decided() && now_ms >= self.tail.next_ms
+        self.is_tail_suspect || (!self.transactions.is_decided() && now_ms >= self.tail.next_ms)
+    }
+
+    /// Something may lie behind what is held.
+    pub fn suspect_tail(&mut self) {
+        self.is_tail_suspect = true;
+    }
+
+    /// Whether something may lie behind what is held.
+    pub fn is_suspect(&self) -> bool {
+        self.is_tail_suspect
+    }
+
+    /// From where on something may lie, if that was suspected; the suspicion ends with the answer.
+    pub fn take_suspicion(&mut self) -> Option<i64> {
+        std::mem::take(&mut self.is_tail_suspect).then_some(self.held_end()?)
     }
 
     /// The tail was looked at. Without news the next look comes later and later.

@@ -107,6 +107,8 @@ pub struct Engine {
     source_lost_at_ms: Option<i64>,
     committing: bool,
     draining: bool,
+    /// A part of the buffer could not be read.
+    is_damaged: bool,
     counts: Counts,
 }
 
@@ -132,6 +134,8 @@ struct SourcePace {
     pause_ms: i64,
     failures: u32,
     surveying: bool,
+    /// It has answered once.
+    is_known: bool,
 }
 
 impl Engine {
@@ -167,6 +171,7 @@ impl Engine {
             source_lost_at_ms: None,
             committing: false,
             draining: false,
+            is_damaged: false,
             counts: Counts::default(),
         };
         engine.load(ledger);
@@ -210,7 +215,9 @@ impl Engine {
             }
             Frame::EndTxn(end) => {
                 self.endings.on_end(position, &end);
-                self.just_ended.insert(end.producer_id);
+                if self.settings.has_source {
+                    self.just_ended.insert(end.producer_id);
+                }
                 if !self.was_archived(position) {
                     self.watermark.hold(position, end.at_ms);
                 }
@@ -233,6 +240,23 @@ impl Engine {
     pub fn on_session_start(&mut self, session: SessionId, now_ms: i64) {
         let resolutions = self.resolver.on_sessions_over(Some(session), now_ms);
         self.on_resolutions(resolutions, now_ms);
+    }
+
+    /// A part of the buffer cannot be read: any partition may have had a batch there. Holes show by themselves; the ends
+    /// are compared with the source.
+    pub fn on_damage(&mut self) {
+        self.is_damaged = true;
+        for partition in self.partitions.values_mut() {
+            partition.suspect_tail();
+        }
+    }
+
+    /// Partitions whose end is still to be compared with the source.
+    pub fn suspects(&self) -> usize {
+        self.partitions
+            .values()
+            .filter(|partition| partition.is_suspect())
+            .count()
     }
 
     /// No writer lives: what has no outcome will have none.

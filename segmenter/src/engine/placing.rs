@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use teeline_archive::OffsetRange;
+use teeline_wire::batch::BatchHeader;
 use uuid::Uuid;
 
 use super::Engine;
@@ -186,10 +187,7 @@ impl Engine {
         let append_time_ms = match form {
             StoredForm::AsSent => None,
             StoredForm::Stamped(append_time_ms) => Some(append_time_ms),
-            // Without a source to ask, the broker's answer is the best there is.
-            StoredForm::Ambiguous if !self.settings.has_source => {
-                Some(written.log_append_time_ms).filter(|ms| *ms >= 0)
-            }
+            StoredForm::Ambiguous if !self.settings.has_source => likely_append_time(&written, &header),
             StoredForm::Ambiguous => return self.doubt_written(written, None, now_ms),
         };
         let batch = Batch {
@@ -248,6 +246,12 @@ impl Engine {
             self.watermark.let_go(position);
         }
     }
+}
+
+/// Without a source to ask: an answer that repeats the batch's own time is a duplicate's far more often than a coincidence.
+fn likely_append_time(written: &Written, header: &BatchHeader) -> Option<i64> {
+    let answered_ms = written.log_append_time_ms;
+    (answered_ms >= 0 && answered_ms != header.max_timestamp).then_some(answered_ms)
 }
 
 /// The word for it in metrics.

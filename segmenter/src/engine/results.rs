@@ -110,6 +110,7 @@ impl Engine {
             Err(error) => return self.source_failed(&error, now_ms),
         };
         self.source_answered();
+        self.source.is_known = true;
         if !report.brokers.is_empty() && report.brokers != self.brokers {
             self.brokers = report.brokers.clone();
             self.brokers_changed = true;
@@ -236,12 +237,14 @@ impl Engine {
             partition.tail_seen(now_ms, false, TAIL_FIRST_MS, TAIL_MAX_MS);
             return;
         };
+        let suspicion = partition.take_suspicion();
         let endings = &self.endings;
         let decided: Option<i64> = partition
             .transactions
             .open()
             .filter(|open| open.last_offset < stable_end || endings.ending_of(open).is_some())
             .map(|open| open.first_offset)
+            .chain(suspicion)
             .min();
         let wanted = decided.and_then(|first| OffsetRange::new(first.max(log_start), end.saturating_sub(1)));
         let missing = wanted.is_some_and(|wanted| !partition.missing_in(wanted).is_empty());
@@ -267,7 +270,7 @@ impl Engine {
             } => {
                 if !partition.is_gone(now_ms, GONE_AFTER_MS) {
                     partition.holes.restart(now_ms);
-                    return;
+                    return self.pause_while_draining(now_ms);
                 }
                 // A topic that is gone stays gone: its id is never used again.
                 let gone: Vec<OffsetRange> = asked
@@ -291,6 +294,7 @@ impl Engine {
                     partition.calm(*range);
                 }
                 partition.holes.restart(now_ms);
+                self.pause_while_draining(now_ms);
             }
             FetchError::Batch { .. } | FetchError::Write(_) => {
                 let reason = teeline_runtime::exit::error_chain(error);
@@ -316,6 +320,13 @@ impl Engine {
             tracing::warn!(error = %reason, "the source does not answer; capture and upload go on, what is unresolved waits");
         }
         self.pause_source(now_ms);
+    }
+
+    /// A drain has no grace, so what cannot be had now is asked for again after a pause, and not for ever.
+    fn pause_while_draining(&mut self, now_ms: i64) {
+        if self.draining {
+            self.pause_source(now_ms);
+        }
     }
 
     fn pause_source(&mut self, now_ms: i64) {

@@ -110,9 +110,6 @@ impl Engine {
         }
         let just_ended = std::mem::take(&mut self.just_ended);
         for (id, partition) in &mut self.partitions {
-            if partition.transactions.is_decided() {
-                continue;
-            }
             if partition
                 .transactions
                 .open()
@@ -128,7 +125,8 @@ impl Engine {
                 });
             }
         }
-        if questions.is_empty() {
+        // One survey in any case, as its answer names the brokers.
+        if questions.is_empty() && (self.source.is_known || self.draining) {
             return None;
         }
         self.source.surveying = true;

@@ -203,6 +203,7 @@ impl Pipeline {
             }
             Event::Damage(damage) => {
                 metrics::damage_found();
+                self.engine.on_damage();
                 tracing::error!(cluster = %self.options.name, ?damage,
                     "the write-ahead buffer is damaged; what lies there is fetched from the source as far as possible");
             }
@@ -241,7 +242,8 @@ impl Pipeline {
         if !self.engine.is_idle() || !self.ledger.is_free() {
             return false;
         }
-        let settled = self.engine.unsettled() == 0 && self.engine.missing_offsets() == 0;
+        let settled =
+            self.engine.unsettled() == 0 && self.engine.missing_offsets() == 0 && self.engine.suspects() == 0;
         let patience_ms = if self.shutdown.is_triggered() {
             STOP_PATIENCE_MS
         } else {

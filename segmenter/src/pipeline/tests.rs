@@ -809,3 +809,82 @@ async fn a_clock_that_stands_still_does_not_stop_the_work() {
         .unwrap();
     assert!(report.complete);
 }
+
+#[tokio::test]
+async fn a_damaged_frame_is_made_good_from_the_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, cluster) = (
+        Store::in_memory(),
+        TestCluster::with_topic(NAME, TOPIC, PARTITIONS),
+    );
+    let mut buffer = simple_buffer(dir.path(), &cluster);
+    // The last batch of the log: nothing behind it shows that it is missing.
+    let records = labelled_batch(0, 4, "to be damaged");
+    let position = buffer.append(&intent(1, -1, TopicRef::by_id(TOPIC), 0, &records));
+    let base = cluster.append(TOPIC, 0, &records);
+    buffer.append(&outcome(position, 0, base));
+    buffer.append(&catalog(Lsn(7), TOPIC));
+    buffer.flush();
+    let path = crate::buffer::Directory::new(buffer.path()).file_path(1);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes
+        .windows(13)
+        .position(|window| window == b"to be damaged")
+        .unwrap();
+    bytes[at] ^= 0xff;
+    std::fs::write(&path, bytes).unwrap();
+    let report = run(options(&buffer, &store), Some(Arc::clone(&cluster)))
+        .await
+        .unwrap();
+    assert!(report.complete, "{report:?}");
+    let state = ledger(&store, &buffer).await;
+    let bases: Vec<i64> = archived(&store, &state, false)
+        .await
+        .into_keys()
+        .map(|(_, base)| base)
+        .collect();
+    assert_eq!(bases, [0, base]);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_is_waited_for_and_readiness_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = TestCluster::with_topic(NAME, TOPIC, PARTITIONS);
+    let archive = dir.path().join("archive");
+    let store = Store::open(&teeline_config::Storage::filesystem(&archive)).unwrap();
+    let buffer = simple_buffer(dir.path(), &cluster);
+    let health = Health::new();
+    let source = Some(cluster as Arc<dyn Source>);
+    let pipeline = start(
+        options(&buffer, &store),
+        source,
+        Arc::new(SystemClock),
+        &health,
+        Shutdown::new(),
+    )
+    .await
+    .unwrap()
+    .unwrap();
+    assert!(health.is_ready());
+    // A file where the backup's directory has to be.
+    std::fs::remove_dir_all(archive.join("backup")).ok();
+    std::fs::write(archive.join("backup"), b"in the way").unwrap();
+    let running = tokio::spawn(pipeline.run());
+    let waited = async {
+        while health.is_ready() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waited)
+        .await
+        .expect("readiness tells");
+    assert!(!running.is_finished());
+    std::fs::remove_file(archive.join("backup")).unwrap();
+    let report = tokio::time::timeout(Duration::from_secs(60), running)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(report.complete && health.is_ready());
+    assert_eq!(report.records, 3);
+}
