@@ -36,11 +36,7 @@ fn nothing_is_lost_or_doubled_while_leaders_move_and_a_broker_dies() {
         .map(|name| json!({"name": name, "partitions": PARTITIONS, "replication": 3}))
         .collect();
     stage.create_topics(&Value::from(topics));
-    let mut settings = stage.proxy("cluster");
-    // The broker that is killed is noticed by every connection to it.
-    for text in ["upstream", "connect", "fetch", "leader"] {
-        settings.announce(text);
-    }
+    let settings = stage.proxy("cluster");
     let mut proxy = settings.start();
     let bootstrap = settings.bootstrap();
 

@@ -61,16 +61,7 @@ fn request(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
 #[test]
 fn malformed_and_oversized_frames_close_only_their_own_connection() {
     let mut settings = STAGE.proxy("hostile");
-    for text in [
-        "frame",
-        "malformed",
-        "Kafka",
-        "request",
-        "too large",
-        "connection",
-    ] {
-        settings.announce(text);
-    }
+    settings.announce("connection closed:");
     let mut proxy = settings.start();
     let bootstrap = settings.bootstrap();
     STAGE.create_topic("hostile", 2);
@@ -155,9 +146,7 @@ fn malformed_and_oversized_frames_close_only_their_own_connection() {
 #[test]
 fn memory_stays_bounded_when_many_clients_announce_much_and_send_slowly() {
     let mut settings = STAGE.proxy("drip");
-    for text in ["frame", "malformed", "request", "connection", "client"] {
-        settings.announce(text);
-    }
+    settings.announce("connection closed:");
     let mut proxy = settings.start();
     let bootstrap = settings.bootstrap();
     // Ninety megabytes each, announced by a hundred clients; what comes is half a megabyte, then silence.
@@ -187,10 +176,7 @@ fn an_unreachable_cluster_refuses_clients_cleanly_until_it_is_there() {
     let mut kafka = Kafka::prepare(1, "");
     let work = WorkDir::create("unreachable");
     let archive = Archive::Directory(work.join("archive"));
-    let mut settings = ProxySettings::new(work.path(), &kafka.bootstrap(), &archive);
-    for text in ["upstream", "connect", "unreachable"] {
-        settings.announce(text);
-    }
+    let settings = ProxySettings::new(work.path(), &kafka.bootstrap(), &archive);
     let mut proxy = settings.launch();
     let not_ready = wait_for("readiness to be answered", seconds(30), || {
         admin_port::get(&settings.admin(), "/readyz")

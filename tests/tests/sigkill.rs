@@ -42,11 +42,7 @@ fn every_acknowledged_record_survives_the_death_of_the_proxy_at_any_moment() {
     for topic in TOPICS {
         stage.create_topic(topic, PARTITIONS);
     }
-    let mut settings = stage.proxy("sigkill");
-    // What a proxy has to say after having been killed: that it found a torn tail or unresolved intents.
-    for text in ["recover", "unresolved", "torn", "orphan"] {
-        settings.announce(text);
-    }
+    let settings = stage.proxy("sigkill");
     let mut proxy = settings.start();
     let logs = start_loads(&stage, &settings.bootstrap());
     for round in 1..=rounds {

@@ -9,6 +9,8 @@
 
 mod demo;
 mod display;
+mod load;
+mod report;
 
 use std::process::ExitCode;
 
