@@ -89,8 +89,12 @@ async fn list(args: &ArchiveArgs, config: &Config) -> Result<ExitCode, RestorerE
     for id in ledger::backup_ids(&store).await? {
         match ledger::load(&store, &id).await {
             Ok(backup) => backups.push(backup.summary()),
-            // A directory of something else beside the backups.
-            Err(RestorerError::NoBackup { .. }) => {}
+            Err(RestorerError::NoBackup { .. }) => {
+                // A directory of something else beside the backups, unless there is what only a backup has.
+                if ledger::has_traces(&store, &id).await? {
+                    backups.push(Summary::unreadable(&id, "it has no ledger".to_owned()));
+                }
+            }
             // One backup that cannot be read does not hide the others.
             Err(error) => backups.push(Summary::unreadable(&id, error_chain(&error))),
         }

@@ -1,9 +1,10 @@
 //! Looking at segments before they are restored: how much of them is wanted, and whether it is undamaged.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use teeline_archive::OffsetSet;
 use teeline_archive::segment::{BlockEntry, SegmentInfo};
 use teeline_runtime::{Shutdown, Store};
 
@@ -36,17 +37,11 @@ async fn refine_partition(
     window: Window,
     partition: &mut PartitionPlan,
 ) -> Result<(), RestorerError> {
-    let segments: Vec<_> = partition
-        .segments
-        .iter()
-        .chain(&partition.unconfirmed)
-        .map(Arc::clone)
-        .collect();
-    let measured = stream::iter(segments.into_iter().map(|info| measure(store, window, info)));
-    let mut measured = measured.buffered(SEGMENTS_AT_ONCE);
+    let segments = selected(partition).map(|(info, contested)| measure(store, window, contested, info));
+    let measured: Vec<_> = stream::iter(segments).buffered(SEGMENTS_AT_ONCE).collect().await;
     let (mut records, mut bytes) = (0u64, 0u64);
     let mut empty = Vec::new();
-    while let Some(measure) = measured.next().await {
+    for measure in measured {
         let Measure {
             info,
             records: of_segment,
@@ -72,7 +67,13 @@ struct Measure {
     bytes: u64,
 }
 
-async fn measure(store: &Store, window: Window, info: Arc<SegmentInfo>) -> Result<Measure, RestorerError> {
+async fn measure(
+    store: &Store,
+    window: Window,
+    contested: &OffsetSet,
+    info: &Arc<SegmentInfo>,
+) -> Result<Measure, RestorerError> {
+    let info = Arc::clone(info);
     if window.position(info.timestamp_min, info.timestamp_max) == Position::Inside {
         let (records, bytes) = (info.record_count, info.object_bytes);
         return Ok(Measure { info, records, bytes });
@@ -80,29 +81,64 @@ async fn measure(store: &Store, window: Window, info: Arc<SegmentInfo>) -> Resul
     let segment = open_segment(store, &info)
         .await
         .map_err(|error| error.into_error(&info.key))?;
-    let wanted = wanted_blocks(&segment.footer.blocks, window);
-    let records = wanted
+    let blocks = wanted_blocks(&segment.footer.blocks, window, contested);
+    let inside = blocks
         .iter()
-        .map(|(block, _)| u64::from(block.record_count))
-        .sum();
-    let bytes = wanted
+        .filter(|(_, position)| *position != Position::Outside);
+    let records = inside.map(|(block, _)| u64::from(block.record_count)).sum();
+    let bytes = blocks
         .iter()
         .map(|(block, _)| u64::from(block.compressed_len))
         .sum();
     Ok(Measure { info, records, bytes })
 }
 
+/// The segments of a partition that are read, each with the offsets that others claim too. Provisional offsets of
+/// unconfirmed segments claim nothing.
+fn selected(partition: &PartitionPlan) -> impl Iterator<Item = (&Arc<SegmentInfo>, &OffsetSet)> {
+    let confirmed = partition.segments.iter().map(|info| (info, &partition.contested));
+    confirmed.chain(partition.unconfirmed.iter().map(|info| (info, &*NOTHING)))
+}
+
+/// No offset at all.
+static NOTHING: LazyLock<OffsetSet> = LazyLock::new(OffsetSet::new);
+
+/// The largest block that is wanted, decompressed: no batch in it is larger. Reads footers only.
+pub async fn largest_block(store: &Store, plan: &Plan) -> Result<u64, RestorerError> {
+    let window = plan.window;
+    let segments = plan.partitions().flat_map(|(_, partition)| selected(partition));
+    let sizes = segments.map(|(info, contested)| async move {
+        let segment = open_segment(store, info)
+            .await
+            .map_err(|error| error.into_error(&info.key))?;
+        Ok(largest(&wanted_blocks(&segment.footer.blocks, window, contested)))
+    });
+    stream::iter(sizes)
+        .buffer_unordered(SEGMENTS_AT_ONCE)
+        .try_fold(0, |one, other| async move { Ok(one.max(other)) })
+        .await
+}
+
+fn largest(blocks: &[(BlockEntry, Position)]) -> u64 {
+    blocks
+        .iter()
+        .map(|(block, _)| u64::from(block.uncompressed_len))
+        .max()
+        .unwrap_or(0)
+}
+
 /// Checks every byte that a restore is going to need: footers and wanted blocks. All damage is told, not only the
-/// first.
+/// first. Tells the largest block, as [`largest_block`] does.
 pub async fn check(
     store: &Store,
     plan: &Plan,
     live: &Arc<Live>,
     shutdown: &Shutdown,
-) -> Result<(), RestorerError> {
+) -> Result<u64, RestorerError> {
     let window = plan.window;
-    let segments = plan.segments().map(Arc::clone);
-    let checks = segments.map(|info| check_segment(store, window, info, live));
+    let segments = plan.partitions().flat_map(|(_, partition)| selected(partition));
+    let checks = segments.map(|(info, contested)| check_segment(store, window, contested, info, live));
+    let mut largest_block = 0;
     let footers = plan
         .partitions()
         .flat_map(|(_, partition)| &partition.marker_segments)
@@ -111,7 +147,10 @@ pub async fn check(
     let all = async {
         let mut checks = stream::iter(checks).buffer_unordered(SEGMENTS_AT_ONCE);
         while let Some(found) = checks.next().await {
-            damage.extend(found?);
+            match found? {
+                Ok(block) => largest_block = block.max(largest_block),
+                Err(found) => damage.push(found),
+            }
         }
         let footers = footers.map(|info| async move {
             match open_segment(store, &info).await {
@@ -133,7 +172,7 @@ pub async fn check(
     // A segment may be wanted for its records and for its markers.
     damage.dedup();
     if damage.is_empty() {
-        Ok(())
+        Ok(largest_block)
     } else {
         Err(RestorerError::Damaged { damage })
     }
@@ -142,26 +181,27 @@ pub async fn check(
 async fn check_segment(
     store: &Store,
     window: Window,
-    info: Arc<SegmentInfo>,
+    contested: &OffsetSet,
+    info: &Arc<SegmentInfo>,
     live: &Arc<Live>,
-) -> Result<Option<Damage>, RestorerError> {
-    match check_blocks(store, window, &info, live).await {
-        Ok(()) => Ok(None),
-        Err(error) => error.into_damage(&info.key).map(Some),
+) -> Result<Result<u64, Damage>, RestorerError> {
+    match check_blocks(store, window, contested, info, live).await {
+        Ok(largest) => Ok(Ok(largest)),
+        Err(error) => error.into_damage(&info.key).map(Err),
     }
 }
 
 async fn check_blocks(
     store: &Store,
     window: Window,
+    contested: &OffsetSet,
     info: &Arc<SegmentInfo>,
     live: &Arc<Live>,
-) -> Result<(), ReadError> {
+) -> Result<u64, ReadError> {
     let segment = open_segment(store, info).await?;
-    let wanted: Vec<_> = wanted_blocks(&segment.footer.blocks, window)
-        .into_iter()
-        .map(|(block, _)| block)
-        .collect();
+    let wanted = wanted_blocks(&segment.footer.blocks, window, contested);
+    let largest = largest(&wanted);
+    let wanted: Vec<_> = wanted.into_iter().map(|(block, _)| block).collect();
     for run in neighbours(&wanted, REQUEST_BYTES_MAX) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             continue;
@@ -175,14 +215,13 @@ async fn check_blocks(
         match damaged {
             Ok(None) => {}
             Ok(Some(at)) => {
-                return Err(ReadError::Damaged(format!(
-                    "the block at byte {at} does not match its checksum"
-                )));
+                let reason = format!("the block at byte {at} does not match its checksum");
+                return Err(ReadError::Damaged(reason));
             }
             Err(error) => return Err(ReadError::Damaged(error.to_string())),
         }
     }
-    Ok(())
+    Ok(largest)
 }
 
 /// Blocks that lie beside each other, in groups of at most so many bytes (or of one block).

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use teeline_archive::segment::{BlockEntry, SegmentError, decode_block};
+use teeline_archive::{OffsetRange, OffsetSet};
 use teeline_runtime::{Store, StoreError};
 use teeline_wire::batch::{BatchError, BatchView, Batches, batches};
 use tokio::task::JoinHandle;
@@ -16,6 +17,7 @@ use crate::budget::{Budget, Share};
 use crate::error::RestorerError;
 use crate::footers::{OpenSegment, ReadError};
 use crate::merge::Head;
+use crate::plan::touches;
 use crate::tally::Live;
 use crate::window::{Position, Window};
 
@@ -98,8 +100,8 @@ const RUN_BYTES: u64 = 1024 * 1024;
 
 impl Cursor {
     /// The start of a segment. `None` if the window wants none of its blocks.
-    pub fn new(segment: OpenSegment, window: Window) -> Option<Self> {
-        let wanted = wanted_blocks(&segment.footer.blocks, window);
+    pub fn new(segment: OpenSegment, window: Window, contested: &OffsetSet) -> Option<Self> {
+        let wanted = wanted_blocks(&segment.footer.blocks, window, contested);
         let runs = into_runs(wanted);
         if runs.is_empty() {
             return None;
@@ -304,12 +306,19 @@ impl Run {
     }
 }
 
-/// The blocks that may hold wanted records.
-pub fn wanted_blocks(blocks: &[BlockEntry], window: Window) -> Vec<(BlockEntry, Position)> {
+/// The blocks that may hold wanted records, and those that claim offsets which others claim too.
+pub fn wanted_blocks(
+    blocks: &[BlockEntry],
+    window: Window,
+    contested: &OffsetSet,
+) -> Vec<(BlockEntry, Position)> {
+    let claims = |block: &BlockEntry| {
+        OffsetRange::new(block.first_offset, block.last_offset).is_some_and(|range| touches(contested, range))
+    };
     blocks
         .iter()
         .map(|block| (block, window.position(block.timestamp_min, block.timestamp_max)))
-        .filter(|(_, position)| *position != Position::Outside)
+        .filter(|(block, position)| *position != Position::Outside || claims(block))
         .map(|(block, position)| (block.clone(), position))
         .collect()
 }

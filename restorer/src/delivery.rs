@@ -183,10 +183,16 @@ impl<R: Route> Delivery<R> {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
+        if self.under_way.is_empty() {
+            return true;
+        }
+        // A broker that knows nothing of a producer takes whatever sequence comes first: if the first batch failed and
+        // the second did not, the first could never follow. So it goes alone.
+        let known = self.delivered.batches > 0;
         let held: usize = self.under_way.iter().map(|entry| entry.batch.size_bytes()).sum();
-        self.under_way.is_empty()
-            || (self.under_way.len() < BATCHES_UNDER_WAY_MAX
-                && held.saturating_add(bytes) <= self.limits.bytes_under_way_max)
+        known
+            && self.under_way.len() < BATCHES_UNDER_WAY_MAX
+            && held.saturating_add(bytes) <= self.limits.bytes_under_way_max
     }
 
     /// Waits for the oldest answer, sending again as often as it takes within the time limit.

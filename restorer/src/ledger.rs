@@ -3,7 +3,7 @@
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use teeline_archive::ledger::{Commit, LedgerState};
-use teeline_archive::names::{ObjectName, check_backup_id, ledger_prefix, parse_key};
+use teeline_archive::names::{ObjectName, check_backup_id, ledger_prefix, manifest_key, parse_key};
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::{Store, StoreError};
 
@@ -103,6 +103,23 @@ pub async fn backup_ids(store: &Store) -> Result<Vec<String>, StoreError> {
     let mut ids = store.children("").await?;
     ids.retain(|id| check_backup_id(id).is_ok());
     Ok(ids)
+}
+
+/// Whether there is something of a backup although it has no ledger.
+pub async fn has_traces(store: &Store, backup_id: &str) -> Result<bool, RestorerError> {
+    if store
+        .children(&format!("{backup_id}/"))
+        .await?
+        .iter()
+        .any(|name| name == "topics")
+    {
+        return Ok(true);
+    }
+    match store.head(&manifest_key(backup_id)?).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn apply(state: &mut LedgerState, key: &str, bytes: &[u8]) -> Result<(), String> {

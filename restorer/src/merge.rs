@@ -1,9 +1,12 @@
 //! One log out of many segments: which of the batches waiting at the heads of overlapping segments comes next.
 //!
 //! Segments may overlap (many writers, backfill) and interleave (markers fetched later lie in segments of their
-//! own). Batches are taken by offset. Where two cover the same offsets, the higher leader epoch is what the cluster
-//! kept; with the same or an unknown epoch, the batch that holds more records wins, since compaction takes records
-//! out and supersedes nothing.
+//! own). Batches are taken by offset. Of two copies of one batch, the one that holds more records wins, since compaction
+//! takes records out and supersedes nothing. Of two different batches at the same offsets, the higher leader epoch is
+//! what the cluster kept; a batch read back from the cluster has one, and outranks one of unknown epoch that was
+//! captured on its way there. Where no epoch decides, the first is kept and the other reported as disputed.
+
+use std::cmp::Ordering;
 
 /// The batch at the head of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Dropped {
     Duplicate,
     /// The cluster acknowledged it and lost it: a later leader wrote other records at its offsets.
     Superseded,
+    /// Another batch claims its offsets, and nothing tells which of the two the cluster kept.
+    Disputed,
 }
 
 /// What to do with one of the heads.
@@ -36,6 +41,19 @@ pub enum Step {
     Take(usize),
     /// This head is passed over.
     Drop(usize, Dropped),
+}
+
+/// What one batch is to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rival {
+    /// Nothing: elsewhere, or the same batch.
+    None,
+    /// It was written over the other.
+    Supersedes,
+    /// The other was written over it.
+    IsSuperseded,
+    /// Both claim the same offsets.
+    Disputes,
 }
 
 impl Head {
@@ -50,17 +68,29 @@ impl Head {
         same_place
             && match (self.producer, other.producer) {
                 (Some(mine), Some(theirs)) => mine == theirs,
+                // Without a producer: brokers take dense batches only, so one that is not has been compacted.
                 (None, None) => {
-                    self.leader_epoch == other.leader_epoch || self.record_count == other.record_count
+                    self.record_count == other.record_count || !self.is_dense() || !other.is_dense()
                 }
                 _ => false,
             }
     }
 
-    /// Whether the other one was written over this one.
-    fn is_superseded_by(&self, other: &Self) -> bool {
-        let later = self.leader_epoch >= 0 && other.leader_epoch > self.leader_epoch;
-        later && self.overlaps(other) && !self.is_same_batch(other)
+    fn is_dense(&self) -> bool {
+        self.last_offset.abs_diff(self.base_offset).saturating_add(1) == u64::from(self.record_count)
+    }
+
+    /// What the other one is to this one.
+    fn against(&self, other: &Self) -> Rival {
+        if !self.overlaps(other) || self.is_same_batch(other) {
+            return Rival::None;
+        }
+        match self.leader_epoch.cmp(&other.leader_epoch) {
+            // -1, unknown, is below every epoch: what was read back from the cluster has one.
+            Ordering::Less => Rival::Supersedes,
+            Ordering::Greater => Rival::IsSuperseded,
+            Ordering::Equal => Rival::Disputes,
+        }
     }
 
     /// The order among batches at the same offsets that do not supersede each other.
@@ -84,11 +114,11 @@ pub fn next_step(heads: &[Option<Head>], next_offset: i64) -> Option<Step> {
     let (lowest_at, lowest) = present().min_by_key(|(_, head)| head.base_offset)?;
     let mut best = (lowest_at, lowest);
     for (at, head) in present().filter(|(_, head)| head.overlaps(lowest)) {
-        if lowest.is_superseded_by(head) {
-            return Some(Step::Drop(lowest_at, Dropped::Superseded));
-        }
-        if head.is_superseded_by(lowest) {
-            return Some(Step::Drop(at, Dropped::Superseded));
+        match lowest.against(head) {
+            Rival::None => {}
+            Rival::Supersedes => return Some(Step::Drop(lowest_at, Dropped::Superseded)),
+            Rival::IsSuperseded => return Some(Step::Drop(at, Dropped::Superseded)),
+            Rival::Disputes => return Some(Step::Drop(at, Dropped::Disputed)),
         }
         if head.base_offset == lowest.base_offset && head.preference() > best.1.preference() {
             best = (at, head);
@@ -143,10 +173,34 @@ mod tests {
             next_step(&[head(0, 9, 2), head(5, 14, 1)], 0),
             Some(Step::Drop(1, Dropped::Superseded))
         );
-        // An unknown epoch proves nothing.
+        // What was read back from the cluster outranks what was seen on its way there.
         assert_eq!(
             next_step(&[head(0, 9, -1), head(5, 14, 2)], 0),
-            Some(Step::Take(0))
+            Some(Step::Drop(0, Dropped::Superseded))
+        );
+        assert_eq!(
+            next_step(&[head(0, 9, 2), head(5, 14, -1)], 0),
+            Some(Step::Drop(1, Dropped::Superseded))
+        );
+    }
+
+    #[test]
+    fn where_no_epoch_decides_the_second_is_disputed() {
+        assert_eq!(
+            next_step(&[head(5, 14, -1), head(0, 9, -1)], 0),
+            Some(Step::Drop(0, Dropped::Disputed))
+        );
+        let one = head(0, 9, 3).map(|head| Head {
+            producer: Some((1, 0, 0)),
+            ..head
+        });
+        let other = head(0, 9, 3).map(|head| Head {
+            producer: Some((2, 0, 0)),
+            ..head
+        });
+        assert_eq!(
+            next_step(&[one, other], 0),
+            Some(Step::Drop(1, Dropped::Disputed))
         );
     }
 
@@ -172,6 +226,19 @@ mod tests {
         };
         assert_eq!(
             next_step(&[Some(compacted), Some(unknown)], 0),
+            Some(Step::Take(1))
+        );
+        let nameless = Head {
+            producer: None,
+            leader_epoch: -1,
+            ..whole
+        };
+        let nameless_compacted = Head {
+            producer: None,
+            ..compacted
+        };
+        assert_eq!(
+            next_step(&[Some(nameless_compacted), Some(nameless)], 0),
             Some(Step::Take(1))
         );
         // The same batch, once with its epoch known: the better known copy.

@@ -3,6 +3,7 @@
 //! A pure function of the ledger and the request: no store, no cluster, no clock. Whole segments outside the window
 //! are sorted out here; blocks within segments later, by the footers.
 
+mod contested;
 mod selection;
 mod view;
 
@@ -24,6 +25,7 @@ use crate::target::settings::Settings;
 use crate::transactions::Evidence;
 use crate::window::{Position, Window};
 
+pub(crate) use contested::touches;
 use selection::Choice;
 pub(crate) use view::show_holes;
 pub use view::{PartitionView, PlanView, TargetView, TopicView, render};
@@ -100,8 +102,10 @@ fn as_text<S: serde::Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::E
 pub struct PartitionPlan {
     /// Its number.
     pub partition: i32,
-    /// Segments with records of the window.
+    /// Segments with records of the window, and those that claim offsets of these.
     pub segments: Vec<Arc<SegmentInfo>>,
+    /// Offsets that several segments claim: their blocks are read whatever their timestamps.
+    pub contested: OffsetSet,
     /// Segments that may hold the markers of their transactions.
     pub marker_segments: Vec<Arc<SegmentInfo>>,
     /// Unconfirmed segments that will be restored.
@@ -178,10 +182,13 @@ fn plan_partition(number: i32, partition: &PartitionState, request: &Request) ->
             .position(segment.timestamp_min, segment.timestamp_max);
         segment.record_count > 0 && position != Position::Outside
     };
+    let contested = contested::contested(partition.segments(), |segment| wanted(&segment));
+    // What else claims the offsets of wanted records may be what the source kept, whatever its timestamps.
+    let rivals = |segment: &&SegmentInfo| contested::touches(&contested, segment.range());
     let segments: Vec<_> = partition
         .segments()
         .iter()
-        .filter(wanted)
+        .filter(|segment| wanted(segment) || rivals(segment))
         .cloned()
         .map(Arc::new)
         .collect();
@@ -218,6 +225,7 @@ fn plan_partition(number: i32, partition: &PartitionState, request: &Request) ->
         records_max: all().map(|segment| segment.record_count).sum(),
         archive_bytes: all().map(|segment| segment.object_bytes).sum(),
         segments,
+        contested,
         marker_segments,
         unconfirmed,
     }

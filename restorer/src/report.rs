@@ -177,6 +177,10 @@ impl Report {
                 "left out, since their transaction's end is not known",
             ),
             (
+                self.total.records_disputed,
+                "left out, since other records claim their offsets and nothing tells which the source kept",
+            ),
+            (
                 self.total.records_unconfirmed,
                 "restored although no answer of the broker confirmed them",
             ),

@@ -65,28 +65,52 @@ pub async fn run(
     if job.dry_run {
         return Ok(Outcome::Planned);
     }
-    if job.validate_checksum {
+    let batch_bytes = if job.validate_checksum {
         let live = Arc::new(Live::default());
         let _phase = Phase::begin(display, "check", plan.archive_bytes(), Arc::clone(&live));
-        check::check(&store, &plan, &live, shutdown).await?;
-    }
+        check::check(&store, &plan, &live, shutdown).await?
+    } else {
+        check::largest_block(&store, &plan).await?
+    };
     if shutdown.is_triggered() {
         return Err(RestorerError::Interrupted);
     }
-    carry_out(job, &store, &plan, &target, &found, display, shutdown).await
+    // Checking may have taken hours: what the guards saw then need not be so now.
+    let found = target.inspect(&plan).await?;
+    let refused = view(&plan, &found, target.bootstrap(), job.allowed).refused;
+    if !refused.is_empty() {
+        return Err(RestorerError::Guard { reasons: refused });
+    }
+    let task = Task {
+        job,
+        store: &store,
+        plan: &plan,
+        target: &target,
+        found: &found,
+        batch_bytes,
+        display,
+    };
+    carry_out(&task, shutdown).await
 }
 
-async fn carry_out(
-    job: &RestoreJob,
-    store: &Store,
-    plan: &Plan,
-    target: &Target,
-    found: &Found,
+/// What is to be done, and all that was found out about it.
+struct Task<'a> {
+    job: &'a RestoreJob,
+    store: &'a Store,
+    plan: &'a Plan,
+    target: &'a Target,
+    found: &'a Found,
+    /// No batch is larger.
+    batch_bytes: u64,
     display: Display,
-    shutdown: &Shutdown,
-) -> Result<Outcome, RestorerError> {
+}
+
+async fn carry_out(task: &Task<'_>, shutdown: &Shutdown) -> Result<Outcome, RestorerError> {
+    let Task {
+        job, plan, target, ..
+    } = *task;
     let mut held = HeldOff::default();
-    let result = produce(job, store, plan, target, found, &mut held, display, shutdown).await;
+    let result = produce(task, &mut held, shutdown).await;
     // Whatever happened, the settings are put back; that may itself fail, and then a person must know.
     let failures = target.put_back(&held, job.keep_retention_off).await;
     if !failures.is_empty() {
@@ -121,21 +145,22 @@ struct Produced {
     elapsed: Duration,
 }
 
-#[allow(clippy::too_many_arguments)] // Each is a different thing that producing needs.
 async fn produce(
-    job: &RestoreJob,
-    store: &Store,
-    plan: &Plan,
-    target: &Target,
-    found: &Found,
+    task: &Task<'_>,
     held: &mut HeldOff,
-    display: Display,
     shutdown: &Shutdown,
 ) -> Result<Produced, RestorerError> {
-    let before = target.prepare(plan, found, held).await?;
+    let Task {
+        job,
+        store,
+        plan,
+        target,
+        ..
+    } = *task;
+    let before = target.prepare(plan, task.found, task.batch_bytes, held).await?;
     let live = Arc::new(Live::default());
     let begun = Instant::now();
-    let phase = Phase::begin(display, "restore", plan.archive_bytes(), Arc::clone(&live));
+    let phase = Phase::begin(task.display, "restore", plan.archive_bytes(), Arc::clone(&live));
     let restored = restore_partitions(store, plan, target, job.pace, &live, shutdown).await;
     drop(phase);
     Ok(Produced {

@@ -6,6 +6,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use teeline_archive::OffsetSet;
 use teeline_archive::segment::SegmentInfo;
 use teeline_wire::batch::{BatchHeader, BatchView};
 
@@ -26,6 +27,8 @@ pub struct Parts {
     pub segments: Vec<Arc<SegmentInfo>>,
     /// Unconfirmed segments that are wanted.
     pub unconfirmed: Vec<Arc<SegmentInfo>>,
+    /// Offsets that several of the segments claim.
+    pub contested: OffsetSet,
     /// Where transactions end.
     pub markers: MarkerSource,
     /// The time window.
@@ -36,6 +39,7 @@ pub struct Parts {
 pub struct PartitionStream {
     source: Source,
     window: Window,
+    contested: OffsetSet,
     upcoming: VecDeque<Arc<SegmentInfo>>,
     cursors: Vec<Cursor>,
     unconfirmed: VecDeque<Arc<SegmentInfo>>,
@@ -72,6 +76,7 @@ impl PartitionStream {
         Self {
             source,
             window: parts.window,
+            contested: parts.contested,
             upcoming: parts.segments.into(),
             cursors: Vec::new(),
             unconfirmed: parts.unconfirmed.into(),
@@ -125,7 +130,14 @@ impl PartitionStream {
         let segment = open_segment(&self.source.store, info)
             .await
             .map_err(|error| error.into_error(&info.key))?;
-        Ok(Cursor::new(segment, self.window))
+        // Provisional offsets claim nothing.
+        let nothing = OffsetSet::new();
+        let contested = if info.unconfirmed() {
+            &nothing
+        } else {
+            &self.contested
+        };
+        Ok(Cursor::new(segment, self.window, contested))
     }
 
     /// The next batch of the log, with the key of its segment.
@@ -214,6 +226,7 @@ impl PartitionStream {
         }
         match why {
             Dropped::Duplicate => self.left_out.records_duplicate += u64::from(header.records()),
+            Dropped::Disputed => self.left_out.records_disputed += u64::from(header.records()),
             Dropped::Superseded => self.left_out.records_superseded += u64::from(header.records()),
         }
     }

@@ -27,6 +27,8 @@ pub struct Tally {
     pub records_duplicate: u64,
     /// Records that the source acknowledged and lost to a later leader.
     pub records_superseded: u64,
+    /// Records left out because other records claim their offsets, and nothing tells which the source kept.
+    pub records_disputed: u64,
     /// Of the records restored, those whose write was never confirmed.
     pub records_unconfirmed: u64,
     /// Unconfirmed records left out because they are confirmed elsewhere.
@@ -47,6 +49,7 @@ impl AddAssign for Tally {
             records_undecided,
             records_duplicate,
             records_superseded,
+            records_disputed,
             records_unconfirmed,
             records_unconfirmed_duplicate,
             records_quarantined,
@@ -60,6 +63,7 @@ impl AddAssign for Tally {
         self.records_undecided += records_undecided;
         self.records_duplicate += records_duplicate;
         self.records_superseded += records_superseded;
+        self.records_disputed += records_disputed;
         self.records_unconfirmed += records_unconfirmed;
         self.records_unconfirmed_duplicate += records_unconfirmed_duplicate;
         self.records_quarantined += records_quarantined;

@@ -196,19 +196,19 @@ fn count_block(content: &bytes::Bytes, entry: &BlockEntry) -> Result<Counted, Re
             .map_err(|error| damaged(at(Some(&batch)), &error))?;
         let header = batch.header();
         counted.batches += 1;
-        if header.is_control() {
+        // A control batch that compaction has emptied ends nothing any more; segments count it as data without records.
+        if let Some(marker) = control_marker(&batch).ok().flatten() {
             counted.control += 1;
-            let marker = control_marker(&batch).map_err(|error| damaged(at(Some(&batch)), &error))?;
-            counted.markers.extend(marker.map(|marker| MarkerEntry {
+            counted.markers.push(MarkerEntry {
                 offset: header.base_offset,
                 producer_id: marker.producer_id,
                 producer_epoch: marker.producer_epoch,
                 commit: marker.is_commit(),
-            }));
+            });
             continue;
         }
         counted.records += u64::from(header.records());
-        counted.transactional += u64::from(header.is_transactional());
+        counted.transactional += u64::from(header.is_transactional() && !header.is_control());
     }
     if counted.records != u64::from(entry.record_count) {
         let (found, said) = (counted.records, entry.record_count);

@@ -182,6 +182,7 @@ async fn restore_partition(shared: &Shared, cluster: &Cluster, job: Job) -> Resu
     let parts = Parts {
         segments: plan.segments,
         unconfirmed: plan.unconfirmed,
+        contested: plan.contested,
         markers,
         window: shared.window,
     };

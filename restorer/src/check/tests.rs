@@ -18,7 +18,7 @@ async fn archive(codec: Codec) -> (Fixture, SegmentInfo) {
     (fixture, info)
 }
 
-async fn check_all(fixture: &Fixture, window: Window) -> Result<(), RestorerError> {
+async fn check_all(fixture: &Fixture, window: Window) -> Result<u64, RestorerError> {
     let backup = load_whole(&fixture.store, BACKUP).await?;
     let plan = plan(
         &backup.state,

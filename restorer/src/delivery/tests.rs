@@ -75,10 +75,12 @@ impl Log {
                 log_append_time_ms: 5,
             }
         } else {
+            // As a broker does: without any state of the producer, whatever comes first is taken.
+            let first = header.base_sequence;
             let expected = self
                 .taken
                 .last()
-                .map_or(0, |(sequence, count)| sequence_after(*sequence, *count));
+                .map_or(first, |(sequence, count)| sequence_after(*sequence, *count));
             if header.base_sequence != expected {
                 return fault(FaultKind::Retriable, "out of order sequence");
             }

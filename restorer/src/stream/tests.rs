@@ -23,6 +23,7 @@ async fn stream(fixture: &mut Fixture, request: &Request) -> Result<(Vec<String>
     let parts = Parts {
         segments: partition.segments,
         unconfirmed: partition.unconfirmed,
+        contested: partition.contested,
         markers,
         window: request.window,
     };
@@ -91,6 +92,33 @@ async fn the_later_leader_wins_where_two_logs_differ() {
     let (found, tally) = stream_all(&mut fixture).await;
     assert_eq!(found, offsets(0..7));
     assert_eq!(tally.records_superseded, 4);
+}
+
+#[tokio::test]
+async fn what_a_later_leader_wrote_over_is_not_in_a_window_either() {
+    let mut fixture = Fixture::new();
+    // The batch that was lost has timestamps inside the window, the one that took its place has not.
+    let epoch = |batch: BatchView| edit(&batch, |header| header.partition_leader_epoch = 2);
+    let kept = [epoch(data(0, &[900; 2])), epoch(data(2, &[900]))];
+    fixture
+        .segment(TOPIC, Origin::Tee, &[data(0, &[100; 3]), data(3, &[100; 3])])
+        .await;
+    fixture.segment(TOPIC, Origin::Fetch, &kept).await;
+    let window = Window {
+        from_ms: Some(50),
+        to_ms: Some(500),
+    };
+    let (found, tally) = stream(
+        &mut fixture,
+        &Request {
+            window,
+            ..Request::default()
+        },
+    )
+    .await
+    .unwrap();
+    assert_eq!(found, offsets(3..6));
+    assert_eq!((tally.records_superseded, tally.records_outside_window), (3, 3));
 }
 
 #[tokio::test]

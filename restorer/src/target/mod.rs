@@ -119,6 +119,21 @@ impl Target {
         })
     }
 
+    /// Looks at one topic that exists.
+    pub(crate) async fn inspect_named(&self, name: &str) -> Result<FoundTopic, RestorerError> {
+        let metadata = self
+            .cluster
+            .metadata(TopicSelection::Named(&[Arc::from(name)]))
+            .await;
+        let metadata = metadata.map_err(RestorerError::target("read the target's metadata"))?;
+        match metadata.topics.first() {
+            Some(topic) if topic.error.is_ok() => self.inspect_topic(topic).await,
+            _ => Err(RestorerError::TargetState(format!(
+                "topic {name} of the target cannot be read"
+            ))),
+        }
+    }
+
     async fn inspect_topic(&self, topic: &TopicMetadata) -> Result<FoundTopic, RestorerError> {
         let partition_count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
         let starts = self

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use teeline_runtime::exit::error_chain;
-use teeline_wire::client::{ClientError, ConfigOperation, ConfigResource, ErrorCode, NewTopic, OffsetAt};
+use teeline_wire::client::{
+    ClientError, ConfigOperation, ConfigResource, ErrorCode, NewTopic, OffsetAt, TopicSelection,
+};
 
-use super::settings::{self, Settings};
-use super::{Found, Target, replication_factor};
+use super::settings::{self, Held, Settings, TIMESTAMP_LIMIT_OLD, TIMESTAMP_LIMITS};
+use super::{Found, FoundTopic, Target, replication_factor};
 use crate::error::RestorerError;
 use crate::plan::{Plan, TopicPlan};
 
@@ -22,6 +24,14 @@ pub struct HeldOff {
 /// Offsets of a topic's partitions before the restore.
 pub type EndOffsets = BTreeMap<String, Vec<i64>>;
 
+/// What all topics of a restore have in common.
+#[derive(Debug)]
+struct Circumstances {
+    brokers: usize,
+    batch_bytes: u64,
+    limits: Vec<&'static str>,
+}
+
 /// Brokers learn of changed settings from the controller; each answers for itself.
 const SETTINGS_PATIENCE: Duration = Duration::from_secs(15);
 const SETTINGS_PAUSE: Duration = Duration::from_millis(50);
@@ -31,19 +41,29 @@ const INVALID_CONFIG: ErrorCode = ErrorCode(40);
 const POLICY_VIOLATION: ErrorCode = ErrorCode(44);
 
 impl Target {
-    /// Creates and alters topics until all are ready for old records; tells their end offsets.
+    /// Creates and alters topics until all are ready for old batches of at most `batch_bytes`; tells their end offsets.
     pub async fn prepare(
         &self,
         plan: &Plan,
         found: &Found,
+        batch_bytes: u64,
         held: &mut HeldOff,
     ) -> Result<EndOffsets, RestorerError> {
+        let limits = self.timestamp_limits().await;
+        let circumstances = Circumstances {
+            brokers: found.brokers,
+            batch_bytes,
+            limits,
+        };
         for topic in &plan.topics {
             match found.topics.get(&topic.target) {
                 // Nothing will be written to it, so nothing is changed about it.
                 Some(_) if topic.is_empty() => {}
-                Some(existing) => self.hold_off(&topic.target, &existing.settings, held).await?,
-                None => self.create(topic, found.brokers, held).await?,
+                Some(existing) => {
+                    self.hold_off(&topic.target, existing, &circumstances, held)
+                        .await?
+                }
+                None => self.create(topic, &circumstances, held).await?,
             }
         }
         let mut ends = EndOffsets::new();
@@ -61,39 +81,69 @@ impl Target {
         Ok(ends)
     }
 
+    /// Which limits on timestamps the target knows, told by the brokers' own settings of the same purpose. Where these
+    /// may not be read, a target of today is assumed.
+    async fn timestamp_limits(&self) -> Vec<&'static str> {
+        let metadata = self.cluster().metadata(TopicSelection::None).await.ok();
+        let broker = metadata.and_then(|metadata| metadata.brokers.first().map(|broker| broker.node_id));
+        let Some(broker) = broker else {
+            return TIMESTAMP_LIMITS.to_vec();
+        };
+        let answer = self
+            .cluster()
+            .describe_configs(&[ConfigResource::Broker(broker)])
+            .await
+            .pop();
+        let Some(Ok(entries)) = answer else {
+            return TIMESTAMP_LIMITS.to_vec();
+        };
+        let known = |name: &&str| entries.iter().any(|entry| entry.name == format!("log.{name}"));
+        TIMESTAMP_LIMITS
+            .into_iter()
+            .chain([TIMESTAMP_LIMIT_OLD])
+            .filter(known)
+            .collect()
+    }
+
     async fn create(
         &self,
         topic: &TopicPlan,
-        brokers: usize,
+        circumstances: &Circumstances,
         held: &mut HeldOff,
     ) -> Result<(), RestorerError> {
-        let factor = replication_factor(topic.replication_factor, brokers);
+        let factor = replication_factor(topic.replication_factor, circumstances.brokers);
         let (original, _) =
             settings::fit_replicas(&topic.settings, if factor > 0 { factor } else { i16::MAX });
-        let modern = settings::held_off();
-        let old = settings::for_old_brokers(modern.clone());
-        // What the target does not know must not stop a restore; what holds records alive must be there from the start.
+        let (original, notes) = settings::known_limits(&original, &circumstances.limits);
+        held.notes.extend(
+            notes
+                .into_iter()
+                .map(|note| format!("topic {}: {note}", topic.target)),
+        );
+        let all = settings::held_off(&original, circumstances.batch_bytes, &circumstances.limits);
+        let needed = settings::only_needed(all.clone());
+        // What the target does not know or allow must not stop a restore; what keeps records alive must be there from
+        // the start.
         let none = Settings::new();
-        let attempts = [(&original, &modern), (&none, &modern), (&none, &old)];
+        let attempts = [(&original, &all), (&original, &needed), (&none, &needed)];
         let mut last = None;
         for (begin_with, held_settings) in attempts {
+            let configs = settings::at_creation(begin_with, held_settings);
             let new = NewTopic {
                 name: topic.target.clone(),
                 partitions: topic.partition_count.max(1),
                 replication_factor: factor,
-                configs: settings::at_creation(begin_with, held_settings)
-                    .into_iter()
-                    .collect(),
+                configs: configs.clone().into_iter().collect(),
             };
             // Noted first: an answer that is lost must not leave the topic with settings held off for ever.
-            held.topics
-                .insert(topic.target.clone(), settings::put_back(&original, held_settings));
+            self.note(&topic.target, settings::put_back(&original, held_settings), held);
             match self.create_one(new).await {
-                Ok(()) => {
-                    if begin_with.is_empty() && !original.is_empty() {
-                        self.set_what_is_known(&topic.target, &original, held).await?;
-                    }
-                    return Ok(());
+                Ok(()) if begin_with.is_empty() => {
+                    return self.set_what_is_known(&topic.target, &original, held).await;
+                }
+                Ok(()) => return Ok(()),
+                Err(error) if error.code() == Some(ErrorCode::TOPIC_ALREADY_EXISTS) => {
+                    return self.take_over(topic, &configs, circumstances, held).await;
                 }
                 Err(error) if matches!(error.code(), Some(INVALID_CONFIG | POLICY_VIOLATION)) => {
                     last = Some(error);
@@ -102,18 +152,45 @@ impl Target {
             }
         }
         let error = last.map(creating(&topic.target));
-        Err(error
-            .unwrap_or_else(|| RestorerError::TargetState(format!("topic {} was not created", topic.target))))
+        let never = || RestorerError::TargetState(format!("topic {} was not created", topic.target));
+        Err(error.unwrap_or_else(never))
     }
 
     async fn create_one(&self, topic: NewTopic) -> Result<(), ClientError> {
         let answers = self.cluster().create_topics(&[topic], false).await?;
-        match answers.into_iter().next() {
-            // The call was repeated after a lost answer; that the topic was not there before, the plan has seen.
-            Some(Err(error)) if error.code() == Some(ErrorCode::TOPIC_ALREADY_EXISTS) => Ok(()),
-            Some(answer) => answer.map(drop),
-            None => Ok(()),
+        answers
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |answer| answer.map(drop))
+    }
+
+    /// A topic that was not there a moment ago: ours, by an attempt whose answer was lost, or somebody else's. It
+    /// serves if it is as empty and as wide as ours would be.
+    async fn take_over(
+        &self,
+        topic: &TopicPlan,
+        asked: &BTreeMap<String, String>,
+        circumstances: &Circumstances,
+        held: &mut HeldOff,
+    ) -> Result<(), RestorerError> {
+        let existing = self.inspect_named(&topic.target).await?;
+        let name = &topic.target;
+        if existing.records > 0 || existing.partition_count != topic.partition_count.max(1) {
+            held.topics.remove(name);
+            let text =
+                format!("topic {name} came into being in the target meanwhile, and is not like the original");
+            return Err(RestorerError::TargetState(text));
         }
+        let ours = asked
+            .iter()
+            .all(|(name, value)| existing.settings.get(name) == Some(&Some(value.clone())));
+        if ours {
+            return Ok(());
+        }
+        held.notes.push(format!(
+            "topic {name} came into being in the target meanwhile, and keeps its own settings"
+        ));
+        self.hold_off(name, &existing, circumstances, held).await
     }
 
     /// Sets the original settings one by one, leaving out what the target does not take.
@@ -123,12 +200,7 @@ impl Target {
         original: &Settings,
         held: &mut HeldOff,
     ) -> Result<(), RestorerError> {
-        let known: BTreeSet<String> = self
-            .settings(topic)
-            .await?
-            .into_iter()
-            .map(|entry| entry.name)
-            .collect();
+        let known = self.known_settings(topic).await?;
         let held_names: BTreeSet<String> = held
             .topics
             .get(topic)
@@ -154,37 +226,61 @@ impl Target {
     }
 
     /// Holds off the settings of a topic that exists.
-    async fn hold_off(&self, topic: &str, own: &Settings, held: &mut HeldOff) -> Result<(), RestorerError> {
-        let known: BTreeSet<String> = self
+    async fn hold_off(
+        &self,
+        topic: &str,
+        existing: &FoundTopic,
+        circumstances: &Circumstances,
+        held: &mut HeldOff,
+    ) -> Result<(), RestorerError> {
+        let own = &existing.settings;
+        let known = self.known_settings(topic).await?;
+        let limits: Vec<_> = TIMESTAMP_LIMITS
+            .into_iter()
+            .chain([TIMESTAMP_LIMIT_OLD])
+            .filter(|name| known.contains(*name))
+            .collect();
+        let mut all = settings::held_off(own, circumstances.batch_bytes, &limits);
+        all.retain(|name, _| known.contains(*name));
+        self.note(topic, settings::put_back(own, &all), held);
+        let refused = match self.alter(topic, &changes_to(&all)).await {
+            Ok(()) => return self.wait_for_settings(topic, &all).await,
+            Err(error) => error,
+        };
+        let action = || format!("hold off settings of topic {topic} in the target");
+        if !matches!(refused.code(), Some(INVALID_CONFIG | POLICY_VIOLATION)) {
+            return Err(RestorerError::target(action())(refused));
+        }
+        let needed = settings::only_needed(all);
+        self.note(topic, settings::put_back(own, &needed), held);
+        self.alter(topic, &changes_to(&needed))
+            .await
+            .map_err(RestorerError::target(action()))?;
+        self.wait_for_settings(topic, &needed).await
+    }
+
+    /// Keeps in mind what to put back, and says it: after a SIGKILL nobody else knows.
+    fn note(&self, topic: &str, back: Settings, held: &mut HeldOff) {
+        let command = settings::by_hand(topic, &back, self.bootstrap());
+        tracing::info!(
+            topic,
+            command,
+            "settings are held off; if this process is killed, the command puts them back"
+        );
+        held.topics.insert(topic.to_owned(), back);
+    }
+
+    async fn known_settings(&self, topic: &str) -> Result<BTreeSet<String>, RestorerError> {
+        Ok(self
             .settings(topic)
             .await?
             .into_iter()
             .map(|entry| entry.name)
-            .collect();
-        let mut held_settings = settings::held_off();
-        if !known.contains("message.timestamp.after.max.ms") {
-            held_settings = settings::for_old_brokers(held_settings);
-        }
-        held_settings.retain(|name, _| known.contains(*name));
-        held.topics
-            .insert(topic.to_owned(), settings::put_back(own, &held_settings));
-        let changes: Vec<_> = held_settings
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), ConfigOperation::Set(value.clone())))
-            .collect();
-        let action = format!("hold off settings of topic {topic} in the target");
-        self.alter(topic, &changes)
-            .await
-            .map_err(RestorerError::target(action))?;
-        self.wait_for_settings(topic, &held_settings).await
+            .collect())
     }
 
     /// Waits until a broker asked tells the new settings. Others may lag: refused batches are sent again for a while.
-    async fn wait_for_settings(
-        &self,
-        topic: &str,
-        wanted: &BTreeMap<&'static str, String>,
-    ) -> Result<(), RestorerError> {
+    async fn wait_for_settings(&self, topic: &str, wanted: &Held) -> Result<(), RestorerError> {
         let deadline = tokio::time::Instant::now() + SETTINGS_PATIENCE;
         loop {
             let entries = self.settings(topic).await?;
@@ -210,25 +306,35 @@ impl Target {
         }
     }
 
-    /// Puts every setting back that was held off. Tells for each topic that it did not work for why, and how to do it
-    /// by hand.
+    /// Puts every setting back that was held off. Tells for each topic where it did not work why, and how to do it by
+    /// hand.
     pub async fn put_back(&self, held: &HeldOff, keep_retention_off: bool) -> Vec<String> {
         let mut failures = Vec::new();
+        let mut unreachable: Option<String> = None;
         for (topic, back) in &held.topics {
             let mut back = back.clone();
             if keep_retention_off {
                 back.retain(|name, _| !name.starts_with("retention."));
             }
-            let failed = self.put_back_one(topic, &back).await;
-            if let Some((reason, rest)) = failed {
-                let by_hand = settings::by_hand(topic, &rest, self.bootstrap());
-                failures.push(format!("{topic}: {reason}; by hand: {by_hand}"));
+            let failed = match &unreachable {
+                // Asking again for every topic would only take as long each time.
+                Some(reason) => Some(NotPutBack {
+                    reason: reason.clone(),
+                    rest: back,
+                    unreachable: true,
+                }),
+                None => self.put_back_one(topic, &back).await,
+            };
+            if let Some(failed) = failed {
+                let by_hand = settings::by_hand(topic, &failed.rest, self.bootstrap());
+                failures.push(format!("{topic}: {}; by hand: {by_hand}", failed.reason));
+                unreachable = failed.unreachable.then_some(failed.reason);
             }
         }
         failures
     }
 
-    async fn put_back_one(&self, topic: &str, back: &Settings) -> Option<(String, Settings)> {
+    async fn put_back_one(&self, topic: &str, back: &Settings) -> Option<NotPutBack> {
         let operation = |value: &Option<String>| match value {
             Some(value) => ConfigOperation::Set(value.clone()),
             None => ConfigOperation::Delete,
@@ -241,22 +347,28 @@ impl Target {
             Ok(()) => return None,
             // It was never created, so there is nothing to put right.
             Err(error) if error.code().is_some_and(ErrorCode::is_unknown_topic) => return None,
+            Err(error) if error.code().is_none() => {
+                return Some(NotPutBack {
+                    reason: error_chain(&error),
+                    rest: back.clone(),
+                    unreachable: true,
+                });
+            }
             Err(_) => {}
         }
         // One that is refused must not keep the others from being put back.
-        let mut rest = Settings::new();
-        let mut reason = String::new();
+        let mut failed = NotPutBack {
+            reason: String::new(),
+            rest: Settings::new(),
+            unreachable: false,
+        };
         for (name, value) in back {
             if let Err(error) = self.alter(topic, &[(name.clone(), operation(value))]).await {
-                reason = error_chain(&error);
-                rest.insert(name.clone(), value.clone());
-                if error.code().is_none() {
-                    // Nobody answers: the others would only wait as long in vain.
-                    return Some((reason, back.clone()));
-                }
+                failed.reason = error_chain(&error);
+                failed.rest.insert(name.clone(), value.clone());
             }
         }
-        (!rest.is_empty()).then_some((reason, rest))
+        (!failed.rest.is_empty()).then_some(failed)
     }
 
     async fn alter(&self, topic: &str, changes: &[(String, ConfigOperation)]) -> Result<(), ClientError> {
@@ -264,6 +376,20 @@ impl Target {
             .alter_configs(&ConfigResource::Topic(topic.into()), changes)
             .await
     }
+}
+
+/// Settings of a topic that could not be put back.
+struct NotPutBack {
+    reason: String,
+    rest: Settings,
+    /// Nobody answered, so others need not be tried.
+    unreachable: bool,
+}
+
+fn changes_to(held: &Held) -> Vec<(String, ConfigOperation)> {
+    held.iter()
+        .map(|(name, value)| ((*name).to_owned(), ConfigOperation::Set(value.clone())))
+        .collect()
 }
 
 fn creating(topic: &str) -> impl FnOnce(ClientError) -> RestorerError {
