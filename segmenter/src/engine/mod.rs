@@ -134,6 +134,8 @@ struct SourcePace {
     pause_ms: i64,
     failures: u32,
     surveying: bool,
+    /// The next survey comes no sooner: an answer that settles nothing must not be asked for in a circle.
+    survey_not_before_ms: i64,
     /// It has answered once.
     is_known: bool,
 }

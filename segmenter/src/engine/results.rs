@@ -105,6 +105,7 @@ impl Engine {
     /// A survey has ended.
     pub fn on_survey(&mut self, asked_ms: i64, report: Result<SurveyReport, SourceError>, now_ms: i64) {
         self.source.surveying = false;
+        self.source.survey_not_before_ms = now_ms.saturating_add(SURVEY_PAUSE_MS);
         let report = match report {
             Ok(report) => report,
             Err(error) => return self.source_failed(&error, now_ms),
@@ -342,6 +343,7 @@ impl Engine {
 
 /// How long a topic must be unknown before it counts as deleted: brokers also say so while they start.
 const GONE_AFTER_MS: i64 = 30_000;
+const SURVEY_PAUSE_MS: i64 = 250;
 const SOURCE_PAUSE_FIRST_MS: i64 = 1_000;
 const SOURCE_PAUSE_MAX_MS: i64 = 30_000;
 /// How soon, and how seldom at most, a partition with undecided transactions is looked at.

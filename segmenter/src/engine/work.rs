@@ -87,7 +87,8 @@ impl Engine {
 
     /// The partitions to survey now.
     pub fn take_survey(&mut self, now_ms: i64) -> Option<BTreeSet<SourcePartition>> {
-        if !self.settings.has_source || self.source.surveying || now_ms < self.source.not_before_ms {
+        let not_before_ms = self.source.not_before_ms.max(self.source.survey_not_before_ms);
+        if !self.settings.has_source || self.source.surveying || now_ms < not_before_ms {
             return None;
         }
         self.cluster_id.as_ref()?;
