@@ -136,7 +136,12 @@ impl Target {
                 configs: configs.clone().into_iter().collect(),
             };
             // Noted first: an answer that is lost must not leave the topic with settings held off for ever.
-            self.note(&topic.target, settings::put_back(&original, held_settings), held);
+            self.note(
+                &topic.target,
+                settings::put_back(&original, held_settings),
+                true,
+                held,
+            );
             match self.create_one(new).await {
                 Ok(()) if begin_with.is_empty() => {
                     return self.set_what_is_known(&topic.target, &original, held).await;
@@ -242,7 +247,7 @@ impl Target {
             .collect();
         let mut all = settings::held_off(own, circumstances.batch_bytes, &limits);
         all.retain(|name, _| known.contains(*name));
-        self.note(topic, settings::put_back(own, &all), held);
+        self.note(topic, settings::put_back(own, &all), false, held);
         let refused = match self.alter(topic, &changes_to(&all)).await {
             Ok(()) => return self.wait_for_settings(topic, &all).await,
             Err(error) => error,
@@ -252,21 +257,26 @@ impl Target {
             return Err(RestorerError::target(action())(refused));
         }
         let needed = settings::only_needed(all);
-        self.note(topic, settings::put_back(own, &needed), held);
+        self.note(topic, settings::put_back(own, &needed), false, held);
         self.alter(topic, &changes_to(&needed))
             .await
             .map_err(RestorerError::target(action()))?;
         self.wait_for_settings(topic, &needed).await
     }
 
-    /// Keeps in mind what to put back, and says it: after a SIGKILL nobody else knows.
-    fn note(&self, topic: &str, back: Settings, held: &mut HeldOff) {
+    /// Keeps in mind what to put back, and says it: after a SIGKILL nobody else knows. Of a topic that is only being
+    /// created nobody needs to be told: such a restore is done again.
+    fn note(&self, topic: &str, back: Settings, is_new: bool, held: &mut HeldOff) {
         let command = settings::by_hand(topic, &back, self.bootstrap());
-        tracing::info!(
-            topic,
-            command,
-            "settings are held off; if this process is killed, the command puts them back"
-        );
+        if is_new {
+            tracing::debug!(topic, command, "settings are held off");
+        } else {
+            tracing::info!(
+                topic,
+                command,
+                "settings are held off; should this process be killed, put them back so"
+            );
+        }
         held.topics.insert(topic.to_owned(), back);
     }
 
