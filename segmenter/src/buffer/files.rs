@@ -25,11 +25,14 @@ pub struct FrameLocation {
 /// Files kept open between reads; segments are built from neighbouring files.
 const OPEN_FILES_MAX: usize = 8;
 
+/// Number and handle, in the order in which they were opened.
+type OpenFiles = VecDeque<(u64, Arc<File>)>;
+
 /// Random access to a buffer's frames. Clones share the open files.
 #[derive(Debug, Clone)]
 pub struct BufferFiles {
     directory: Directory,
-    open: Arc<Mutex<VecDeque<(u64, Arc<File>)>>>,
+    open: Arc<Mutex<OpenFiles>>,
 }
 
 impl BufferFiles {

@@ -64,6 +64,9 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Whether a writer lives is asked only after this many polls without news.
 const POLLS_BEFORE_LIVENESS: u32 = 5;
 
+/// The scanner comes back with what it found.
+type Filled = (Scanner, Result<Vec<Event>, BufferError>);
+
 /// Follows one buffer from its first file on.
 pub struct Reader {
     directory: Directory,
@@ -72,7 +75,7 @@ pub struct Reader {
     /// `None` while the blocking pool has it.
     scanner: Option<Scanner>,
     /// What the blocking pool is doing; kept here so that a dropped call to `next` loses nothing.
-    filling: Option<JoinHandle<(Scanner, Result<Vec<Event>, BufferError>)>>,
+    filling: Option<JoinHandle<Filled>>,
     ready: VecDeque<Event>,
     idle_polls: u32,
     clean: bool,
