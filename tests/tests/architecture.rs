@@ -6,7 +6,7 @@
     reason = "a test stops at the first surprise"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
@@ -84,5 +84,49 @@ fn dependencies_point_only_where_the_design_lets_them() {
         for used in used.filter(|used| members.contains(used)) {
             assert!(allowed.contains(&used), "{name} must not use {used}");
         }
+    }
+}
+
+/// What `cargo tree` prints of packages and their features.
+fn features(arguments: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut command = Command::new(cargo);
+    command
+        .args(["tree", "--prefix", "none", "--format", "{p} {f}"])
+        .args(arguments);
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .map(|line| line.trim_end_matches(" (*)").to_owned())
+        .collect()
+}
+
+#[test]
+fn demo_programs_and_tests_share_one_build_of_everything_beneath() {
+    let with_tests = features(&["--workspace"]);
+    let demo = [
+        "-p",
+        "teeline-proxy",
+        "-p",
+        "teeline-segmenter",
+        "-p",
+        "teeline-restorer",
+        "-p",
+        "teeline-tests",
+    ];
+    for (what, build) in [
+        ("programs", features(&["--workspace", "-e", "no-dev"])),
+        ("demo", features(&[&demo[..], &["-e", "no-dev"]].concat())),
+    ] {
+        let twice: Vec<&String> = build.difference(&with_tests).collect();
+        assert!(
+            twice.is_empty(),
+            "{what}: built with other features than for the tests, so twice: {twice:?}; see tests/Cargo.toml"
+        );
     }
 }

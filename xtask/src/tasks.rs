@@ -139,9 +139,9 @@ pub(crate) fn setup() -> Result<(), String> {
     prepare(&mut Steps::new())
 }
 
-/// Builds the programs and fetches the components.
+/// Builds the programs and every test, and fetches the components.
 fn prepare(steps: &mut Steps) -> Result<(), String> {
-    steps.run("build programs", cargo(&["build", "--workspace", "--bins"]))?;
+    steps.run("build", cargo(&["build", "--workspace", "--all-targets"]))?;
     let mut setup = lab("debug");
     setup.arg("setup");
     steps.run("fetch components", setup)
