@@ -29,6 +29,8 @@ pub(super) fn open(settings: WriterSettings, now_ms: NowMs) -> Result<(Writer, O
         .max()
         .unwrap_or(SessionId(0));
     let session = directory.next_session(seen)?;
+    // Sessions are numbered without holes, so the newest earlier one is the one before.
+    give_sessions(&mut earlier, SessionId(session.0.saturating_sub(1)));
     let report = OpenReport {
         session,
         files: files.len(),
@@ -59,8 +61,19 @@ pub(super) fn open(settings: WriterSettings, now_ms: NowMs) -> Result<(Writer, O
     Ok((Writer { shared }, report))
 }
 
-/// What is needed to know when a file may be deleted. A file whose header does not read belongs to no session (a crash
-/// before its first sync); it counts as the oldest and goes with the first release.
+/// A file whose header does not read may still hold frames that readers find: it goes no sooner than the file after it
+/// would let it, as one of that file's session.
+fn give_sessions(files: &mut [ClosedFile], newest: SessionId) {
+    let mut later = newest;
+    for file in files.iter_mut().rev() {
+        if file.session == SessionId(0) {
+            file.session = later;
+        }
+        later = file.session;
+    }
+}
+
+/// What is needed to know when a file may be deleted; session 0 where the header does not read.
 fn closed_file(directory: &Directory, file: &BufferFile) -> Result<ClosedFile, BufferError> {
     use std::os::unix::fs::FileExt;
     let path = directory.file_path(file.number);

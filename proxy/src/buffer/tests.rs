@@ -354,3 +354,26 @@ async fn a_torn_tail_ends_the_session_wherever_it_is_torn() {
         assert!(matches!(other.last(), Some(Event::End { .. })));
     }
 }
+
+#[tokio::test]
+async fn a_file_whose_header_is_lost_is_kept_until_its_frames_are_archived() {
+    let dir = tempfile::tempdir().unwrap();
+    written_buffer(dir.path()).await;
+    let path = only_file(dir.path());
+    let mut file = fs::read(&path).unwrap();
+    file[10] ^= 0x40;
+    fs::write(&path, file).unwrap();
+    Directory::new(dir.path())
+        .publish_archived(BufferPosition {
+            session: SessionId(1),
+            lsn: Lsn(3),
+        })
+        .unwrap();
+    let writer = open(settings(dir.path()));
+    let appended = writer.append(vec![intent(1, 10)]).await.unwrap();
+    writer.wait_synced(appended.end()).await.unwrap();
+    writer.close().await.unwrap();
+    assert!(path.exists(), "frames 4 to 11 are not archived");
+    let (frames, _) = read(&mut reader(dir.path()), usize::MAX).await;
+    assert!(frames.iter().any(|read| read.position.session == SessionId(1)));
+}

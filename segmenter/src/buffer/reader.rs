@@ -64,8 +64,8 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Whether a writer lives is asked only after this many polls without news.
 const POLLS_BEFORE_LIVENESS: u32 = 5;
 
-/// The scanner comes back with what it found.
-type Filled = (Scanner, Result<Vec<Event>, BufferError>);
+/// The scanner comes back with whether a writer was taken to live, and with what it found.
+type Filled = (Scanner, bool, Result<Vec<Event>, BufferError>);
 
 /// Follows one buffer from its first file on.
 pub struct Reader {
@@ -118,12 +118,12 @@ impl Reader {
         }
         let live =
             self.options.adopted || self.idle_polls < POLLS_BEFORE_LIVENESS || self.directory.is_locked()?;
-        self.fill(live && !self.options.adopted).await?;
+        let live = self.fill(live && !self.options.adopted).await?;
         if let Some(event) = self.ready.pop_front() {
             self.idle_polls = 0;
             return Ok(event);
         }
-        if !live || self.options.adopted {
+        if !live {
             tokio::time::sleep(self.options.poll).await;
             return Ok(Event::End { clean: self.clean });
         }
@@ -132,7 +132,8 @@ impl Reader {
         Ok(Event::Idle)
     }
 
-    async fn fill(&mut self, live: bool) -> Result<(), BufferError> {
+    /// Fills `ready`; says whether a writer was taken to live when this reading began, which may be an earlier call's.
+    async fn fill(&mut self, live: bool) -> Result<bool, BufferError> {
         if self.filling.is_none() {
             let directory = self.directory.clone();
             let mut scanner = self
@@ -141,20 +142,20 @@ impl Reader {
                 .unwrap_or_else(|| Scanner::new(directory.clone()));
             self.filling = Some(tokio::task::spawn_blocking(move || {
                 let events = scan(&mut scanner, &directory, live);
-                (scanner, events)
+                (scanner, live, events)
             }));
         }
         let Some(filling) = self.filling.as_mut() else {
-            return Ok(());
+            return Ok(true);
         };
         let filled = filling.await;
         self.filling = None;
-        let (scanner, events) = match filled {
+        let (scanner, live, events) = match filled {
             Ok(filled) => filled,
             Err(ended) => match ended.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime is shutting down and nobody will read any more.
-                Err(_) => return Ok(()),
+                Err(_) => return Ok(live),
             },
         };
         self.scanner = Some(scanner);
@@ -166,7 +167,7 @@ impl Reader {
             }
             self.ready.push_back(event);
         }
-        Ok(())
+        Ok(live)
     }
 }
 
@@ -180,7 +181,13 @@ fn scan(scanner: &mut Scanner, directory: &Directory, live: bool) -> Result<Vec<
     };
     let (mut events, mut bytes) = (Vec::new(), 0usize);
     while events.len() < BATCH_EVENTS && bytes < BATCH_BYTES {
-        match scanner.step(horizon)? {
+        let found = match scanner.step(horizon) {
+            Ok(found) => found,
+            // The scanner stands behind what was found before: that must be told. The error comes again.
+            Err(_) if !events.is_empty() => break,
+            Err(error) => return Err(error),
+        };
+        match found {
             Found::Nothing => break,
             Found::Session(session) => events.push(Event::SessionStart(session)),
             Found::Damage(damage) => events.push(Event::Damage(damage)),
