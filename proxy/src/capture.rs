@@ -28,6 +28,7 @@ use crate::metrics::{ClusterMetrics, Missed, Skipped, record_wait};
 use crate::quiet::Quiet;
 use crate::session::in_flight::{Captured, CapturedBatch};
 use crate::session::outbox::Gate;
+use crate::session::sasl::Access;
 use crate::stall::Stall;
 use crate::topics::Topics;
 
@@ -122,7 +123,7 @@ impl Capture {
         &self,
         request: &ProduceRequest,
         connection_id: u64,
-        authenticated: bool,
+        access: Access,
         before_waiting: impl AsyncFnOnce() -> Result<(), E>,
     ) -> Result<Verdict, E> {
         let batches: Vec<(&ProduceEntry, Bytes)> = request
@@ -133,9 +134,14 @@ impl Capture {
         if batches.is_empty() {
             return Ok(Verdict::Forward(Captured::none()));
         }
-        if !authenticated {
-            self.missed(Missed::Unauthenticated, batches.len());
-            return Ok(Verdict::Forward(Captured::none()));
+        match access {
+            Access::Granted => {}
+            Access::Unknown if self.on_failure == OnFailure::Closed => return Ok(Verdict::Refuse),
+            // The broker refuses what comes before authentication.
+            Access::Unknown | Access::Denied => {
+                self.missed(Missed::Unauthenticated, batches.len());
+                return Ok(Verdict::Forward(Captured::none()));
+            }
         }
         let sent_at_ms = self.clock.now_ms();
         let frames = || {
@@ -158,6 +164,21 @@ impl Capture {
                 Verdict::Forward(Captured::none())
             }
         })
+    }
+
+    /// Whether a request has anything for topics that are captured.
+    pub(crate) fn concerns(&self, request: &ProduceRequest) -> bool {
+        let mut entries = request.entries.iter();
+        entries.any(|entry| !entry.records.is_empty() && self.topics.captured(&entry.topic))
+    }
+
+    /// How long a request waits to learn whether the broker serves clients without SASL, which others have been waiting
+    /// for since then. Once it took too long, nobody waits any more under `open`.
+    pub(crate) fn decision_deadline(&self, since: Instant) -> Instant {
+        match self.on_failure {
+            OnFailure::Open => since + self.hold_max,
+            OnFailure::Closed => Instant::now() + self.hold_max,
+        }
     }
 
     /// The batch of an entry, exactly as a broker will see it; none when it is rightly not captured.

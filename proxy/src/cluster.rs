@@ -1,8 +1,8 @@
 //! One virtual cluster: what its listeners, sessions and poller share.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use teeline_config::endpoint::{HostPort, KafkaEndpoint};
 use teeline_runtime::shutdown::Shutdown;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use crate::budget::{ConnectionBudget, ProcessBudget};
 use crate::capture::Capture;
@@ -49,6 +50,9 @@ pub(crate) struct Cluster {
     next_connection: AtomicU64,
     /// The broker serves clients without SASL: seen by an answer to one.
     open: AtomicBool,
+    opened: Notify,
+    /// Since when captured requests wait for the first sign of that.
+    undecided_since: OnceLock<Instant>,
     next_bootstrap: AtomicUsize,
 }
 
@@ -87,6 +91,8 @@ impl Cluster {
             connection_bytes_max: to_usize(settings.limits.connection_in_flight_bytes),
             next_connection: AtomicU64::new(1),
             open: AtomicBool::new(false),
+            opened: Notify::new(),
+            undecided_since: OnceLock::new(),
             next_bootstrap: AtomicUsize::new(0),
         }
     }
@@ -103,12 +109,25 @@ impl Cluster {
 
     /// Whether brokers are known to serve clients without SASL.
     pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
+        self.open.load(Ordering::Acquire)
     }
 
     /// A broker served a client without SASL.
     pub(crate) fn seen_open(&self) {
-        self.open.store(true, Ordering::Relaxed);
+        if !self.is_open() {
+            self.open.store(true, Ordering::Release);
+            self.opened.notify_waiters();
+        }
+    }
+
+    /// Waits until it is known that brokers serve clients without SASL; false when that takes too long. Soon after a
+    /// start that is normal: a producer that knows its topics already asks for nothing before it sends.
+    pub(crate) async fn wait_open(&self, capture: &Capture) -> bool {
+        let since = *self.undecided_since.get_or_init(Instant::now);
+        let deadline = capture.decision_deadline(since);
+        // Made before the look, so that nothing between the two is overlooked.
+        let opened = self.opened.notified();
+        self.is_open() || tokio::time::timeout_at(deadline, opened).await.is_ok()
     }
 
     /// Takes topic names and ids from a Metadata answer that passes, so that a producer's first batch finds its topic

@@ -187,11 +187,12 @@ async fn only_the_last_entry_of_a_partition_and_only_wanted_topics_are_captured(
 
 #[tokio::test]
 async fn nothing_is_captured_before_authentication_succeeded() {
-    let mut stage = Stage::with(Choices {
+    let mut choices = Choices {
         open: false,
         ..Choices::default()
-    })
-    .await;
+    };
+    choices.capture.hold_max_ms = 100;
+    let mut stage = Stage::with(choices).await;
     let tell = |correlation_id| produce(9, correlation_id, 0, &[("t", 0, batch(correlation_id as u8))]);
     stage.client.send(&tell(1)).await;
     stage.broker.receive().await;
@@ -235,6 +236,46 @@ async fn nothing_is_captured_before_authentication_succeeded() {
         panic!()
     };
     assert_eq!(intent.records, batch(3));
+}
+
+#[tokio::test]
+async fn a_producer_that_comes_before_the_first_poll_is_captured_after_it() {
+    let mut stage = Stage::with(Choices {
+        open: false,
+        ..Choices::default()
+    })
+    .await;
+    stage.client.send(&produce(9, 1, 0, &[("t", 0, batch(1))])).await;
+    let early = tokio::time::timeout(Duration::from_millis(100), stage.broker.receive()).await;
+    assert!(early.is_err(), "held until it is known whether to capture");
+    stage.cluster.seen_open();
+    stage.broker.receive().await;
+    assert_eq!(kinds(&stage.frames().await), ["intent", "lost", "closed"]);
+}
+
+#[tokio::test]
+async fn without_any_poll_the_policy_decides_about_an_early_producer() {
+    for on_failure in [OnFailure::Closed, OnFailure::Open] {
+        let mut choices = Choices {
+            open: false,
+            ..Choices::default()
+        };
+        choices.capture.on_failure = on_failure;
+        choices.capture.hold_max_ms = 100;
+        let mut stage = Stage::with(choices).await;
+        let began = Instant::now();
+        stage.client.send(&produce(9, 1, -1, &[("t", 0, batch(1))])).await;
+        if on_failure == OnFailure::Open {
+            stage.broker.receive().await;
+            stage.broker.send(&produced(9, 1, &[("t", 0, 0, 8)])).await;
+        }
+        let answer = stage.client.receive().await;
+        assert!(began.elapsed() >= Duration::from_millis(100));
+        let outcomes = teeline_wire::produce::parse_response(9, &answer.slice(9..)).unwrap();
+        let expected = if on_failure == OnFailure::Open { 0 } else { 19 };
+        assert_eq!(outcomes[0].error_code, expected);
+        assert_eq!(kinds(&stage.frames().await), ["closed"]);
+    }
 }
 
 #[tokio::test]

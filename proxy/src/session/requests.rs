@@ -19,7 +19,7 @@ use tokio::io::AsyncWrite;
 use super::in_flight::{Captured, Expect, Request};
 use super::intake::{Intake, READ_BYTES_MAX, Source};
 use super::outbox::Outbox;
-use super::sasl::Mechanism;
+use super::sasl::{Access, Mechanism};
 use super::{Refused, Shared};
 use crate::budget::{ConnectionBudget, Room};
 use crate::capture::Verdict;
@@ -381,12 +381,18 @@ impl<'a> Requests<'a> {
         let shared = self.shared;
         let verdict = match &shared.cluster.capture {
             Some(capture) => {
-                let authenticated = shared.authentication.allows_capture(shared.cluster.is_open());
+                let cluster = &*shared.cluster;
+                let mut access = shared.authentication.access(cluster.is_open());
+                if access == Access::Unknown && capture.concerns(&request) {
+                    self.flush(upstream).await?;
+                    cluster.wait_open(capture).await;
+                    access = shared.authentication.access(cluster.is_open());
+                }
                 let outbox = &mut self.outbox;
                 let before_waiting =
                     async || outbox.flush(upstream).await.map_err(RequestsEnd::UpstreamFailed);
                 capture
-                    .request(&request, shared.connection_id, authenticated, before_waiting)
+                    .request(&request, shared.connection_id, access, before_waiting)
                     .await?
             }
             None => Verdict::Forward(Captured::none()),

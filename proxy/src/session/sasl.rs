@@ -36,6 +36,17 @@ impl Mechanism {
     }
 }
 
+/// Whether the broker lets a connection's batches in, as far as can be told before it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Authenticated, or the broker serves clients without.
+    Granted,
+    /// No SASL so far, and it is not known yet whether the broker asks for it.
+    Unknown,
+    /// SASL was begun and has not succeeded.
+    Denied,
+}
+
 /// The state of one connection. A later re-authentication does not take back what was achieved: a broker closes the
 /// connection when it fails.
 #[derive(Debug, Default)]
@@ -75,11 +86,11 @@ impl Authentication {
     }
 
     /// Whether batches may be captured; without any SASL so far that depends on whether the broker asks for it.
-    pub(crate) fn allows_capture(&self, broker_is_open: bool) -> bool {
+    pub(crate) fn access(&self, broker_is_open: bool) -> Access {
         match self.state.load(Ordering::Relaxed) {
-            NOT_ASKED => broker_is_open,
-            DONE => true,
-            _ => false,
+            NOT_ASKED if !broker_is_open => Access::Unknown,
+            NOT_ASKED | DONE => Access::Granted,
+            _ => Access::Denied,
         }
     }
 
@@ -102,18 +113,19 @@ mod tests {
     #[test]
     fn nothing_is_captured_before_the_last_round_succeeded() {
         let state = Authentication::default();
-        assert!(state.allows_capture(true));
-        assert!(!state.allows_capture(false));
+        assert_eq!(state.access(true), Access::Granted);
+        assert_eq!(state.access(false), Access::Unknown);
         state.began(Mechanism::named("SCRAM-SHA-512"));
-        assert!(!state.allows_capture(true));
+        assert_eq!(state.access(true), Access::Denied);
         state.round_succeeded();
         state.other_request();
-        assert!(!state.allows_capture(true));
+        assert_eq!(state.access(true), Access::Denied);
         state.round_succeeded();
-        assert!(state.allows_capture(false));
+        assert_eq!(state.access(false), Access::Granted);
         state.began(Mechanism::named("PLAIN"));
-        assert!(
-            state.allows_capture(false),
+        assert_eq!(
+            state.access(false),
+            Access::Granted,
             "re-authentication takes nothing back"
         );
     }
@@ -123,10 +135,10 @@ mod tests {
         let state = Authentication::default();
         state.began(Mechanism::named("GSSAPI"));
         state.other_request();
-        assert!(!state.allows_capture(true));
+        assert_eq!(state.access(true), Access::Denied);
         state.round_succeeded();
-        assert!(!state.allows_capture(true));
+        assert_eq!(state.access(true), Access::Denied);
         state.other_request();
-        assert!(state.allows_capture(true));
+        assert_eq!(state.access(true), Access::Granted);
     }
 }
