@@ -17,10 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use teeline_archive::buffer::{ConnectionLost, EndTxn, Frame, Intent, Outcome, TopicRef};
 use teeline_archive::ids::SessionId;
+use teeline_archive::names::check_topic;
 use teeline_config::cluster::{Ack, Capture as Settings, OnFailure};
 use teeline_runtime::clock::Clock;
 use teeline_wire::end_txn::EndTxnRequest;
-use teeline_wire::produce::{ProduceEntry, ProduceOutcome, ProduceRequest};
+use teeline_wire::produce::{ProduceEntry, ProduceOutcome, ProduceRequest, TopicRef as Topic};
 use tokio::time::Instant;
 
 use crate::buffer::{AppendError, Appended, Writer};
@@ -169,7 +170,9 @@ impl Capture {
     /// Whether a request has anything for topics that are captured.
     pub(crate) fn concerns(&self, request: &ProduceRequest) -> bool {
         let mut entries = request.entries.iter();
-        entries.any(|entry| !entry.records.is_empty() && self.topics.captured(&entry.topic))
+        entries.any(|entry| {
+            !entry.records.is_empty() && is_possible(&entry.topic) && self.topics.captured(&entry.topic)
+        })
     }
 
     /// How long a request waits to learn whether the broker serves clients without SASL, which others have been waiting
@@ -188,6 +191,10 @@ impl Capture {
         }
         if entry.superseded {
             self.metrics.skipped(Skipped::Superseded);
+            return None;
+        }
+        if !is_possible(&entry.topic) {
+            self.metrics.skipped(Skipped::Malformed);
             return None;
         }
         if !self.topics.captured(&entry.topic) {
@@ -419,6 +426,11 @@ impl Captured {
             sent_at: Instant::now(),
         }
     }
+}
+
+/// False for names that no broker can have: nothing is remembered of them, and the broker refuses the batch.
+fn is_possible(topic: &Topic) -> bool {
+    topic.name().is_none_or(|name| check_topic(name).is_ok())
 }
 
 fn intent(

@@ -279,6 +279,19 @@ async fn without_any_poll_the_policy_decides_about_an_early_producer() {
 }
 
 #[tokio::test]
+async fn names_that_no_broker_can_have_pass_and_leave_no_trace() {
+    let mut stage = Stage::set().await;
+    let long = "x".repeat(250);
+    for name in ["", ".", "..", "a/b", "ü", long.as_str()] {
+        let sent = produce(9, 1, 0, &[(name, 0, batch(1))]);
+        stage.client.send(&sent).await;
+        assert_eq!(stage.broker.receive().await, sent);
+    }
+    assert!(stage.capture().topics.take_traffic().is_empty());
+    assert_eq!(kinds(&stage.frames().await), ["closed"]);
+}
+
+#[tokio::test]
 async fn a_full_buffer_refuses_or_lets_pass_as_the_policy_says() {
     for on_failure in [OnFailure::Closed, OnFailure::Open] {
         let mut choices = Choices {
