@@ -311,17 +311,21 @@ impl Partition {
 
     /// Whether the source is to be asked how far it reaches: for the markers of undecided transactions, or on suspicion.
     pub fn tail_due(&self, now_ms: i64) -> bool {
-        self.is_tail_suspect || (!self.transactions.is_decided() && now_ms >= self.tail.next_ms)
+        (self.is_tail_suspect || !self.transactions.is_decided()) && now_ms >= self.tail.next_ms
     }
 
-    /// Something may lie behind what is held.
-    pub fn suspect_tail(&mut self) {
+    /// Something may lie behind what is held; the source is to be asked from `at_ms` on.
+    pub fn suspect_tail(&mut self, at_ms: i64) {
         self.is_tail_suspect = true;
+        self.tail = Tail {
+            next_ms: at_ms,
+            pause_ms: 0,
+        };
     }
 
-    /// Whether something may lie behind what is held.
+    /// Whether something may lie behind what is held, as far as the source has not said that it is gone.
     pub fn is_suspect(&self) -> bool {
-        self.is_tail_suspect
+        self.is_tail_suspect && self.gone_since_ms.is_none()
     }
 
     /// From where on something may lie, if that was suspected; the suspicion ends with the answer.

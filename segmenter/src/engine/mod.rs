@@ -109,6 +109,8 @@ pub struct Engine {
     draining: bool,
     /// A part of the buffer could not be read.
     is_damaged: bool,
+    /// The session that is being read, and whether its writer closed it.
+    session: Option<(SessionId, bool)>,
     counts: Counts,
 }
 
@@ -174,6 +176,7 @@ impl Engine {
             committing: false,
             draining: false,
             is_damaged: false,
+            session: None,
             counts: Counts::default(),
         };
         engine.load(ledger);
@@ -230,7 +233,7 @@ impl Engine {
                 let replaced = self.topics.on_config(position, &cluster_id, &config);
                 self.keep_snapshot(position, config.at_ms, replaced);
             }
-            Frame::SessionClosed { .. } => {}
+            Frame::SessionClosed { .. } => self.session = Some((position.session, true)),
             Frame::Unknown { kind, .. } => {
                 tracing::debug!(kind, %position, "a frame of a kind that this version does not know is passed over");
             }
@@ -238,8 +241,21 @@ impl Engine {
         Ok(())
     }
 
-    /// A session begins: what earlier ones left without an outcome is unresolved.
+    /// A session begins: what earlier ones left without an outcome is unresolved. One that ended in a crash may also have
+    /// lost frames that were never synced, of partitions that are quiet since: their ends are compared with the source.
     pub fn on_session_start(&mut self, session: SessionId, now_ms: i64) {
+        let is_clean = match self.session {
+            Some((last, is_closed)) => last == session || is_closed,
+            // How the one before ended is not in the buffer any more; an earlier run has looked if it read this one.
+            None => session <= SessionId(1) || self.was_begun(session),
+        };
+        self.session = Some((session, false));
+        if !is_clean {
+            let at_ms = now_ms.saturating_add(self.graces().1);
+            for partition in self.partitions.values_mut() {
+                partition.suspect_tail(at_ms);
+            }
+        }
         let resolutions = self.resolver.on_sessions_over(Some(session), now_ms);
         self.on_resolutions(resolutions, now_ms);
     }
@@ -249,7 +265,7 @@ impl Engine {
     pub fn on_damage(&mut self) {
         self.is_damaged = true;
         for partition in self.partitions.values_mut() {
-            partition.suspect_tail();
+            partition.suspect_tail(0);
         }
     }
 
@@ -407,6 +423,11 @@ impl Engine {
                 self.watermark.let_go(old);
             }
         }
+    }
+
+    fn was_begun(&self, session: SessionId) -> bool {
+        self.archived_before
+            .is_some_and(|archived| archived.session >= session)
     }
 
     fn was_archived(&self, position: BufferPosition) -> bool {

@@ -235,9 +235,13 @@ impl Engine {
             ..
         } = *answer
         else {
+            if partition.is_gone(now_ms, GONE_AFTER_MS) {
+                partition.take_suspicion();
+            }
             partition.tail_seen(now_ms, false, TAIL_FIRST_MS, TAIL_MAX_MS);
             return;
         };
+        partition.is_there();
         let suspicion = partition.take_suspicion();
         let endings = &self.endings;
         let decided: Option<i64> = partition

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 use super::*;
 use crate::append_time::StoredForm;
+use crate::settlement::Answer;
+use crate::source::SurveyReport;
 use crate::testing::{CLUSTER, batch_with, labelled_batch, location};
 use bytes::Bytes;
 use teeline_archive::buffer::{CatalogTopic, ConnectionLost, EndTxn, Intent, Outcome, TopicRef};
@@ -330,4 +332,58 @@ fn an_answer_to_end_txn_holds_the_buffer_until_it_is_evidence_or_not_needed() {
     assert_eq!(feed.engine.remaining(), 0);
     feed.engine.poll(1);
     assert!(feed.engine.take_commit(1).is_none(), "evidence is written once");
+}
+
+#[test]
+fn a_session_that_was_not_closed_makes_the_ends_of_quiet_partitions_suspect() {
+    for is_closed in [true, false] {
+        let mut feed = Feed::new(true);
+        feed.catalog(TOPIC);
+        feed.written(by_id(), 0);
+        if is_closed {
+            feed.frame(Frame::SessionClosed { at_ms: 0 });
+        }
+        feed.engine.on_session_start(SessionId(2), 0);
+        assert_eq!(feed.engine.suspects(), usize::from(!is_closed));
+        let questions = feed.engine.take_survey(1_000).unwrap();
+        assert_eq!(questions.len(), usize::from(!is_closed));
+        let found = Answer::Found {
+            incarnation: TOPIC,
+            log_start: 0,
+            end: 9,
+            stable_end: 9,
+        };
+        let report = SurveyReport {
+            answers: questions
+                .into_iter()
+                .map(|question| (question, found.clone()))
+                .collect(),
+            brokers: Vec::new(),
+        };
+        feed.engine.on_survey(1_000, Ok(report), 1_000);
+        feed.engine.poll(1_000);
+        assert_eq!(feed.engine.suspects(), 0);
+        assert_eq!(feed.engine.missing_offsets(), if is_closed { 0 } else { 4 });
+    }
+}
+
+#[test]
+fn a_suspect_partition_that_is_gone_is_not_waited_for() {
+    let mut feed = Feed::new(true);
+    feed.catalog(TOPIC);
+    feed.written(by_id(), 0);
+    feed.engine.on_session_start(SessionId(2), 0);
+    for now_ms in [1_000, 2_000 + 30_000] {
+        let questions = feed.engine.take_survey(now_ms).unwrap();
+        let report = SurveyReport {
+            answers: questions
+                .into_iter()
+                .map(|question| (question, Answer::Gone))
+                .collect(),
+            brokers: Vec::new(),
+        };
+        feed.engine.on_survey(now_ms, Ok(report), now_ms);
+        assert_eq!(feed.engine.suspects(), 0);
+    }
+    assert!(feed.engine.take_survey(90_000).is_none());
 }

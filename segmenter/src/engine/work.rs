@@ -220,7 +220,7 @@ impl Engine {
     }
 
     /// How long a hole may stay one: as configured, and where somebody waits for it.
-    fn graces(&self) -> (i64, i64) {
+    pub(super) fn graces(&self) -> (i64, i64) {
         if self.draining {
             return (0, 0);
         }
