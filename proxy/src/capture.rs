@@ -15,19 +15,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use teeline_archive::buffer::{ConnectionLost, EndTxn, Frame, Intent, Outcome, TopicRef};
+use teeline_archive::buffer::{ConnectionLost, EndTxn, Frame};
 use teeline_archive::ids::SessionId;
 use teeline_archive::names::check_topic;
 use teeline_config::cluster::{Ack, Capture as Settings, OnFailure};
 use teeline_runtime::clock::Clock;
 use teeline_wire::end_txn::EndTxnRequest;
-use teeline_wire::produce::{ProduceEntry, ProduceOutcome, ProduceRequest, TopicRef as Topic};
+use teeline_wire::produce::{ProduceEntry, ProduceOutcome, ProduceRequest, TopicRef};
 use tokio::time::Instant;
 
 use crate::buffer::{AppendError, Appended, Writer};
+use crate::frames::{captured, first_batch, intent, is_settled, outcome_frame};
+use crate::lost::LostConnections;
 use crate::metrics::{ClusterMetrics, Missed, Skipped, record_wait};
 use crate::quiet::Quiet;
-use crate::session::in_flight::{Captured, CapturedBatch};
+use crate::session::in_flight::Captured;
 use crate::session::outbox::Gate;
 use crate::session::sasl::Access;
 use crate::stall::Stall;
@@ -45,6 +47,7 @@ pub(crate) struct Capture {
     clock: Arc<dyn Clock>,
     stall: Stall,
     misses: Quiet,
+    lost: LostConnections,
 }
 
 impl std::fmt::Debug for Capture {
@@ -106,6 +109,7 @@ impl Capture {
             clock,
             stall: Stall::default(),
             misses: Quiet::default(),
+            lost: LostConnections::default(),
         }
     }
 
@@ -205,19 +209,11 @@ impl Capture {
             self.metrics.skipped(Skipped::OldFormat);
             return None;
         }
-        // Brokers take one batch per entry and trim what follows it; the batch's own length says where it ends.
-        let length = entry
-            .records
-            .get(BATCH_LENGTH_AT..BATCH_LENGTH_AT + 4)?
-            .first_chunk::<4>()?;
-        let length = usize::try_from(i32::from_be_bytes(*length))
-            .ok()?
-            .checked_add(BATCH_LENGTH_AT + 4)?;
-        if length < BATCH_BYTES_MIN || length > entry.records.len() {
+        let batch = first_batch(&entry.records);
+        if batch.is_none() {
             self.metrics.skipped(Skipped::Malformed);
-            return None;
         }
-        Some(entry.records.slice(..length))
+        batch
     }
 
     /// Appends intents, within the limits of the policy. The outer error is that of `before_waiting`.
@@ -347,20 +343,67 @@ impl Capture {
     /// Notes that a connection ended with batches unanswered: they are unresolved from here on.
     pub(crate) async fn connection_lost(&self, connection_id: u64, unresolved: u64) {
         self.metrics.connection_lost(unresolved);
-        let frame = Frame::ConnectionLost(ConnectionLost {
+        let lost = ConnectionLost {
             connection_id,
             at_ms: self.clock.now_ms(),
-        });
+        };
         let session = self.writer.last_assigned().session;
         // Patient: without this frame its batches stay open for as long as the proxy runs.
-        let append = self.writer.append_outcomes(session, vec![frame]);
+        let append = self
+            .writer
+            .append_outcomes(session, vec![Frame::ConnectionLost(lost.clone())]);
         let appended = tokio::time::timeout(LOST_PATIENCE, append).await;
-        if let Err(missed) = appended.map_or(Err(Missed::Slow), |result| result.map_err(missed_by)) {
-            self.missed(missed, 0);
+        match appended.map_or(Err(Missed::Slow), |result| result.map_err(missed_by)) {
+            Ok(_) => {}
+            // The end of the buffer's session tells the same.
+            Err(Missed::Lost) => self.missed(Missed::Lost, 0),
+            Err(missed) => {
+                self.missed(missed, 0);
+                self.keep_lost(session, lost);
+            }
         }
     }
 
-    async fn append_small(&self, session: SessionId, frames: Vec<Frame>) -> Result<Appended, Missed> {
+    /// Notes the end of a connection whose session cannot wait for the disk: [`Capture::write_lost`] writes it.
+    pub(crate) fn connection_panicked(&self, connection_id: u64) {
+        let at_ms = self.clock.now_ms();
+        let lost = ConnectionLost { connection_id, at_ms };
+        self.keep_lost(self.writer.last_assigned().session, lost);
+    }
+
+    fn keep_lost(&self, session: SessionId, lost: ConnectionLost) {
+        let connection = lost.connection_id;
+        if !self.lost.keep(session, lost)
+            && let Some(suppressed) = self.misses.admit()
+        {
+            tracing::warn!(
+                cluster = self.cluster,
+                connection,
+                suppressed,
+                "the end of a connection was not recorded; its batches are open until the proxy restarts"
+            );
+        }
+    }
+
+    /// Appends the ends of connections that the buffer did not take before. Only the poller calls this.
+    pub(crate) async fn write_lost(&self) {
+        loop {
+            let session = self.writer.last_assigned().session;
+            let frames = self.lost.next(session);
+            let count = frames.len();
+            if count == 0 || self.append_small(session, frames).await.is_err() {
+                return;
+            }
+            self.lost.written(count);
+        }
+    }
+
+    /// Appends frames that are no intents; waits no longer than the policy says.
+    pub(crate) async fn append_small(
+        &self,
+        session: SessionId,
+        frames: Vec<Frame>,
+    ) -> Result<Appended, Missed> {
         let append = self.writer.append_outcomes(session, frames);
         match tokio::time::timeout(self.hold_max, append).await {
             Ok(result) => result.map_err(missed_by),
@@ -429,69 +472,8 @@ impl Captured {
 }
 
 /// False for names that no broker can have: nothing is remembered of them, and the broker refuses the batch.
-fn is_possible(topic: &Topic) -> bool {
+fn is_possible(topic: &TopicRef) -> bool {
     topic.name().is_none_or(|name| check_topic(name).is_ok())
-}
-
-fn intent(
-    request: &ProduceRequest,
-    connection_id: u64,
-    sent_at_ms: i64,
-    (entry, batch): &(&ProduceEntry, Bytes),
-) -> Frame {
-    Frame::Intent(Intent {
-        connection_id,
-        acks: request.acks,
-        sent_at_ms,
-        topic: TopicRef {
-            name: entry.topic.name().map(str::to_owned),
-            id: entry.topic.id(),
-        },
-        partition: entry.partition,
-        transactional_id: request.transactional_id.clone(),
-        records: batch.clone(),
-    })
-}
-
-fn captured(batches: &[(&ProduceEntry, Bytes)], appended: Appended) -> Captured {
-    let mut lsn = appended.first;
-    let mut intents = Vec::with_capacity(batches.len());
-    for (entry, _) in batches {
-        intents.push(CapturedBatch {
-            topic: entry.topic.clone(),
-            partition: entry.partition,
-            lsn,
-        });
-        lsn = lsn.next();
-    }
-    debug_assert_eq!(
-        intents.last().map(|batch| batch.lsn),
-        Some(appended.last),
-        "lsns are dense"
-    );
-    Captured {
-        intents,
-        position: Some(appended.end()),
-        sent_at: Instant::now(),
-    }
-}
-
-fn outcome_frame(intent: teeline_archive::ids::Lsn, received_at_ms: i64, outcome: &ProduceOutcome) -> Frame {
-    // A response names an epoch only beside an error, and then it is the new leader's: not the epoch of this batch.
-    Frame::Outcome(Outcome {
-        intent,
-        received_at_ms,
-        error_code: outcome.error_code,
-        base_offset: outcome.base_offset,
-        log_append_time_ms: outcome.log_append_time_ms,
-        log_start_offset: outcome.log_start_offset,
-        leader_epoch: -1,
-    })
-}
-
-/// An error with a base offset means: appended by the leader, and what became of it is open (errors 6, 7 and 20).
-fn is_settled(outcome: &ProduceOutcome) -> bool {
-    outcome.error_code == 0 || outcome.base_offset < 0
 }
 
 fn missed_by(error: AppendError) -> Missed {
@@ -505,10 +487,6 @@ fn missed_by(error: AppendError) -> Missed {
 
 /// RecordBatch version 2.
 const MAGIC_CAPTURED: i8 = 2;
-/// Where a batch says how many bytes follow its length field.
-const BATCH_LENGTH_AT: usize = 8;
-/// A batch header without records.
-const BATCH_BYTES_MIN: usize = 61;
 /// How long a slow disk may take to accept the news of a lost connection.
 const LOST_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a full or broken buffer is tried again while a request waits.

@@ -16,7 +16,8 @@
 //! | `cluster` | what the parts of one virtual cluster share |
 //! | `topology`, `listeners` | a port per broker, bound before it is told; accepting |
 //! | `session` | one client connection and its upstream connection: both loops, what is in flight |
-//! | `capture`, `stall` | the tee and its policy; gates on responses |
+//! | `capture`, `frames`, `stall` | the tee and its policy; the frames it writes; gates on responses |
+//! | `lost` | connections whose end the buffer has not taken yet |
 //! | `poller`, `catalog`, `topics` | the proxy's own questions to the cluster; topic names and ids |
 //! | `running` | the tasks of one virtual cluster |
 //! | [`buffer`] | the write-ahead buffer's writer |
@@ -29,7 +30,9 @@ mod capture;
 mod catalog;
 pub mod cli;
 mod cluster;
+mod frames;
 mod listeners;
+mod lost;
 mod metrics;
 mod poller;
 pub mod process;

@@ -94,7 +94,7 @@ async fn connect(
     let connection_id = cluster.next_connection_id();
     tracing::debug!(cluster = cluster.name, %peer, ?route, connection = connection_id, "connection opened");
     cluster.metrics.connections.increment(1);
-    let open = Open::count(&cluster);
+    let open = Open::count(&cluster, connection_id);
     // On the heap: the task's own future stays small until there is a broker.
     Box::pin(session::serve(
         Arc::clone(&cluster),
@@ -107,19 +107,30 @@ async fn connect(
     drop((open, permit));
 }
 
-/// Counts a connection as open, also when its session panics.
-struct Open<'a>(&'a Cluster);
+/// Counts a connection as open, also when its session panics; then its batches must become known as unresolved, too.
+struct Open<'a> {
+    cluster: &'a Cluster,
+    connection_id: u64,
+}
 
 impl<'a> Open<'a> {
-    fn count(cluster: &'a Cluster) -> Open<'a> {
+    fn count(cluster: &'a Cluster, connection_id: u64) -> Open<'a> {
         cluster.metrics.connections_open.increment(1.0);
-        Open(cluster)
+        Open {
+            cluster,
+            connection_id,
+        }
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.metrics.connections_open.decrement(1.0);
+        self.cluster.metrics.connections_open.decrement(1.0);
+        if std::thread::panicking()
+            && let Some(capture) = &self.cluster.capture
+        {
+            capture.connection_panicked(self.connection_id);
+        }
     }
 }
 

@@ -132,6 +132,9 @@ impl Poller {
     }
 
     async fn round(&mut self) -> Result<(), ClientError> {
+        if let Some(capture) = &self.cluster.capture {
+            capture.write_lost().await;
+        }
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {

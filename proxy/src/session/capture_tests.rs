@@ -292,6 +292,20 @@ async fn names_that_no_broker_can_have_pass_and_leave_no_trace() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_connection_that_panicked_is_written_by_the_poller() {
+    let stage = Stage::set().await;
+    stage.capture().connection_panicked(5);
+    stage.capture().write_lost().await;
+    stage.capture().write_lost().await;
+    let frames = stage.frames().await;
+    assert_eq!(kinds(&frames), ["lost", "closed"]);
+    let Frame::ConnectionLost(lost) = &frames[0] else {
+        panic!()
+    };
+    assert_eq!(lost.connection_id, 5);
+}
+
+#[tokio::test]
 async fn a_full_buffer_refuses_or_lets_pass_as_the_policy_says() {
     for on_failure in [OnFailure::Closed, OnFailure::Open] {
         let mut choices = Choices {
