@@ -85,17 +85,15 @@ pub(crate) async fn append(
         cluster_id,
         topics,
     };
-    match capture
-        .writer()
-        .append_outcomes(asked_after.session, vec![Frame::Catalog(catalog)])
-        .await
-    {
+    // Bounded: a client may be waiting for the Metadata answer behind it.
+    let frames = vec![Frame::Catalog(catalog)];
+    match capture.append_small(asked_after.session, frames).await {
         Ok(_) => {
             cluster.metrics.catalogs.increment(1);
             true
         }
-        Err(error) => {
-            tracing::info!(cluster = cluster.name, "a catalog was not written: {error}");
+        Err(reason) => {
+            tracing::info!(cluster = cluster.name, ?reason, "a catalog was not written");
             false
         }
     }

@@ -349,14 +349,12 @@ impl Poller {
                 }
             }
             if !frames.is_empty()
-                && let Err(error) = capture
-                    .writer()
-                    .append_outcomes(asked_after.session, frames)
-                    .await
+                && let Err(reason) = capture.append_small(asked_after.session, frames).await
             {
                 tracing::info!(
                     cluster = self.cluster.name,
-                    "topic configurations were not written: {error}"
+                    ?reason,
+                    "topic configurations were not written"
                 );
                 self.known.clear();
                 self.last_full = None;
