@@ -260,6 +260,8 @@ impl Source for KafkaSource {
     }
 }
 
+/// The name is none that a topic can have.
+const INVALID_TOPIC_EXCEPTION: ErrorCode = ErrorCode(17);
 /// One call to the source, retries included.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// What is fetched exists already; waiting only helps where a replica lags.
@@ -272,7 +274,8 @@ enum Existence {
 }
 
 fn existence(cluster_id: &str, topic: &TopicMetadata, question: &SourcePartition) -> Existence {
-    if topic.error.is_unknown_topic() {
+    // A name that the cluster refuses can never have been written to.
+    if topic.error.is_unknown_topic() || topic.error == INVALID_TOPIC_EXCEPTION {
         return Existence::Gone;
     }
     if !topic.error.is_ok() {
@@ -291,5 +294,38 @@ fn existence(cluster_id: &str, topic: &TopicMetadata, question: &SourcePartition
         Existence::There(incarnation, TopicPartition::new(topic.key(), question.partition))
     } else {
         Existence::Gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_topic_can_have_is_gone_and_other_errors_say_nothing() {
+        let question = SourcePartition {
+            topic: Arc::from("not a name"),
+            incarnation: None,
+            partition: 0,
+        };
+        let answer = |code| TopicMetadata {
+            name: Arc::clone(&question.topic),
+            id: Uuid::nil(),
+            error: ErrorCode(code),
+            is_internal: false,
+            partitions: Vec::new(),
+        };
+        assert!(matches!(
+            existence("cluster", &answer(17), &question),
+            Existence::Gone
+        ));
+        assert!(matches!(
+            existence("cluster", &answer(3), &question),
+            Existence::Gone
+        ));
+        assert!(matches!(
+            existence("cluster", &answer(5), &question),
+            Existence::Unknown
+        ));
     }
 }
