@@ -5,7 +5,7 @@
 //! crash, acks=0, or an error that is given after the append). Unresolved intents are settled by the log itself, see
 //! [`crate::settlement`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use teeline_archive::buffer::{ConnectionLost, Intent, Outcome, TopicRef};
@@ -108,7 +108,7 @@ pub struct Resolver {
     pending: BTreeMap<BufferPosition, PendingIntent>,
     by_connection: HashMap<(SessionId, u64), BTreeSet<BufferPosition>>,
     /// Who had a batch accepted, to tell plausible unconfirmed batches from foreign ones.
-    accepted: HashSet<(SessionId, u64, TopicKey)>,
+    accepted: BTreeSet<(SessionId, u64, TopicKey)>,
     names: HashMap<String, Arc<str>>,
 }
 
@@ -243,11 +243,13 @@ impl Resolver {
     }
 
     fn note_accepted(&mut self, intent: &PendingIntent) {
-        // A full set only means that later unconfirmed batches of new connections are quarantined: the safe side.
-        if self.accepted.len() < ACCEPTED_MAX {
-            let session = intent.position.session;
-            self.accepted
-                .insert((session, intent.connection_id, intent.topic.clone()));
+        let session = intent.position.session;
+        self.accepted
+            .insert((session, intent.connection_id, intent.topic.clone()));
+        // The oldest connections make room. It only means that later unconfirmed batches of them are quarantined: the safe
+        // side.
+        if self.accepted.len() > ACCEPTED_MAX {
+            self.accepted.pop_first();
         }
     }
 

@@ -156,3 +156,23 @@ proptest! {
         prop_assert_eq!(ended + resolver.on_sessions_over(None, 1).len(), total);
     }
 }
+
+#[test]
+fn the_oldest_connections_make_room_among_those_that_had_something_accepted() {
+    let mut resolver = Resolver::default();
+    let mut lsn = 1;
+    for connection in 0..=ACCEPTED_MAX as u64 {
+        take(&mut resolver, at(1, lsn), &intent(connection, -1));
+        resolver.on_outcome(at(1, lsn + 1), &outcome(lsn, 0, 40), 10);
+        lsn += 2;
+    }
+    let mut was_accepted = |connection| {
+        lsn += 1;
+        match take(&mut resolver, at(1, lsn), &intent(connection, 0)) {
+            Some(Resolution::Unresolved(unresolved)) => unresolved.accepted_before,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!was_accepted(0));
+    assert!(was_accepted(1) && was_accepted(ACCEPTED_MAX as u64));
+}
