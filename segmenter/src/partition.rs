@@ -81,6 +81,19 @@ pub struct Partition {
     gone_since_ms: Option<i64>,
     recent: VecDeque<(OffsetRange, Identity)>,
     committed_runs: Vec<CommittedRun>,
+    loaded: Loaded,
+    /// One past the highest offset of which this run has read the outcome.
+    read_end: Option<i64>,
+}
+
+/// What the ledger listed when the run began, and what is certainly newer than that.
+#[derive(Debug, Clone, Copy, Default)]
+struct Loaded {
+    end: Option<i64>,
+    /// The last outcome of this buffer that is in there.
+    to: Option<BufferPosition>,
+    /// When the last segment was made that names no outcomes of this buffer.
+    at_ms: Option<i64>,
 }
 
 /// When a partition with undecided transactions is looked at.
@@ -124,7 +137,28 @@ impl Partition {
             gone_since_ms: None,
             recent: VecDeque::new(),
             committed_runs: Vec::new(),
+            loaded: Loaded::default(),
+            read_end: None,
         }
+    }
+
+    /// Notes that everything held now was in the ledger when the run began: captured up to `to` of this buffer, or, where
+    /// that does not say it, stored at `at_ms`.
+    pub fn note_loaded(&mut self, to: Option<BufferPosition>, at_ms: i64) {
+        self.loaded.end = self.held_end();
+        match to {
+            Some(_) => self.loaded.to = self.loaded.to.max(to),
+            None => self.loaded.at_ms = self.loaded.at_ms.max(Some(at_ms)),
+        }
+    }
+
+    /// An offset that an intent cannot lie below: what was acknowledged before it was sent, and what the ledger had, unless
+    /// that may be newer than the intent.
+    pub fn end_before(&self, intent: BufferPosition, sent_at_ms: i64) -> Option<i64> {
+        let is_newer = self.loaded.to.is_none_or(|to| intent > to)
+            && self.loaded.at_ms.is_none_or(|at_ms| sent_at_ms > at_ms);
+        let loaded = self.loaded.end.filter(|_| is_newer);
+        self.read_end.max(loaded)
     }
 
     /// Takes in what the ledger lists. `run` is given for what this writer captured.
@@ -148,7 +182,12 @@ impl Partition {
     /// Notes a batch that an earlier run committed and that was read again.
     pub fn note_committed(&mut self, range: OffsetRange, header: &BatchHeader, order: Order) {
         self.remember(range, Identity::of(header));
+        self.note_read(range);
         self.note_transaction(range, header, Some(order));
+    }
+
+    fn note_read(&mut self, range: OffsetRange) {
+        self.read_end = self.read_end.max(Some(range.last.saturating_add(1)));
     }
 
     /// Places a captured batch.
@@ -160,6 +199,7 @@ impl Partition {
         now_ms: i64,
     ) -> Placed {
         let range = batch.range;
+        self.note_read(range);
         let mut placed = if self.intersects_held(range) {
             Placed::Overlapping
         } else {

@@ -62,6 +62,10 @@ impl Engine {
         let held = held_by(segment);
         let own = segment.identity.writer == self.settings.writer;
         let archived = self.archived_before;
+        let last = segment.lsn_range.filter(|_| own).map(|range| BufferPosition {
+            session: range.session,
+            lsn: range.last,
+        });
         let run = segment.lsn_range.filter(|range| {
             let last = BufferPosition {
                 session: range.session,
@@ -95,6 +99,7 @@ impl Engine {
             held: held.clone(),
         });
         partition.load_committed(held.ranges(), run);
+        partition.note_loaded(last, segment.identity.created_at_ms);
         for open in undecided {
             partition.transactions.on_batch(open);
         }

@@ -100,6 +100,8 @@ pub struct Engine {
     uploaded: Vec<Stored>,
     uploaded_since_ms: Option<i64>,
     fetching: BTreeSet<PartitionId>,
+    /// Whose turn it was last.
+    fetched_last: PartitionId,
     source: SourcePace,
     absences: Vec<Absence>,
     brokers: Vec<String>,
@@ -168,6 +170,10 @@ impl Engine {
             uploaded: Vec::new(),
             uploaded_since_ms: None,
             fetching: BTreeSet::new(),
+            fetched_last: PartitionId {
+                incarnation: Uuid::nil(),
+                partition: 0,
+            },
             source: SourcePace::default(),
             absences: Vec::new(),
             brokers: ledger.source_brokers().to_vec(),
@@ -204,7 +210,8 @@ impl Engine {
                     self.watermark.hold(position, intent.sent_at_ms);
                 }
                 let (catalogs, partitions) = (&self.catalogs, &self.partitions);
-                let floor = |topic: &TopicKey| floor_of(catalogs, partitions, topic, intent.partition);
+                let sent = (position, intent.sent_at_ms);
+                let floor = |topic: &TopicKey| floor_of(catalogs, partitions, topic, intent.partition, sent);
                 let resolution = self
                     .resolver
                     .on_intent(position, location, &intent, floor, now_ms);
@@ -446,6 +453,7 @@ fn floor_of(
     partitions: &BTreeMap<PartitionId, Partition>,
     topic: &TopicKey,
     partition: i32,
+    (position, sent_at_ms): (BufferPosition, i64),
 ) -> Option<(Uuid, i64)> {
     let incarnation = match topic {
         TopicKey::Id(id) => *id,
@@ -456,6 +464,6 @@ fn floor_of(
             incarnation,
             partition,
         })?
-        .held_end()?;
+        .end_before(position, sent_at_ms)?;
     Some((incarnation, end))
 }

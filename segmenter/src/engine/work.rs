@@ -1,6 +1,7 @@
 //! What the engine wants done.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use teeline_archive::OffsetRange;
@@ -66,7 +67,13 @@ impl Engine {
         if memory > self.settings.close.memory_bytes_max {
             return None;
         }
-        let (id, topic, ranges) = self.partitions.iter().find_map(|(id, partition)| {
+        // In turn, so that partitions that cannot be fetched do not keep the others waiting.
+        let behind = (Bound::Excluded(self.fetched_last), Bound::Unbounded);
+        let mut in_turn = self
+            .partitions
+            .range(behind)
+            .chain(self.partitions.range(..=self.fetched_last));
+        let (id, topic, ranges) = in_turn.find_map(|(id, partition)| {
             if self.fetching.contains(id) || partition.holes.is_empty() {
                 return None;
             }
@@ -76,6 +83,7 @@ impl Engine {
             due.truncate(RANGES_PER_FETCH);
             (!due.is_empty()).then(|| (*id, Arc::clone(&partition.topic), due))
         })?;
+        self.fetched_last = id;
         self.fetching.insert(id);
         Some(FetchPlan {
             id,
