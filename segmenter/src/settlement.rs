@@ -237,6 +237,15 @@ impl Settlement {
             .collect()
     }
 
+    /// True when no acknowledged batch waits here for its place.
+    pub fn is_placed(&self) -> bool {
+        let obliged = self.obliged.values().map(|(_, _, unsettled)| unsettled);
+        self.waiting
+            .values()
+            .chain(obliged)
+            .all(|unsettled| unsettled.written.is_none())
+    }
+
     /// How many intents are in doubt.
     pub fn count(&self) -> usize {
         self.waiting.len().saturating_add(self.obliged.len())

@@ -179,6 +179,14 @@ impl Endings {
         (ending.producer_epoch == transaction.producer_epoch).then_some(*ending)
     }
 
+    /// The answer that comes next after a transaction, of whatever epoch.
+    pub fn next_of(&self, transaction: &OpenTransaction) -> Option<BufferPosition> {
+        let after = transaction.order?.after;
+        let endings = self.by_producer.get(&transaction.producer_id)?;
+        let mut behind = endings.range(after..).map(|(&position, _)| position);
+        behind.find(|&position| position > after)
+    }
+
     /// Every answer below `placed`, that is, such that all batches it may concern are in their partitions.
     pub fn below(&self, placed: Option<BufferPosition>) -> Vec<(i64, Ending)> {
         let mut found: Vec<_> = self

@@ -21,7 +21,13 @@ impl Engine {
             return;
         }
         let open = self.open_by_producer();
-        for (producer_id, ending) in self.endings.below(self.lowest_unplaced()) {
+        let below = self.endings.below(self.lowest_unplaced());
+        let latest: HashMap<i64, BufferPosition> = below
+            .iter()
+            .map(|(producer, ending)| (*producer, ending.position))
+            .collect();
+        let all_placed = self.settlement.is_placed();
+        for (producer_id, ending) in below {
             let own = open.get(&producer_id).map(Vec::as_slice).unwrap_or_default();
             let decides = own.iter().any(|(_, open)| self.decides(&ending, open));
             if !decides || self.evidenced.contains(&ending.position) {
@@ -29,7 +35,15 @@ impl Engine {
             } else if self.draining || now_ms.saturating_sub(ending.at_ms) >= EVIDENCE_AFTER_MS {
                 self.evidence_due = true;
             }
-            if own.is_empty() {
+            // A later answer gives the order for what is still to come; this one only matters to what it ends.
+            let is_outdone = all_placed
+                && latest
+                    .get(&producer_id)
+                    .is_some_and(|latest| *latest > ending.position)
+                && !own
+                    .iter()
+                    .any(|(_, open)| self.endings.next_of(open) == Some(ending.position));
+            if own.is_empty() || is_outdone {
                 self.evidenced.remove(&ending.position);
                 self.endings.forget(producer_id, ending.position);
             }

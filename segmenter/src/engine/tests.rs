@@ -387,3 +387,81 @@ fn a_suspect_partition_that_is_gone_is_not_waited_for() {
     }
     assert!(feed.engine.take_survey(90_000).is_none());
 }
+
+#[test]
+fn answers_of_a_producer_that_never_rests_are_forgotten() {
+    let mut feed = Feed::new(false);
+    feed.catalog(TOPIC);
+    let transaction = |feed: &mut Feed, number: i32| {
+        let (_, records) = crate::testing::transactional_batch(0, 5, 9, number * 5);
+        let intent = feed.intent(by_id(), records);
+        feed.outcome(intent, i64::from(number) * 6, -1);
+        feed.frame(Frame::EndTxn(EndTxn {
+            transactional_id: "t".to_owned(),
+            producer_id: 9,
+            producer_epoch: 0,
+            committed: true,
+            at_ms: 0,
+        }))
+    };
+    let endings: Vec<BufferPosition> = (0..3).map(|number| transaction(&mut feed, number)).collect();
+    let id = *feed.engine.partitions.keys().next().unwrap();
+    // The markers of the first two are held, the third is open.
+    for offset in [5, 11] {
+        let partition = feed.engine.partitions.get_mut(&id).unwrap();
+        partition.transactions.on_marker(9, offset);
+    }
+    feed.engine.poll(0);
+    let known: Vec<BufferPosition> = feed
+        .engine
+        .endings
+        .below(None)
+        .iter()
+        .map(|(_, ending)| ending.position)
+        .collect();
+    assert_eq!(known, [endings[2]]);
+    let partition = &feed.engine.partitions[&id];
+    let open: Vec<_> = partition.transactions.open().collect();
+    assert_eq!(
+        feed.engine.endings.ending_of(open[0]).unwrap().position,
+        endings[2]
+    );
+}
+
+#[test]
+fn partitions_are_fetched_in_turn() {
+    let mut feed = Feed::new(true);
+    feed.catalog(TOPIC);
+    for partition in 0..6 {
+        let id = PartitionId {
+            incarnation: TOPIC,
+            partition,
+        };
+        let range = teeline_archive::OffsetRange { first: 0, last: 9 };
+        feed.engine
+            .partition(id, &Arc::from("orders"))
+            .demand_urgently(range);
+        feed.engine.dirty.insert(id);
+    }
+    feed.engine.poll(0);
+    feed.engine.drain(false, 0);
+    let mut now_ms = 0;
+    let mut asked = Vec::new();
+    for _ in 0..6 {
+        let plan = feed.engine.take_fetch(now_ms).unwrap();
+        asked.push(plan.id.partition);
+        let failed = crate::fetching::Fetched {
+            error: Some(crate::fetching::FetchError::Source {
+                topic: plan.topic,
+                partition: plan.id.partition,
+                offset: 0,
+                source: crate::source::SourceError::OutOfRange { log_start: 0, end: 0 },
+            }),
+            ..Default::default()
+        };
+        feed.engine.on_fetched(plan.id, &plan.ranges, failed, now_ms);
+        now_ms += 60_000;
+        feed.engine.poll(now_ms);
+    }
+    assert_eq!(asked, [0, 1, 2, 3, 4, 5]);
+}
