@@ -11,8 +11,9 @@ use teeline_archive::ids::BufferPosition;
 use uuid::Uuid;
 
 use crate::batch::Identity;
+use crate::buffer::FrameLocation;
 use crate::partition::PartitionId;
-use crate::resolver::{Doubt, TopicKey, Unresolved, Written};
+use crate::resolver::{Doubt, PendingIntent, TopicKey, Unresolved, Written};
 
 /// One intent that is not settled yet.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Unsettled {
     pub expected: Option<OffsetRange>,
     /// For an acknowledged batch: its outcome.
     pub written: Option<Written>,
+    /// Since when the source has said, without a break, that there is no such topic.
+    pub gone_since_ms: Option<i64>,
     /// For an acknowledged batch: where it belongs if the log that its topic's name means now does not have it.
     pub fallback: Option<Uuid>,
 }
@@ -41,6 +44,7 @@ impl Unsettled {
             unresolved,
             expected,
             written: None,
+            gone_since_ms: None,
             fallback: None,
         }
     }
@@ -85,6 +89,16 @@ pub enum Verdict {
     Lost(Written),
 }
 
+/// How long an intent must have been in doubt.
+#[derive(Debug, Clone, Copy)]
+pub struct Graces {
+    /// For the source to be asked.
+    pub asking_ms: i64,
+    /// For a log that has not grown to mean that the intent was not written. A drain does not shorten it: a batch that was
+    /// acknowledged by its leader alone becomes readable only when the other replicas have it.
+    pub growing_ms: i64,
+}
+
 /// The intents in doubt.
 #[derive(Debug, Default)]
 pub struct Settlement {
@@ -104,6 +118,35 @@ impl Settlement {
             self.by_batch.entry(key).or_default().insert(position);
         }
         self.waiting.insert(position, unsettled);
+    }
+
+    /// Takes in an acknowledged batch that the buffer cannot give again: its frame is kept until its offsets, which are
+    /// fetched, are in the ledger.
+    pub fn oblige_unreadable(
+        &mut self,
+        id: PartitionId,
+        position: BufferPosition,
+        location: FrameLocation,
+        range: OffsetRange,
+    ) {
+        let intent = PendingIntent {
+            position,
+            location,
+            connection_id: 0,
+            topic: TopicKey::Id(id.incarnation),
+            partition: id.partition,
+            sent_at_ms: 0,
+            header: None,
+            floor: None,
+        };
+        let unsettled = Unsettled::new(Unresolved {
+            intent,
+            doubt: Doubt::Uncertain,
+            since_ms: 0,
+            base_offset: Some(range.first),
+            accepted_before: true,
+        });
+        self.obliged.insert(position, (id, range, unsettled));
     }
 
     /// The partitions whose ends are to be read now. A connection that died a moment ago may still have a request with
@@ -126,8 +169,9 @@ impl Settlement {
         partition: i32,
         answer: &Answer,
         asked_ms: i64,
-        grace_ms: i64,
+        graces: Graces,
     ) -> Vec<Verdict> {
+        let grace_ms = graces.asking_ms;
         let concerned: Vec<BufferPosition> = self
             .waiting
             .iter()
@@ -141,10 +185,14 @@ impl Settlement {
             .collect();
         let mut verdicts = Vec::new();
         for position in concerned {
-            let Some(unsettled) = self.waiting.get(&position) else {
+            let Some(unsettled) = self.waiting.get_mut(&position) else {
                 continue;
             };
-            match judge(unsettled, partition, answer, asked_ms) {
+            match *answer {
+                Answer::Gone => unsettled.gone_since_ms = unsettled.gone_since_ms.or(Some(asked_ms)),
+                Answer::Found { .. } => unsettled.gone_since_ms = None,
+            }
+            match judge(unsettled, partition, answer, asked_ms, graces.growing_ms) {
                 Judgement::Wait => {}
                 Judgement::Oblige(id, range) => {
                     if let Some(unsettled) = self.waiting.remove(&position) {
@@ -273,7 +321,7 @@ impl Settlement {
 
 /// How long an offset that the broker named may stay beyond the readable end (slow replicas) before the batch counts as
 /// not written.
-const PATIENCE_MS: i64 = 60_000;
+pub const PATIENCE_MS: i64 = 60_000;
 
 /// How long a topic must be unknown before it counts as deleted: brokers also say "unknown" while they start, and to those
 /// who may not see it.
@@ -285,7 +333,13 @@ enum Judgement {
     NotThere,
 }
 
-fn judge(unsettled: &Unsettled, partition: i32, answer: &Answer, asked_ms: i64) -> Judgement {
+fn judge(
+    unsettled: &Unsettled,
+    partition: i32,
+    answer: &Answer,
+    asked_ms: i64,
+    growing_ms: i64,
+) -> Judgement {
     let doubted_for_ms = asked_ms.saturating_sub(unsettled.unresolved.since_ms);
     let Answer::Found {
         incarnation,
@@ -294,10 +348,10 @@ fn judge(unsettled: &Unsettled, partition: i32, answer: &Answer, asked_ms: i64) 
         ..
     } = *answer
     else {
-        return if doubted_for_ms < GONE_PATIENCE_MS {
-            Judgement::Wait
-        } else {
-            Judgement::NotThere
+        let gone_since_ms = unsettled.gone_since_ms.unwrap_or(asked_ms);
+        return match asked_ms.saturating_sub(gone_since_ms) < GONE_PATIENCE_MS {
+            true => Judgement::Wait,
+            false => Judgement::NotThere,
         };
     };
     let id = PartitionId {
@@ -316,8 +370,20 @@ fn judge(unsettled: &Unsettled, partition: i32, answer: &Answer, asked_ms: i64) 
                 .filter(|(of, _)| *of == incarnation)
                 .map(|(_, offset)| offset);
             let first = held.map_or(log_start, |offset| offset.max(log_start));
-            OffsetRange::new(first, end.saturating_sub(1))
-                .map_or(Judgement::NotThere, |range| Judgement::Oblige(id, range))
+            let grown = OffsetRange::new(first, end.saturating_sub(1));
+            // What was appended may not be readable yet, as long as a replica lags. A log that has not grown by as much as
+            // the batch is long does not have it so far.
+            let intent = &unsettled.unresolved.intent;
+            let deltas = intent
+                .header
+                .map_or(0, |header| i64::from(header.last_offset_delta));
+            let has_room = grown.is_some_and(|range| range.last.saturating_sub(range.first) >= deltas);
+            let may_grow = unsettled.unresolved.doubt != Doubt::NoAnswer && doubted_for_ms < growing_ms;
+            match grown {
+                _ if may_grow && !has_room => Judgement::Wait,
+                Some(range) => Judgement::Oblige(id, range),
+                None => Judgement::NotThere,
+            }
         }
     }
 }

@@ -73,7 +73,11 @@ fn id() -> PartitionId {
 }
 
 fn answer(settlement: &mut Settlement, answer: &Answer, asked_ms: i64) -> Vec<Verdict> {
-    settlement.on_answer(&name(), 0, answer, asked_ms, GRACE_MS)
+    let graces = Graces {
+        asking_ms: GRACE_MS,
+        growing_ms: 2 * GRACE_MS,
+    };
+    settlement.on_answer(&name(), 0, answer, asked_ms, graces)
 }
 
 #[test]
@@ -119,8 +123,33 @@ fn without_anything_held_before_it_the_log_is_wanted_from_its_start() {
 fn a_log_that_has_not_grown_means_not_written() {
     let mut settlement = Settlement::default();
     settlement.add(Unsettled::new(unresolved(1, Doubt::SessionLost, None)));
-    let verdicts = answer(&mut settlement, &found(0, 100), GRACE_MS);
+    assert!(
+        answer(&mut settlement, &found(0, 100), GRACE_MS).is_empty(),
+        "the replicas may lag"
+    );
+    assert!(
+        answer(&mut settlement, &found(0, 103), GRACE_MS).is_empty(),
+        "it has five records"
+    );
+    let verdicts = answer(&mut settlement, &found(0, 100), 2 * GRACE_MS);
     assert!(matches!(&verdicts[..], [Verdict::LetGo(_)]));
+}
+
+#[test]
+fn without_an_answer_asked_for_a_log_that_has_not_grown_is_believed_at_once() {
+    let mut settlement = Settlement::default();
+    settlement.add(Unsettled::new(unresolved(1, Doubt::NoAnswer, None)));
+    assert_eq!(answer(&mut settlement, &found(0, 100), GRACE_MS).len(), 1);
+}
+
+#[test]
+fn an_unreadable_batch_is_let_go_once_its_offsets_are_durable() {
+    let mut settlement = Settlement::default();
+    let range = OffsetRange { first: 5, last: 9 };
+    settlement.oblige_unreadable(id(), at(1), location(at(1)), range);
+    assert!(settlement.settle(|_, _| false, |_, _, _| true).is_empty());
+    let verdicts = settlement.settle(|_, of| of == range, |_, _, _| true);
+    assert!(matches!(&verdicts[..], [Verdict::LetGo(position)] if *position == at(1)));
 }
 
 #[test]
@@ -144,8 +173,18 @@ fn an_offset_that_the_broker_named_is_waited_for() {
 fn a_topic_counts_as_deleted_only_when_it_stays_unknown() {
     let mut settlement = Settlement::default();
     settlement.add(Unsettled::new(unresolved(1, Doubt::ConnectionLost, None)));
-    assert!(answer(&mut settlement, &Answer::Gone, GRACE_MS).is_empty());
-    assert_eq!(answer(&mut settlement, &Answer::Gone, GONE_PATIENCE_MS).len(), 1);
+    let first_ms = 10 * GONE_PATIENCE_MS;
+    assert!(answer(&mut settlement, &Answer::Gone, first_ms).is_empty());
+    let second_ms = first_ms + GONE_PATIENCE_MS;
+    assert!(answer(&mut settlement, &found(0, 100), GRACE_MS).is_empty());
+    assert!(
+        answer(&mut settlement, &Answer::Gone, second_ms).is_empty(),
+        "it was there in between"
+    );
+    assert_eq!(
+        answer(&mut settlement, &Answer::Gone, second_ms + GONE_PATIENCE_MS).len(),
+        1
+    );
 }
 
 #[test]

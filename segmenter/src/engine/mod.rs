@@ -19,11 +19,11 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
-use teeline_archive::WriterId;
 use teeline_archive::buffer::{Catalog, Frame};
 use teeline_archive::ids::{BufferPosition, SessionId};
 use teeline_archive::ledger::{Absence, LedgerState};
 use teeline_archive::segment::SegmentInfo;
+use teeline_archive::{OffsetRange, WriterId};
 use uuid::Uuid;
 
 use crate::buffer::FrameLocation;
@@ -119,9 +119,17 @@ pub struct Engine {
 /// What a plan stands for.
 #[derive(Debug, Clone, Default)]
 struct UnderWay {
-    intents: Vec<BufferPosition>,
+    intents: Vec<UnderWayIntent>,
     batches: usize,
     memory_bytes: u64,
+}
+
+/// A captured batch on its way into a segment.
+#[derive(Debug, Clone, Copy)]
+struct UnderWayIntent {
+    position: BufferPosition,
+    location: FrameLocation,
+    range: OffsetRange,
 }
 
 /// Segments that are stored and not listed yet.

@@ -13,7 +13,7 @@ use crate::fetching::{FetchError, Fetched};
 use crate::metrics;
 use crate::partition::PartitionId;
 use crate::resolver::TopicKey;
-use crate::settlement::{Answer, Verdict};
+use crate::settlement::{Answer, Graces, PATIENCE_MS, Verdict};
 use crate::source::{SourceError, SourcePartition, SurveyReport};
 use crate::upload::Uploaded;
 
@@ -23,10 +23,16 @@ impl Engine {
         let Some(under_way) = self.under_way.remove(&number) else {
             return;
         };
-        let mut intents = under_way.intents;
+        let (lost, stored): (Vec<_>, Vec<_>) = under_way
+            .intents
+            .into_iter()
+            .partition(|intent| uploaded.lost.contains(&intent.range));
         if !uploaded.lost.is_empty() {
-            // What the buffer cannot give again is fetched. Its frames stay: nobody knows which of them are bad.
-            intents.clear();
+            // What the buffer cannot give again is fetched. Its frames stay until the ledger has those offsets.
+            for intent in lost {
+                self.settlement
+                    .oblige_unreadable(id, intent.position, intent.location, intent.range);
+            }
             if let Some(partition) = self.partitions.get_mut(&id) {
                 for range in &uploaded.lost {
                     partition.contest(*range);
@@ -36,7 +42,7 @@ impl Engine {
         }
         self.uploaded.push(Stored {
             segments: uploaded.segments,
-            intents,
+            intents: stored.iter().map(|intent| intent.position).collect(),
         });
         self.uploaded_since_ms.get_or_insert(now_ms);
     }
@@ -116,7 +122,10 @@ impl Engine {
             self.brokers = report.brokers.clone();
             self.brokers_changed = true;
         }
-        let grace_ms = self.settle_grace_ms();
+        let graces = Graces {
+            asking_ms: self.settle_grace_ms(),
+            growing_ms: self.settings.hole_grace_ms.saturating_mul(2).min(PATIENCE_MS),
+        };
         for (question, answer) in &report.answers {
             let mut keys = vec![TopicKey::Name(Arc::clone(&question.topic))];
             if let Some(incarnation) = question.incarnation {
@@ -124,9 +133,9 @@ impl Engine {
                 self.on_tail(incarnation, question, answer, now_ms);
             }
             for key in keys {
-                let verdicts =
-                    self.settlement
-                        .on_answer(&key, question.partition, answer, asked_ms, grace_ms);
+                let verdicts = self
+                    .settlement
+                    .on_answer(&key, question.partition, answer, asked_ms, graces);
                 self.follow(verdicts, &question.topic, now_ms);
             }
         }

@@ -465,3 +465,29 @@ fn partitions_are_fetched_in_turn() {
     }
     assert_eq!(asked, [0, 1, 2, 3, 4, 5]);
 }
+
+#[test]
+fn one_unreadable_batch_does_not_keep_the_frames_of_the_others() {
+    let mut feed = Feed::new(true);
+    feed.catalog(TOPIC);
+    feed.written(by_id(), 0);
+    feed.written(by_id(), 5);
+    feed.engine.drain(false, 0);
+    let plan = feed.uploads().pop().unwrap();
+    let stored = crate::upload::Uploaded {
+        lost: vec![plan.batches[1].range],
+        ..Default::default()
+    };
+    feed.engine.on_uploaded(plan.number, plan.id, stored, 0);
+    while let Some(commit) = feed.engine.take_commit(0) {
+        feed.engine.on_committed(commit, 0);
+    }
+    feed.engine.poll(0);
+    assert_eq!((feed.engine.remaining(), feed.engine.unsettled()), (1, 1));
+    assert_eq!(feed.engine.missing_offsets(), 5);
+    feed.engine
+        .partition(plan.id, &Arc::from("orders"))
+        .commit(&[plan.batches[1].range]);
+    feed.engine.settle(0);
+    assert_eq!((feed.engine.remaining(), feed.engine.unsettled()), (0, 0));
+}

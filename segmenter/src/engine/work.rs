@@ -10,7 +10,7 @@ use teeline_archive::ledger::Entry;
 use teeline_archive::segment::{Origin, SegmentNotes, UndecidedTransaction};
 use uuid::Uuid;
 
-use super::{Engine, Stored, UnderWay};
+use super::{Engine, Stored, UnderWay, UnderWayIntent};
 use crate::batch::{Batch, Content};
 use crate::close;
 use crate::fetching::{FetchPlan, undecided};
@@ -206,7 +206,11 @@ impl Engine {
         };
         for batch in &batches {
             match &batch.content {
-                Content::Captured { intent, .. } => under_way.intents.push(*intent),
+                Content::Captured { intent, location, .. } => under_way.intents.push(UnderWayIntent {
+                    position: *intent,
+                    location: *location,
+                    range: batch.range,
+                }),
                 Content::Fetched(bytes) => {
                     under_way.memory_bytes = under_way.memory_bytes.saturating_add(bytes.len() as u64);
                 }
