@@ -15,7 +15,7 @@
 //! | [`engine`] | the whole state of one segmenter, without I/O and without a clock |
 //! | [`resolver`], [`confirmed`] | intents meet their outcomes |
 //! | [`catalog`], [`topics`] | names, incarnations and configurations of topics |
-//! | [`partition`], [`batch`], [`holes`], [`transactions`] | state of one partition |
+//! | [`partition`], [`batch`], [`holes`], [`floor`], [`transactions`] | state of one partition |
 //! | [`append_time`] | in which form the broker stored a batch |
 //! | [`settlement`] | what became of intents in doubt |
 //! | [`close`] | when open segments close |
@@ -36,6 +36,7 @@ pub mod confirmed;
 pub mod engine;
 pub mod error;
 pub mod fetching;
+pub mod floor;
 pub mod holes;
 pub mod metrics;
 pub mod options;

@@ -15,6 +15,7 @@ use teeline_wire::batch::BatchHeader;
 use uuid::Uuid;
 
 use crate::batch::{Batch, Content, FetchedBatch, Identity};
+use crate::floor::Floor;
 use crate::holes::HoleAges;
 use crate::transactions::{OpenTransaction, Order, Transactions};
 
@@ -81,19 +82,8 @@ pub struct Partition {
     gone_since_ms: Option<i64>,
     recent: VecDeque<(OffsetRange, Identity)>,
     committed_runs: Vec<CommittedRun>,
-    loaded: Loaded,
-    /// One past the highest offset of which this run has read the outcome.
-    read_end: Option<i64>,
-}
-
-/// What the ledger listed when the run began, and what is certainly newer than that.
-#[derive(Debug, Clone, Copy, Default)]
-struct Loaded {
-    end: Option<i64>,
-    /// The last outcome of this buffer that is in there.
-    to: Option<BufferPosition>,
-    /// When the last segment was made that names no outcomes of this buffer.
-    at_ms: Option<i64>,
+    /// Below which offset an intent cannot lie.
+    pub floor: Floor,
 }
 
 /// When a partition with undecided transactions is looked at.
@@ -137,28 +127,13 @@ impl Partition {
             gone_since_ms: None,
             recent: VecDeque::new(),
             committed_runs: Vec::new(),
-            loaded: Loaded::default(),
-            read_end: None,
+            floor: Floor::default(),
         }
     }
 
-    /// Notes that everything held now was in the ledger when the run began: captured up to `to` of this buffer, or, where
-    /// that does not say it, stored at `at_ms`.
+    /// Notes that everything held now was in the ledger when the run began, see [`Floor::on_loaded`].
     pub fn note_loaded(&mut self, to: Option<BufferPosition>, at_ms: i64) {
-        self.loaded.end = self.held_end();
-        match to {
-            Some(_) => self.loaded.to = self.loaded.to.max(to),
-            None => self.loaded.at_ms = self.loaded.at_ms.max(Some(at_ms)),
-        }
-    }
-
-    /// An offset that an intent cannot lie below: what was acknowledged before it was sent, and what the ledger had, unless
-    /// that may be newer than the intent.
-    pub fn end_before(&self, intent: BufferPosition, sent_at_ms: i64) -> Option<i64> {
-        let is_newer = self.loaded.to.is_none_or(|to| intent > to)
-            && self.loaded.at_ms.is_none_or(|at_ms| sent_at_ms > at_ms);
-        let loaded = self.loaded.end.filter(|_| is_newer);
-        self.read_end.max(loaded)
+        self.floor.on_loaded(self.held_end(), to, at_ms);
     }
 
     /// Takes in what the ledger lists. `run` is given for what this writer captured.
@@ -182,12 +157,8 @@ impl Partition {
     /// Notes a batch that an earlier run committed and that was read again.
     pub fn note_committed(&mut self, range: OffsetRange, header: &BatchHeader, order: Order) {
         self.remember(range, Identity::of(header));
-        self.note_read(range);
+        self.floor.on_read(range.last);
         self.note_transaction(range, header, Some(order));
-    }
-
-    fn note_read(&mut self, range: OffsetRange) {
-        self.read_end = self.read_end.max(Some(range.last.saturating_add(1)));
     }
 
     /// Places a captured batch.
@@ -199,7 +170,7 @@ impl Partition {
         now_ms: i64,
     ) -> Placed {
         let range = batch.range;
-        self.note_read(range);
+        self.floor.on_read(range.last);
         let mut placed = if self.intersects_held(range) {
             Placed::Overlapping
         } else {

@@ -228,18 +228,18 @@ fn what_the_ledger_has_bounds_only_intents_that_are_newer() {
     partition.load_committed(&[range(10, 19)], None);
     partition.note_loaded(Some(at(2, 8)), 0);
     assert_eq!(
-        partition.end_before(at(1, 5), 0),
+        partition.floor.of(at(1, 5), 0),
         None,
         "its batch may lie before the first range"
     );
-    assert_eq!(partition.end_before(at(2, 9), 0), Some(20));
+    assert_eq!(partition.floor.of(at(2, 9), 0), Some(20));
     // Another writer's range is newer than what was sent before it was stored.
     partition.load_committed(&[range(20, 29)], None);
     partition.note_loaded(None, 500);
-    assert_eq!(partition.end_before(at(2, 9), 500), None);
-    assert_eq!(partition.end_before(at(2, 9), 501), Some(30));
+    assert_eq!(partition.floor.of(at(2, 9), 500), None);
+    assert_eq!(partition.floor.of(at(2, 9), 501), Some(30));
     // What was acknowledged before is a bound in any case.
     let (batch, header) = captured(4, 3, 0, at(1, 2));
     partition.place_captured(batch, &header, Order::default(), 0);
-    assert_eq!(partition.end_before(at(1, 5), 0), Some(7));
+    assert_eq!(partition.floor.of(at(1, 5), 0), Some(7));
 }

@@ -472,6 +472,7 @@ fn floor_of(
             incarnation,
             partition,
         })?
-        .end_before(position, sent_at_ms)?;
+        .floor
+        .of(position, sent_at_ms)?;
     Some((incarnation, end))
 }
