@@ -24,6 +24,7 @@ use teeline_tests::stage::Stage;
 use teeline_tests::wait::{seconds, wait_until};
 
 const PARTITIONS: usize = 3;
+const LATE: i32 = 3;
 const TOPICS: [&str; 4] = ["java", "transactional", "franz-go", "librdkafka"];
 
 #[test]
@@ -37,10 +38,21 @@ fn nothing_is_lost_or_doubled_while_leaders_move_and_a_broker_dies() {
         .collect();
     stage.create_topics(&Value::from(topics));
     let settings = stage.proxy("cluster");
+    // One broker joins only after the proxy has started.
+    stage.source.kill_node(LATE);
+    await_brokers(&stage, 2);
     let mut proxy = settings.start();
     let bootstrap = settings.bootstrap();
 
     let logs = start_loads(&stage, &bootstrap);
+    await_progress(&stage);
+    let log = proxy.process.log();
+    assert!(
+        !log.contains("node_id=3"),
+        "the proxy knew the late broker:\n{log}"
+    );
+    stage.source.restart_node(LATE);
+    await_brokers(&stage, 3);
     let stop = AtomicBool::new(false);
     let told = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -82,6 +94,10 @@ fn nothing_is_lost_or_doubled_while_leaders_move_and_a_broker_dies() {
         let through = librdkafka::consume(&bootstrap, topic, PARTITIONS as i32);
         assert_eq!(source.partition(topic, 0), through.partition(topic, 0));
     }
+    assert!(
+        proxy.process.log().contains("node_id=3"),
+        "no listener for the broker that joined late"
+    );
     proxy.stop();
 
     for (topic, log) in logs {
@@ -220,6 +236,14 @@ fn leader_and_isr(java: &Driver, bootstrap: &str, topic: &str, partition: usize)
         row["isr"].as_array().unwrap().len(),
         row["leader"].as_i64().unwrap(),
     )
+}
+
+/// Until the cluster itself lists so many brokers.
+fn await_brokers(stage: &Stage, count: usize) {
+    let request = json!({"op": "cluster_id", "bootstrap": stage.source.bootstrap()});
+    wait_until(&format!("{count} brokers"), seconds(60), || {
+        stage.java.ask(&request)["nodes"].as_array().unwrap().len() == count
+    });
 }
 
 /// Every load gets on: what happened is behind it, and records were written under the new leader.
