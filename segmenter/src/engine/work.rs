@@ -179,13 +179,15 @@ impl Engine {
         Some(plan)
     }
 
+    /// Without a cluster id there is nothing to bind a commit to, and a buffer that never held one has nothing to say.
     pub(super) fn wants_commit(&self) -> bool {
-        !self.uploaded.is_empty()
-            || self.topics.has_changes()
-            || self.brokers_changed
-            || !self.absences.is_empty()
-            || self.source_lost_at_ms.is_some()
-            || self.evidence_due
+        self.cluster_id.is_some()
+            && (!self.uploaded.is_empty()
+                || self.topics.has_changes()
+                || self.brokers_changed
+                || !self.absences.is_empty()
+                || self.source_lost_at_ms.is_some()
+                || self.evidence_due)
     }
 
     /// Queues a run of batches as one segment.
