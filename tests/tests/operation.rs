@@ -13,11 +13,12 @@ use serde_json::json;
 use teeline_tests::driver::{Isolation, ProducerConfig};
 use teeline_tests::ports::PortBlock;
 use teeline_tests::process::Process;
-use teeline_tests::programs::{Restorer, STOP_LIMIT, assert_orderly_log, binary};
+use teeline_tests::programs::{Archive, ProxySettings, Restorer, STOP_LIMIT, assert_orderly_log, binary};
 use teeline_tests::read_back::assert_identical;
 use teeline_tests::record::Record;
 use teeline_tests::stage::{Stage, Told};
 use teeline_tests::wait::{seconds, wait_for, wait_until};
+use teeline_tests::workdir::WorkDir;
 
 static STAGE: LazyLock<Stage> = LazyLock::new(Stage::set);
 
@@ -28,7 +29,7 @@ fn some_records(count: i32) -> Vec<Record> {
 }
 
 /// Captures `count` records of a topic into an archive.
-fn archive_of(topic: &str, count: i32) -> teeline_tests::programs::ProxySettings {
+fn archive_of(topic: &str, count: i32) -> ProxySettings {
     let settings = STAGE.proxy(topic);
     STAGE.create_topic(topic, 1);
     let mut proxy = settings.start();
@@ -264,4 +265,20 @@ fn a_configuration_with_many_mistakes_tells_all_of_them_at_once() {
     ] {
         assert!(text.contains(part), "{part} is not told in:\n{text}");
     }
+}
+
+#[test]
+fn a_buffer_in_which_nothing_was_captured_is_drained_although_its_cluster_is_lost() {
+    let (work, nobody) = (WorkDir::create("empty"), PortBlock::reserve());
+    let archive = Archive::Directory(work.join("archive"));
+    let settings = ProxySettings::new(work.path(), &nobody.address(0), &archive);
+    let mut proxy = settings.launch();
+    wait_until("the buffer to be opened", seconds(30), || {
+        proxy.process.assert_running();
+        settings.buffer_directory().join("session").exists()
+    });
+    proxy.kill();
+    let mut segmenter = settings.launch_segmenter(&["--source-lost", "--until-drained"]);
+    let status = segmenter.wait_exit(seconds(30));
+    assert!(status.success(), "{status}:\n{}", segmenter.log_tail());
 }
