@@ -77,6 +77,12 @@ impl fmt::Display for BufferPosition {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriterId(pub u64);
 
+impl WriterId {
+    /// The chain that all auditors and backup runs of a backup write. Whoever finds its next link taken stops, so
+    /// there is never more than one of them in effect. Random writers are drawn below it.
+    pub const AUDITOR: WriterId = WriterId(u64::MAX);
+}
+
 impl fmt::Display for WriterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

@@ -4,6 +4,7 @@
 //! them: whoever opens the store adds it.
 
 use crate::ids::{SessionId, WriterId};
+use crate::ledger::StateKind;
 use crate::segment::Codec;
 use std::fmt;
 use uuid::Uuid;
@@ -56,6 +57,28 @@ pub enum ObjectName {
         /// Random part.
         nonce: u128,
     },
+    /// Who audits a backup at present.
+    Lease {
+        /// The backup.
+        backup_id: String,
+    },
+    /// A piece of the cluster's state.
+    State(StateName),
+}
+
+/// The parts of a state object's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateName {
+    /// The backup.
+    pub backup_id: String,
+    /// What it is about.
+    pub kind: StateKind,
+    /// Time of its first line, in epoch milliseconds.
+    pub first_at_ms: i64,
+    /// Who wrote it.
+    pub writer: WriterId,
+    /// Random part.
+    pub nonce: u64,
 }
 
 /// The parts of a ledger commit's key.
@@ -168,6 +191,33 @@ pub fn probe_key(backup_id: &str, nonce: u128) -> Result<String, NameError> {
     Ok(format!("{}{PROBE}{nonce:032x}", ledger_prefix(backup_id)?))
 }
 
+/// The lease of the auditor: `{backup}/auditor.lease`.
+pub fn lease_key(backup_id: &str) -> Result<String, NameError> {
+    check_backup_id(backup_id)?;
+    Ok(format!("{backup_id}/{LEASE}"))
+}
+
+/// All pieces of the cluster's state: `{backup}/state/`.
+pub fn state_prefix(backup_id: &str) -> Result<String, NameError> {
+    check_backup_id(backup_id)?;
+    Ok(format!("{backup_id}/{STATE}"))
+}
+
+/// A piece of the cluster's state: `{backup}/state/{kind}/{time}-{writer}-{nonce}.jsonl.zst`.
+pub fn state_key(
+    backup_id: &str,
+    kind: StateKind,
+    first_at_ms: i64,
+    writer: WriterId,
+    nonce: u64,
+) -> Result<String, NameError> {
+    check_number("time", first_at_ms)?;
+    Ok(format!(
+        "{}{kind}/{first_at_ms:020}-{writer}-{nonce:016x}{STATE_EXTENSION}",
+        state_prefix(backup_id)?
+    ))
+}
+
 /// The key of a segment.
 pub fn segment_key(name: &SegmentName) -> Result<String, NameError> {
     check_number("first offset", name.first_offset)?;
@@ -221,6 +271,14 @@ pub fn parse_key(key: &str) -> Result<ObjectName, NameError> {
         ObjectName::Segment(segment) => segment_key(segment)?,
         ObjectName::SegmentIndex(segment) => segment_index_key(&segment_key(segment)?),
         ObjectName::Probe { backup_id, nonce } => probe_key(backup_id, *nonce)?,
+        ObjectName::Lease { backup_id } => lease_key(backup_id)?,
+        ObjectName::State(state) => state_key(
+            &state.backup_id,
+            state.kind,
+            state.first_at_ms,
+            state.writer,
+            state.nonce,
+        )?,
     };
     if rebuilt == key { Ok(name) } else { Err(unknown()) }
 }
@@ -255,6 +313,12 @@ fn parse_parts(key: &str) -> Option<ObjectName> {
     if rest == MANIFEST {
         return Some(ObjectName::Manifest { backup_id });
     }
+    if rest == LEASE {
+        return Some(ObjectName::Lease { backup_id });
+    }
+    if let Some(rest) = rest.strip_prefix(STATE) {
+        return parse_state(backup_id, rest).map(ObjectName::State);
+    }
     if let Some(rest) = rest.strip_prefix("ledger/") {
         if let Some(nonce) = rest.strip_prefix(PROBE) {
             return Some(ObjectName::Probe {
@@ -278,6 +342,19 @@ fn parse_parts(key: &str) -> Option<ObjectName> {
         Some(file) => parse_segment_file(backup_id, topic, partition, file).map(ObjectName::SegmentIndex),
         None => parse_segment_file(backup_id, topic, partition, file).map(ObjectName::Segment),
     }
+}
+
+fn parse_state(backup_id: String, rest: &str) -> Option<StateName> {
+    let (kind, file) = rest.split_once('/')?;
+    let mut parts = file.strip_suffix(STATE_EXTENSION)?.split('-');
+    let name = StateName {
+        backup_id,
+        kind: StateKind::from_word(kind)?,
+        first_at_ms: parts.next()?.parse().ok()?,
+        writer: WriterId(u64::from_str_radix(parts.next()?, 16).ok()?),
+        nonce: u64::from_str_radix(parts.next()?, 16).ok()?,
+    };
+    parts.next().is_none().then_some(name)
 }
 
 fn parse_segment_file(backup_id: String, topic: &str, partition: i32, file: &str) -> Option<SegmentName> {
@@ -316,6 +393,9 @@ const COMMIT_EXTENSION: &str = ".commit";
 const INDEX_EXTENSION: &str = ".idx";
 const SEGMENT: &str = "segment-";
 const UNCONFIRMED: &str = "unconfirmed-";
+const LEASE: &str = "auditor.lease";
+const STATE: &str = "state/";
+const STATE_EXTENSION: &str = ".jsonl.zst";
 const PROBE: &str = "probe-";
 
 /// File names in a buffer's directory.
@@ -348,115 +428,4 @@ pub mod buffer_files {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn segment() -> SegmentName {
-        SegmentName {
-            backup_id: "daily".into(),
-            topic: "orders.v1".into(),
-            partition: 3,
-            unconfirmed: false,
-            incarnation: Uuid::from_u128(0xfeed),
-            first_offset: 1234,
-            writer: WriterId(0xabc),
-            session: SessionId(7),
-            counter: 42,
-            codec: Codec::Zstd,
-        }
-    }
-
-    #[test]
-    fn keys_are_spelled_as_documented() {
-        let key = segment_key(&segment()).expect("usable");
-        assert_eq!(
-            key,
-            "daily/topics/orders.v1/partition=3/segment-0000000000000000000000000000feed-\
-             00000000000000001234-0000000000000abc.7-00000042.zst"
-        );
-        assert_eq!(manifest_key("daily").expect("usable"), "daily/manifest.json");
-        let commit = commit_key("daily", WriterId(0xabc), 9).expect("usable");
-        assert_eq!(
-            commit,
-            "daily/ledger/0000000000000abc/00000000000000000009.commit"
-        );
-        assert_eq!(buffer_files::data_file(1), "00000000000000000001.wal");
-    }
-
-    #[test]
-    fn what_is_not_built_here_is_not_known() {
-        let key = segment_key(&segment()).expect("usable");
-        for strange in [
-            "",
-            "daily",
-            "daily/",
-            "daily/manifest.json/",
-            "../manifest.json",
-            "daily/ledger/0000000000000abc/9.commit",
-            "daily/ledger/0000000000000ABC/00000000000000000009.commit",
-            &key.replace("partition=3", "partition=+3"),
-            &key.replace("partition=3", "partition=-3"),
-            &key.replace(".zst", ".zip"),
-            &key.replace("orders.v1", ".."),
-            &format!("{key}.tmp"),
-        ] {
-            assert!(parse_key(strange).is_err(), "{strange}");
-        }
-        for name in [
-            "1.wal",
-            "00000000000000000001.WAL",
-            "+0000000000000000001.wal",
-            "00000000000000000001",
-        ] {
-            assert_eq!(buffer_files::parse_data_file(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn ids_that_would_leave_their_place_are_refused() {
-        for id in ["", ".", "..", "...", "a/b", "a b", "ä", &"x".repeat(129)] {
-            assert!(check_backup_id(id).is_err(), "{id}");
-        }
-        assert!(check_backup_id("nightly-2026.11_a").is_ok());
-        for topic in ["", ".", "..", "a/b", "a b", &"x".repeat(250)] {
-            assert!(check_topic(topic).is_err(), "{topic}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn every_key_that_is_built_is_parsed_back(
-            backup_id in "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,20}",
-            topic in "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,30}",
-            numbers in (0..=i32::MAX, 0..=i64::MAX, any::<u64>(), any::<u64>(), any::<u32>(), any::<u128>()),
-            unconfirmed: bool,
-            codec in prop::sample::select(Codec::ALL.to_vec()),
-        ) {
-            let (partition, first_offset, writer, session, counter, random) = numbers;
-            let name = SegmentName {
-                backup_id: backup_id.clone(), topic, partition, unconfirmed,
-                incarnation: Uuid::from_u128(random), first_offset, writer: WriterId(writer),
-                session: SessionId(session), counter, codec,
-            };
-            let key = segment_key(&name).expect("usable");
-            prop_assert_eq!(parse_segment_key(&key), Ok(name.clone()));
-            prop_assert_eq!(parse_key(&segment_index_key(&key)), Ok(ObjectName::SegmentIndex(name)));
-            let commit = commit_key(&backup_id, WriterId(writer), session).expect("usable");
-            let parts = CommitName { backup_id: backup_id.clone(), writer: WriterId(writer), seq: session };
-            prop_assert_eq!(parse_commit_key(&commit), Ok(parts));
-            let probe = probe_key(&backup_id, random).expect("usable");
-            let parts = ObjectName::Probe { backup_id: backup_id.clone(), nonce: random };
-            prop_assert_eq!(parse_key(&probe), Ok(parts));
-            let manifest = manifest_key(&backup_id).expect("usable");
-            prop_assert_eq!(parse_manifest_key(&manifest), Ok(backup_id));
-            prop_assert_eq!(buffer_files::parse_data_file(&buffer_files::data_file(writer)), Some(writer));
-        }
-
-        #[test]
-        fn no_text_makes_parsing_panic(text in "\\PC{0,80}") {
-            let _ = parse_key(&text);
-            let _ = buffer_files::parse_data_file(&text);
-        }
-    }
-}
+mod tests;

@@ -1,10 +1,11 @@
-//! What commits say.
+//! What commits say. Absences, audits and state objects have files of their own.
 //!
 //! New fields are only ever appended to an entry, and new kinds may appear: a reader ignores bytes behind the
 //! fields it knows and keeps entries of kinds it does not know as they are, so that neighbouring versions share one
 //! ledger.
 
 use crate::fields::{FieldError, FieldReader, put_configs, put_count, put_name, read_configs};
+use crate::ledger::{Absence, PartitionAudit, StateObject, Superseded};
 use crate::ranges::OffsetRange;
 use crate::segment::SegmentInfo;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -32,6 +33,12 @@ pub enum Entry {
     },
     /// The source has nothing at these offsets any more: the hole is explained, and stays.
     Absent(Absence),
+    /// A stored range is not in the log any more: it is kept, and held no more.
+    Superseded(Superseded),
+    /// A partition was looked at from end to end.
+    Audit(PartitionAudit),
+    /// A piece of the cluster's state is stored.
+    State(StateObject),
     /// Written by a newer version; kept as it is.
     Unknown {
         /// Kind, as in the commit.
@@ -81,42 +88,15 @@ pub struct TxnEvidence {
     pub at_ms: i64,
 }
 
-/// Offsets that the source does not have any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Absence {
-    /// Topic.
-    pub topic: String,
-    /// Topic incarnation.
-    pub incarnation: Uuid,
-    /// Partition.
-    pub partition: i32,
-    /// First offset.
-    pub first_offset: i64,
-    /// Last offset.
-    pub last_offset: i64,
-    /// Why.
-    pub reason: AbsenceReason,
-    /// When it was found, in epoch milliseconds.
-    pub at_ms: i64,
-}
-
-/// Why the source has nothing there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum AbsenceReason {
-    /// A read over these offsets returned nothing: compacted away, or never used.
-    Compacted,
-    /// They lie below the first offset that the source still has.
-    Deleted,
-    /// The source is gone for good.
-    SourceLost,
-}
-
 const KIND_SEGMENT: u16 = 1;
 const KIND_TOPIC: u16 = 2;
 const KIND_SOURCE_BROKERS: u16 = 3;
 const KIND_TXN_EVIDENCE: u16 = 4;
 const KIND_SOURCE_LOST: u16 = 5;
 const KIND_ABSENT: u16 = 6;
+const KIND_SUPERSEDED: u16 = 7;
+const KIND_AUDIT: u16 = 8;
+const KIND_STATE: u16 = 9;
 
 impl Entry {
     /// The kind that stands in the commit.
@@ -128,6 +108,9 @@ impl Entry {
             Entry::TxnEvidence(_) => KIND_TXN_EVIDENCE,
             Entry::SourceLost { .. } => KIND_SOURCE_LOST,
             Entry::Absent(_) => KIND_ABSENT,
+            Entry::Superseded(_) => KIND_SUPERSEDED,
+            Entry::Audit(_) => KIND_AUDIT,
+            Entry::State(_) => KIND_STATE,
             Entry::Unknown { kind, .. } => *kind,
         }
     }
@@ -148,6 +131,9 @@ impl Entry {
                 Ok(())
             }
             Entry::Absent(absence) => absence.encode(out),
+            Entry::Superseded(superseded) => superseded.encode(out),
+            Entry::Audit(audit) => audit.encode(out),
+            Entry::State(object) => object.encode(out),
             Entry::Unknown { payload, .. } => {
                 out.put_slice(payload);
                 Ok(())
@@ -173,6 +159,9 @@ impl Entry {
                 at_ms: fields.i64("time")?,
             },
             KIND_ABSENT => Entry::Absent(Absence::decode(fields)?),
+            KIND_SUPERSEDED => Entry::Superseded(Superseded::decode(fields)?),
+            KIND_AUDIT => Entry::Audit(PartitionAudit::decode(fields)?),
+            KIND_STATE => Entry::State(StateObject::decode(fields)?),
             kind => Entry::Unknown {
                 kind,
                 payload: Bytes::copy_from_slice(payload),
@@ -242,72 +231,9 @@ impl TxnEvidence {
     }
 }
 
-impl Absence {
-    fn encode(&self, out: &mut BytesMut) -> Result<(), FieldError> {
-        put_name(out, "topic", &self.topic)?;
-        out.put_slice(self.incarnation.as_bytes());
-        out.put_i32_le(self.partition);
-        out.put_i64_le(self.first_offset);
-        out.put_i64_le(self.last_offset);
-        out.put_u8(self.reason.code());
-        out.put_i64_le(self.at_ms);
-        check_range(self.first_offset, self.last_offset)
-    }
-
-    fn decode(fields: &mut FieldReader<'_>) -> Result<Absence, FieldError> {
-        let absence = Absence {
-            topic: fields.name("topic")?,
-            incarnation: fields.uuid("incarnation")?,
-            partition: fields.i32("partition")?,
-            first_offset: fields.i64("first offset")?,
-            last_offset: fields.i64("last offset")?,
-            reason: AbsenceReason::from_code(fields.u8("reason")?)?,
-            at_ms: fields.i64("time")?,
-        };
-        check_range(absence.first_offset, absence.last_offset)?;
-        Ok(absence)
-    }
-
-    /// The offsets it speaks for.
-    pub fn range(&self) -> OffsetRange {
-        OffsetRange {
-            first: self.first_offset,
-            last: self.last_offset,
-        }
-    }
-}
-
-fn check_range(first: i64, last: i64) -> Result<(), FieldError> {
+pub(super) fn check_range(first: i64, last: i64) -> Result<(), FieldError> {
     match OffsetRange::new(first, last) {
         Some(_) => Ok(()),
         None => Err(FieldError::invalid("offsets", format_args!("{first}..={last}"))),
-    }
-}
-
-impl AbsenceReason {
-    fn code(self) -> u8 {
-        match self {
-            AbsenceReason::Compacted => 1,
-            AbsenceReason::Deleted => 2,
-            AbsenceReason::SourceLost => 3,
-        }
-    }
-
-    fn from_code(code: u8) -> Result<AbsenceReason, FieldError> {
-        match code {
-            1 => Ok(AbsenceReason::Compacted),
-            2 => Ok(AbsenceReason::Deleted),
-            3 => Ok(AbsenceReason::SourceLost),
-            other => Err(FieldError::invalid("reason", other)),
-        }
-    }
-
-    /// The word for it in manifests and reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AbsenceReason::Compacted => "compacted",
-            AbsenceReason::Deleted => "deleted",
-            AbsenceReason::SourceLost => "source-lost",
-        }
     }
 }

@@ -5,8 +5,8 @@
 
 use crate::fields::FieldError;
 use crate::ids::{Lsn, SessionId, WriterId};
-use crate::ledger::views::{Incarnation, PartitionState, TopicKey};
-use crate::ledger::{Commit, Entry};
+use crate::ledger::views::{Incarnation, TopicKey};
+use crate::ledger::{Commit, Entry, PartitionAudit, PartitionState, StateObject};
 use crate::names::{NameError, parse_segment_key};
 use crate::segment::SegmentInfo;
 use std::collections::BTreeMap;
@@ -20,6 +20,8 @@ pub struct LedgerState {
     pub(crate) topics: BTreeMap<TopicKey, Incarnation>,
     pub(crate) source_brokers: Option<(i64, WriterId, Vec<String>)>,
     pub(crate) source_lost_at_ms: Option<i64>,
+    /// Sorted by kind, time and key.
+    pub(crate) state_objects: Vec<StateObject>,
     pub(crate) created_at_ms: Option<i64>,
     pub(crate) updated_at_ms: Option<i64>,
     pub(crate) unknown_entries: u64,
@@ -245,6 +247,13 @@ impl LedgerState {
                 let partition = self.partition_mut(&absence.topic, absence.incarnation, absence.partition);
                 partition.add_absence(absence.clone());
             }
+            Entry::Superseded(superseded) => {
+                let s = superseded;
+                self.partition_mut(&s.topic, s.incarnation, s.partition)
+                    .add_superseded(s.clone());
+            }
+            Entry::Audit(audit) => self.note_audit(commit.writer, audit),
+            Entry::State(object) => self.add_state_object(object),
             Entry::Unknown { .. } => self.unknown_entries = self.unknown_entries.saturating_add(1),
         }
     }
@@ -264,6 +273,37 @@ impl LedgerState {
                 .entry((range.session, topic, identity.partition))
                 .or_default();
             *committed = range.last.max(*committed);
+        }
+    }
+
+    fn note_audit(&mut self, writer: WriterId, audit: &PartitionAudit) {
+        let key = TopicKey {
+            name: audit.topic.clone(),
+            incarnation: audit.incarnation,
+        };
+        let topic = self.topics.entry(key).or_default();
+        topic.note_said_at(audit.at_ms);
+        topic
+            .partitions
+            .entry(audit.partition)
+            .or_default()
+            .note_audit(audit, writer);
+    }
+
+    fn add_state_object(&mut self, object: &StateObject) {
+        let order = |o: &StateObject| {
+            (
+                o.kind,
+                o.first_at_ms,
+                o.key.clone(),
+                o.last_at_ms,
+                o.full,
+                o.bytes,
+                o.crc32c,
+            )
+        };
+        if let Err(place) = self.state_objects.binary_search_by_key(&order(object), order) {
+            self.state_objects.insert(place, object.clone());
         }
     }
 

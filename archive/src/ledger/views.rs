@@ -1,10 +1,8 @@
-//! What can be asked of a ledger's state.
+//! What can be asked of a ledger's state; of one partition: see [`PartitionState`].
 
 use crate::ids::{Lsn, SessionId, WriterId};
 use crate::ledger::state::{ChainState, LedgerState};
-use crate::ledger::{Absence, TopicSnapshot, TxnEvidence};
-use crate::names::parse_segment_key;
-use crate::ranges::{OffsetRange, OffsetSet};
+use crate::ledger::{PartitionState, StateObject, TopicSnapshot};
 use crate::segment::SegmentInfo;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -24,18 +22,8 @@ pub struct Incarnation {
     pub(crate) partitions: BTreeMap<i32, PartitionState>,
     /// Writer of the latest snapshot; the higher one where two are of the same time.
     snapshot: Option<(WriterId, TopicSnapshot)>,
-    first_snapshot_at_ms: Option<i64>,
-}
-
-/// One partition of a topic.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PartitionState {
-    /// Sorted by start offset, longest first, then by key.
-    segments: Vec<SegmentInfo>,
-    /// Sorted like the others, among themselves.
-    unconfirmed: Vec<SegmentInfo>,
-    evidence: Vec<TxnEvidence>,
-    absences: Vec<Absence>,
+    /// Earliest time of a snapshot or an audit.
+    first_said_at_ms: Option<i64>,
 }
 
 impl LedgerState {
@@ -74,6 +62,11 @@ impl LedgerState {
     /// Entries that a newer version wrote and this one does not know.
     pub fn unknown_entries(&self) -> u64 {
         self.unknown_entries
+    }
+
+    /// The stored pieces of the cluster's state, by kind and time.
+    pub fn state_objects(&self) -> &[StateObject] {
+        &self.state_objects
     }
 
     /// All chains.
@@ -149,7 +142,7 @@ impl LedgerState {
     /// All segments, unconfirmed ones included.
     pub fn segments(&self) -> impl Iterator<Item = &SegmentInfo> {
         let partitions = self.topics.values().flat_map(|topic| topic.partitions.values());
-        partitions.flat_map(|partition| partition.segments.iter().chain(&partition.unconfirmed))
+        partitions.flat_map(|partition| partition.segments().iter().chain(partition.unconfirmed()))
     }
 }
 
@@ -171,15 +164,15 @@ impl Incarnation {
         self.snapshot.as_ref().map(|(_, snapshot)| snapshot)
     }
 
-    /// When it was first seen: by a snapshot or a segment, whichever is earlier.
+    /// When it was first seen: by a snapshot, an audit or a segment, whichever is earliest.
     pub fn first_seen_ms(&self) -> Option<i64> {
         let segments = self
             .partitions
             .values()
-            .flat_map(|p| p.segments.iter().chain(&p.unconfirmed));
+            .flat_map(|p| p.segments().iter().chain(p.unconfirmed()));
         segments
             .map(|segment| segment.identity.created_at_ms)
-            .chain(self.first_snapshot_at_ms)
+            .chain(self.first_said_at_ms)
             .min()
     }
 
@@ -196,7 +189,7 @@ impl Incarnation {
 
     pub(crate) fn add_snapshot(&mut self, snapshot: &TopicSnapshot, writer: WriterId) {
         let at = snapshot.at_ms;
-        self.first_snapshot_at_ms = Some(self.first_snapshot_at_ms.map_or(at, |earlier| earlier.min(at)));
+        self.note_said_at(at);
         let newer = self
             .snapshot
             .as_ref()
@@ -205,116 +198,8 @@ impl Incarnation {
             self.snapshot = Some((writer, snapshot.clone()));
         }
     }
-}
 
-impl PartitionState {
-    /// Segments with true offsets, by start offset; of two with the same start the longer comes first. They may
-    /// overlap.
-    pub fn segments(&self) -> &[SegmentInfo] {
-        &self.segments
-    }
-
-    /// Segments with provisional offsets.
-    pub fn unconfirmed(&self) -> &[SegmentInfo] {
-        &self.unconfirmed
-    }
-
-    /// How transactions ended, known without their markers; by offset.
-    pub fn evidence(&self) -> &[TxnEvidence] {
-        &self.evidence
-    }
-
-    /// What the source does not have any more; by offset.
-    pub fn absences(&self) -> &[Absence] {
-        &self.absences
-    }
-
-    /// A segment by its key.
-    pub fn segment(&self, key: &str) -> Option<&SegmentInfo> {
-        // The key names the start offset, by which the segments are sorted.
-        let name = parse_segment_key(key).ok()?;
-        let list = if name.unconfirmed {
-            &self.unconfirmed
-        } else {
-            &self.segments
-        };
-        let from = list.partition_point(|segment| segment.start_offset < name.first_offset);
-        let mut same_start = list
-            .iter()
-            .skip(from)
-            .take_while(|segment| segment.start_offset == name.first_offset);
-        same_start.find(|segment| segment.key == key)
-    }
-
-    /// The offsets held. Unconfirmed segments hold none.
-    pub fn held(&self) -> OffsetSet {
-        let mut held = OffsetSet::new();
-        for segment in &self.segments {
-            // A gap of one segment may be held by another, so gaps are cut out before joining.
-            let mut own: OffsetSet = [segment.range()].into_iter().collect();
-            segment.gaps.iter().for_each(|gap| own.remove(*gap));
-            own.ranges().iter().for_each(|range| held.insert(*range));
-        }
-        held
-    }
-
-    /// The offsets held, and those that the source does not have any more.
-    pub fn explained(&self) -> OffsetSet {
-        let mut explained = self.held();
-        self.absences
-            .iter()
-            .for_each(|absence| explained.insert(absence.range()));
-        explained
-    }
-
-    /// What is missing, and not explained, between the first and the last offset held.
-    pub fn holes(&self) -> Vec<OffsetRange> {
-        let held = self.held();
-        match (held.first(), held.last()) {
-            (Some(first), Some(last)) => self.explained().holes(OffsetRange { first, last }),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Records held, counted by segment: overlapping segments count twice.
-    pub fn record_count(&self) -> u64 {
-        self.segments
-            .iter()
-            .fold(0, |sum, segment| sum.saturating_add(segment.record_count))
-    }
-
-    pub(crate) fn add_segment(&mut self, info: SegmentInfo) {
-        let list = if info.unconfirmed() {
-            &mut self.unconfirmed
-        } else {
-            &mut self.segments
-        };
-        let order = |s: &SegmentInfo| (s.start_offset, std::cmp::Reverse(s.end_offset), s.key.clone());
-        if let Err(place) = list.binary_search_by_key(&order(&info), order) {
-            list.insert(place, info);
-        }
-    }
-
-    pub(crate) fn add_evidence(&mut self, evidence: TxnEvidence) {
-        let order = |e: &TxnEvidence| {
-            (
-                e.first_offset,
-                e.last_offset,
-                e.producer_id,
-                e.producer_epoch,
-                e.at_ms,
-                e.commit,
-            )
-        };
-        if let Err(place) = self.evidence.binary_search_by_key(&order(&evidence), order) {
-            self.evidence.insert(place, evidence);
-        }
-    }
-
-    pub(crate) fn add_absence(&mut self, absence: Absence) {
-        let order = |a: &Absence| (a.first_offset, a.last_offset, a.at_ms, a.reason);
-        if let Err(place) = self.absences.binary_search_by_key(&order(&absence), order) {
-            self.absences.insert(place, absence);
-        }
+    pub(crate) fn note_said_at(&mut self, at_ms: i64) {
+        self.first_said_at_ms = Some(self.first_said_at_ms.map_or(at_ms, |earlier| earlier.min(at_ms)));
     }
 }

@@ -1,7 +1,7 @@
 //! Batches to an object. Memory stays at about one block; the footer's lists grow slowly.
 
 use crate::names::{NameError, check_backup_id, check_topic};
-use crate::ranges::OffsetRange;
+use crate::ranges::{OffsetRange, OffsetSet};
 use crate::segment::codec::BlockEncoder;
 use crate::segment::footer::{BLOCK_ENTRY_BYTES, FOOTER_BYTES_MAX, Footer, MARKER_ENTRY_BYTES};
 use crate::segment::meta::GAPS_MAX;
@@ -159,6 +159,7 @@ impl SegmentBuilder {
             return Err(SegmentError::Empty);
         }
         self.close_block()?;
+        self.list_gaps()?;
         debug_assert_eq!(self.footer.check(), Ok(()), "the builder keeps its own books");
         let encoded = self.footer.encode()?;
         let info = self.footer.info(&encoded)?;
@@ -202,6 +203,25 @@ impl SegmentBuilder {
             return refuse("it does not come after the batch before it");
         }
         Ok(())
+    }
+
+    /// Adds the gaps that the caller knows of to those that were seen between batches.
+    fn list_gaps(&mut self) -> Result<(), SegmentError> {
+        let given = std::mem::take(&mut self.footer.notes.gaps);
+        if given.is_empty() {
+            return Ok(());
+        }
+        let all: OffsetSet = self.footer.gaps.iter().copied().chain(given).collect();
+        if all.ranges().len() > GAPS_MAX {
+            return Err(SegmentError::Full { what: "gaps" });
+        }
+        match all.ranges().iter().find(|gap| !self.footer.has_room_for(gap)) {
+            Some(gap) => Err(SegmentError::Gap { gap: *gap }),
+            None => {
+                self.footer.gaps = all.ranges().to_vec();
+                Ok(())
+            }
+        }
     }
 
     fn gap_before(&self, meta: &BatchMeta) -> Option<OffsetRange> {

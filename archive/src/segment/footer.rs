@@ -329,6 +329,17 @@ impl Footer {
         })
     }
 
+    /// Whether a gap lies inside, and spares the ends of all blocks: those are held.
+    pub(crate) fn has_room_for(&self, gap: &OffsetRange) -> bool {
+        let after = self.blocks.partition_point(|block| block.last_offset < gap.first);
+        let inside = self.start_offset < gap.first && gap.last < self.end_offset;
+        inside
+            && self.blocks.get(after).is_some_and(|block| {
+                gap.last < block.first_offset
+                    || (block.first_offset < gap.first && gap.last < block.last_offset)
+            })
+    }
+
     /// Whether the parts agree: the checksum says that nothing changed, this says that the writer was right.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         let (Some(first), Some(last)) = (self.blocks.first(), self.blocks.last()) else {
@@ -351,6 +362,9 @@ impl Footer {
             file_offset = file_offset.saturating_add(block.compressed_len.into());
             uncompressed = uncompressed.saturating_add(block.uncompressed_len.into());
             records = records.saturating_add(block.record_count.into());
+        }
+        if !self.gaps.iter().all(|gap| self.has_room_for(gap)) {
+            return Err("a gap covers what a block holds");
         }
         if file_offset != self.data_bytes {
             return Err("the blocks do not fill the object up to its footer");

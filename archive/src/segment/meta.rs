@@ -110,6 +110,9 @@ pub struct SegmentNotes {
     pub lsn_range: Option<LsnRange>,
     /// Unconfirmed, and nothing says that the broker would have taken it.
     pub quarantined: bool,
+    /// Offsets between the batches that the segment does not vouch for: what a segment of origin fetch leaves to
+    /// others. They are listed as the segment's gaps; notes that were read have none.
+    pub gaps: Vec<OffsetRange>,
 }
 
 impl Default for SegmentNotes {
@@ -119,6 +122,7 @@ impl Default for SegmentNotes {
             undecided: Vec::new(),
             lsn_range: None,
             quarantined: false,
+            gaps: Vec::new(),
         }
     }
 }
@@ -161,7 +165,7 @@ pub struct SegmentInfo {
     /// Last offset held.
     pub end_offset: i64,
     /// Offsets between the two that are neither held nor vouched for. A segment of origin fetch vouches for what it
-    /// spans: what is missing in it was missing in the log.
+    /// spans: what is missing in it was missing in the log, but for gaps that its writer listed.
     pub gaps: Vec<OffsetRange>,
     /// True lowest timestamp; -1 if some record has none.
     pub timestamp_min: i64,
@@ -341,6 +345,7 @@ impl SegmentNotes {
             undecided,
             lsn_range,
             quarantined,
+            gaps: Vec::new(),
         })
     }
 }
@@ -407,6 +412,7 @@ impl SegmentInfo {
             undecided: self.undecided.clone(),
             lsn_range: self.lsn_range,
             quarantined: self.quarantined,
+            gaps: Vec::new(),
         };
         notes.encode(out)?;
         put_gaps(out, &self.gaps)

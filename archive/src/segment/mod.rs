@@ -24,6 +24,7 @@ pub use reader::{SegmentReader, batches, decode_block};
 
 use crate::fields::FieldError;
 use crate::names::NameError;
+use crate::ranges::OffsetRange;
 
 /// What goes wrong with a segment.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,12 @@ pub enum SegmentError {
         base_offset: i64,
         /// What is wrong.
         why: &'static str,
+    },
+    /// A gap covers a batch, or lies outside of the segment. The caller's mistake.
+    #[error("the gap {gap} does not lie between the segment's batches")]
+    Gap {
+        /// The gap that was given.
+        gap: OffsetRange,
     },
     /// The footer would grow beyond its limits: close this segment and begin another.
     #[error("the segment is full: {what}")]

@@ -2,8 +2,8 @@ use crate::samples::{CLUSTER, EPOCH_MS, SESSION, WRITER, commits, identity, list
 use bytes::Bytes;
 use proptest::prelude::*;
 use teeline_archive::ledger::{
-    Absence, AbsenceReason, Applied, Commit, CommitError, Entry, LedgerError, LedgerState, TopicKey,
-    TopicSnapshot,
+    Absence, AbsenceEvidence, AbsenceReason, Applied, Commit, CommitError, Entry, LedgerError, LedgerState,
+    TopicKey, TopicSnapshot,
 };
 use teeline_archive::segment::{Origin, SegmentInfo};
 use teeline_archive::{Lsn, OffsetRange, WriterId};
@@ -230,6 +230,7 @@ fn holes_are_found_across_writers_and_unconfirmed_segments_hold_nothing() {
         last_offset: 19,
         reason: AbsenceReason::Deleted,
         at_ms: 0,
+        evidence: AbsenceEvidence::NONE,
     };
     state
         .apply(&commit(2, 2, vec![Entry::Absent(absence), segment(2, 2, 3, 3)]))

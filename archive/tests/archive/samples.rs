@@ -6,7 +6,11 @@ use teeline_archive::buffer::{
     Catalog, CatalogTopic, ConnectionLost, EndTxn, Frame, Intent, Outcome, TopicConfig, TopicRef,
     encode_frame,
 };
-use teeline_archive::ledger::{Absence, AbsenceReason, Commit, Entry, TopicSnapshot, TxnEvidence};
+use teeline_archive::ledger::{
+    Absence, AbsenceEvidence, AbsenceReason, Commit, Entry, EpochEnd, PartitionAudit, StateKind, StateObject,
+    Superseded, TopicSnapshot, TxnEvidence,
+};
+use teeline_archive::names::state_key;
 use teeline_archive::segment::{
     BatchKind, BatchMeta, Codec, LsnRange, Marker, Origin, Producer, SegmentBuilder, SegmentIdentity,
     SegmentInfo, SegmentNotes, UndecidedTransaction,
@@ -84,6 +88,7 @@ pub(crate) fn notes() -> SegmentNotes {
             last: Lsn(99),
         }),
         quarantined: false,
+        gaps: Vec::new(),
     }
 }
 
@@ -273,6 +278,7 @@ pub(crate) fn sample_commit() -> Commit {
                 last_offset: 107,
                 reason: AbsenceReason::Compacted,
                 at_ms: EPOCH_MS + 51,
+                evidence: AbsenceEvidence::NONE,
             }),
             Entry::SourceLost { at_ms: EPOCH_MS + 52 },
             Entry::Unknown {
@@ -280,6 +286,76 @@ pub(crate) fn sample_commit() -> Commit {
                 payload: Bytes::from_static(b"from the future"),
             },
         ],
+    }
+}
+
+pub(crate) fn evidence() -> AbsenceEvidence {
+    AbsenceEvidence {
+        log_start_offset: 108,
+        leader_epoch: 6,
+        cleanup_policy: "delete".into(),
+    }
+}
+
+/// What an auditor commits: an explained hole, a superseded range, a partition seen whole, a state object.
+pub(crate) fn sample_audit_commit() -> Commit {
+    let SegmentIdentity { incarnation, .. } = identity(Origin::Tee);
+    let superseded = sample_commit().entries.iter().find_map(|entry| match entry {
+        Entry::Segment(info) => Some(info.key.clone()),
+        _ => None,
+    });
+    let key = state_key("daily", StateKind::Groups, EPOCH_MS, WriterId::AUDITOR, 0xfeed).unwrap();
+    Commit {
+        writer: WriterId::AUDITOR,
+        nonce: 0x99,
+        created_at_ms: EPOCH_MS + 61_000,
+        entries: vec![
+            Entry::Absent(Absence {
+                topic: "orders".into(),
+                incarnation,
+                partition: 2,
+                first_offset: 0,
+                last_offset: 99,
+                reason: AbsenceReason::Deleted,
+                at_ms: EPOCH_MS + 60_900,
+                evidence: evidence(),
+            }),
+            Entry::Superseded(Superseded {
+                topic: "orders".into(),
+                incarnation,
+                partition: 2,
+                segment: superseded.unwrap(),
+                first_offset: 110,
+                last_offset: 113,
+                leader_epoch: 5,
+                end_offset: 110,
+                at_ms: EPOCH_MS + 60_950,
+            }),
+            Entry::Audit(PartitionAudit {
+                topic: "orders".into(),
+                incarnation,
+                partition: 2,
+                at_ms: EPOCH_MS + 60_950,
+                start_offset: 0,
+                log_start_offset: 108,
+                high_watermark: 120,
+                leader_epoch: 6,
+                epochs: vec![EpochEnd {
+                    leader_epoch: 5,
+                    end_offset: 110,
+                }],
+            }),
+            Entry::State(StateObject {
+                kind: StateKind::Groups,
+                key,
+                first_at_ms: EPOCH_MS,
+                last_at_ms: EPOCH_MS + 59_000,
+                full: true,
+                bytes: 321,
+                crc32c: 0x1234_5678,
+            }),
+        ],
+        ..sample_commit()
     }
 }
 
@@ -497,6 +573,10 @@ fn entries() -> impl Strategy<Value = Entry> {
         AbsenceReason::Compacted,
         AbsenceReason::Deleted,
         AbsenceReason::SourceLost,
+        AbsenceReason::Truncated,
+        AbsenceReason::NotAuditable,
+        AbsenceReason::NotWanted,
+        AbsenceReason::Unknown(77),
     ]);
     let absent = (text(10), any::<(u128, i32, u32, u32, i64)>(), reason).prop_map(
         |(topic, (incarnation, partition, first, more, at_ms), reason)| {
@@ -510,6 +590,71 @@ fn entries() -> impl Strategy<Value = Entry> {
                 last_offset,
                 reason,
                 at_ms,
+                evidence: if at_ms % 2 == 0 {
+                    AbsenceEvidence::NONE
+                } else {
+                    evidence()
+                },
+            })
+        },
+    );
+    let superseded = (text(10), text(20), any::<(u128, i32, u32, u32, i32, i64, i64)>()).prop_map(
+        |(topic, segment, (incarnation, partition, first, more, leader_epoch, end_offset, at_ms))| {
+            Entry::Superseded(Superseded {
+                topic,
+                incarnation: Uuid::from_u128(incarnation),
+                partition,
+                segment,
+                first_offset: first.into(),
+                last_offset: i64::from(first) + i64::from(more),
+                leader_epoch,
+                end_offset,
+                at_ms,
+            })
+        },
+    );
+    let audit =
+        (
+            text(10),
+            any::<(u128, i32, i64, i64, i64, i64, i32)>(),
+            prop::collection::vec(any::<(i32, i64)>(), 0..4),
+        )
+            .prop_map(|(topic, numbers, epochs)| {
+                let (
+                    incarnation,
+                    partition,
+                    at_ms,
+                    start_offset,
+                    log_start_offset,
+                    high_watermark,
+                    leader_epoch,
+                ) = numbers;
+                let epochs = epochs.into_iter().map(|(leader_epoch, end_offset)| EpochEnd {
+                    leader_epoch,
+                    end_offset,
+                });
+                Entry::Audit(PartitionAudit {
+                    topic,
+                    incarnation: Uuid::from_u128(incarnation),
+                    partition,
+                    at_ms,
+                    start_offset,
+                    log_start_offset,
+                    high_watermark,
+                    leader_epoch,
+                    epochs: epochs.collect(),
+                })
+            });
+    let state = (text(20), any::<(u8, i64, i64, bool, u64, u32)>()).prop_map(
+        |(key, (kind, first_at_ms, last_at_ms, full, bytes, crc32c))| {
+            Entry::State(StateObject {
+                kind: StateKind::from_code(kind),
+                key,
+                first_at_ms,
+                last_at_ms,
+                full,
+                bytes,
+                crc32c,
             })
         },
     );
@@ -525,6 +670,9 @@ fn entries() -> impl Strategy<Value = Entry> {
         topic,
         evidence,
         absent,
+        superseded,
+        audit,
+        state,
         brokers,
         lost,
         unknown

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use teeline_archive::OffsetRange;
-use teeline_archive::ledger::{Absence, Entry};
+use teeline_archive::ledger::{Absence, AbsenceEvidence, Entry};
 use teeline_archive::segment::Origin;
 use teeline_config::TopicPattern;
 
@@ -180,6 +180,7 @@ async fn holes_quarantined_and_undecided_records_are_in_the_plan() {
             last_offset,
             reason,
             at_ms,
+            evidence: AbsenceEvidence::NONE,
         })
     };
     fixture.entry(absence(2, 2, AbsenceReason::Compacted));

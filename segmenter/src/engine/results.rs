@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use teeline_archive::OffsetRange;
-use teeline_archive::ledger::{Absence, AbsenceReason};
+use teeline_archive::ledger::{Absence, AbsenceEvidence, AbsenceReason};
 
 use super::load::held_by;
 use super::work::{CommitPlan, SHORT_GRACE_MS};
@@ -378,5 +378,6 @@ pub(super) fn absence(
         last_offset: range.last,
         reason,
         at_ms: now_ms,
+        evidence: AbsenceEvidence::NONE,
     }
 }

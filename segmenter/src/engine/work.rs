@@ -338,7 +338,7 @@ fn notes_of(partition: &Partition, batches: &[Batch]) -> SegmentNotes {
         undecided_first_offset,
         undecided,
         lsn_range: lsn_range(batches),
-        quarantined: false,
+        ..SegmentNotes::default()
     }
 }
 

@@ -1,0 +1,206 @@
+//! What the ledger says about one partition: what is held, what is missing and why.
+
+use crate::ids::WriterId;
+use crate::ledger::{Absence, PartitionAudit, Superseded, TxnEvidence};
+use crate::names::parse_segment_key;
+use crate::ranges::{OffsetRange, OffsetSet};
+use crate::segment::SegmentInfo;
+use std::collections::HashMap;
+
+/// One partition of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionState {
+    /// Sorted by start offset, longest first, then by key.
+    segments: Vec<SegmentInfo>,
+    /// Sorted like the others, among themselves.
+    unconfirmed: Vec<SegmentInfo>,
+    evidence: Vec<TxnEvidence>,
+    absences: Vec<Absence>,
+    superseded: Vec<Superseded>,
+    /// The latest audit and whose it is; the higher writer where two are of the same time.
+    audit: Option<(WriterId, PartitionAudit)>,
+}
+
+impl PartitionState {
+    /// Segments with true offsets, by start offset; of two with the same start the longer comes first. They may
+    /// overlap.
+    pub fn segments(&self) -> &[SegmentInfo] {
+        &self.segments
+    }
+
+    /// Segments with provisional offsets.
+    pub fn unconfirmed(&self) -> &[SegmentInfo] {
+        &self.unconfirmed
+    }
+
+    /// How transactions ended, known without their markers; by offset.
+    pub fn evidence(&self) -> &[TxnEvidence] {
+        &self.evidence
+    }
+
+    /// What the source does not have any more; by offset.
+    pub fn absences(&self) -> &[Absence] {
+        &self.absences
+    }
+
+    /// A segment by its key.
+    pub fn segment(&self, key: &str) -> Option<&SegmentInfo> {
+        // The key names the start offset, by which the segments are sorted.
+        let name = parse_segment_key(key).ok()?;
+        let list = if name.unconfirmed {
+            &self.unconfirmed
+        } else {
+            &self.segments
+        };
+        let from = list.partition_point(|segment| segment.start_offset < name.first_offset);
+        let mut same_start = list
+            .iter()
+            .skip(from)
+            .take_while(|segment| segment.start_offset == name.first_offset);
+        same_start.find(|segment| segment.key == key)
+    }
+
+    /// What was stored and is not in the log any more; by offset.
+    pub fn superseded(&self) -> &[Superseded] {
+        &self.superseded
+    }
+
+    /// The offsets of one segment that are not in the log any more.
+    pub fn superseded_of(&self, key: &str) -> OffsetSet {
+        self.superseded
+            .iter()
+            .filter(|superseded| superseded.segment == key)
+            .map(Superseded::range)
+            .collect()
+    }
+
+    /// The latest audit.
+    pub fn audit(&self) -> Option<&PartitionAudit> {
+        self.audit.as_ref().map(|(_, audit)| audit)
+    }
+
+    /// What a segment vouches for: what it spans, without its gaps and without what is superseded.
+    pub fn held_by(&self, segment: &SegmentInfo) -> OffsetSet {
+        let lost = self.superseded_of(&segment.key);
+        held_of(segment, lost.ranges())
+    }
+
+    /// The offsets held. Unconfirmed segments hold none, nor does what is superseded.
+    pub fn held(&self) -> OffsetSet {
+        let mut lost: HashMap<&str, Vec<OffsetRange>> = HashMap::new();
+        for superseded in &self.superseded {
+            let ranges = lost.entry(superseded.segment.as_str()).or_default();
+            ranges.push(superseded.range());
+        }
+        let mut held = OffsetSet::new();
+        for segment in &self.segments {
+            // What one segment lacks may be held by another, so it is cut out before joining.
+            let lost = lost.get(segment.key.as_str()).map_or(&[][..], Vec::as_slice);
+            let own = held_of(segment, lost);
+            own.ranges().iter().for_each(|range| held.insert(*range));
+        }
+        held
+    }
+
+    /// The offsets held, and those that the source does not have any more.
+    pub fn explained(&self) -> OffsetSet {
+        let mut explained = self.held();
+        self.absences
+            .iter()
+            .for_each(|absence| explained.insert(absence.range()));
+        explained
+    }
+
+    /// What is missing, and not explained, between the first and the last offset held.
+    pub fn holes(&self) -> Vec<OffsetRange> {
+        let held = self.held();
+        match (held.first(), held.last()) {
+            (Some(first), Some(last)) => self.explained().holes(OffsetRange { first, last }),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Records held, counted by segment: overlapping segments count twice.
+    pub fn record_count(&self) -> u64 {
+        self.segments
+            .iter()
+            .fold(0, |sum, segment| sum.saturating_add(segment.record_count))
+    }
+
+    pub(crate) fn add_segment(&mut self, info: SegmentInfo) {
+        let list = if info.unconfirmed() {
+            &mut self.unconfirmed
+        } else {
+            &mut self.segments
+        };
+        let order = |s: &SegmentInfo| (s.start_offset, std::cmp::Reverse(s.end_offset), s.key.clone());
+        if let Err(place) = list.binary_search_by_key(&order(&info), order) {
+            list.insert(place, info);
+        }
+    }
+
+    pub(crate) fn add_evidence(&mut self, evidence: TxnEvidence) {
+        let order = |e: &TxnEvidence| {
+            (
+                e.first_offset,
+                e.last_offset,
+                e.producer_id,
+                e.producer_epoch,
+                e.at_ms,
+                e.commit,
+            )
+        };
+        if let Err(place) = self.evidence.binary_search_by_key(&order(&evidence), order) {
+            self.evidence.insert(place, evidence);
+        }
+    }
+
+    pub(crate) fn add_absence(&mut self, absence: Absence) {
+        let order = |a: &Absence| {
+            (
+                a.first_offset,
+                a.last_offset,
+                a.at_ms,
+                a.reason,
+                a.evidence.clone(),
+            )
+        };
+        if let Err(place) = self.absences.binary_search_by_key(&order(&absence), order) {
+            self.absences.insert(place, absence);
+        }
+    }
+
+    pub(crate) fn add_superseded(&mut self, superseded: Superseded) {
+        let order = |s: &Superseded| {
+            (
+                s.first_offset,
+                s.last_offset,
+                s.segment.clone(),
+                s.at_ms,
+                s.leader_epoch,
+                s.end_offset,
+            )
+        };
+        if let Err(place) = self.superseded.binary_search_by_key(&order(&superseded), order) {
+            self.superseded.insert(place, superseded);
+        }
+    }
+
+    pub(crate) fn note_audit(&mut self, audit: &PartitionAudit, writer: WriterId) {
+        let newer = self
+            .audit
+            .as_ref()
+            .is_none_or(|(who, held)| (audit.at_ms, writer) >= (held.at_ms, *who));
+        if newer {
+            self.audit = Some((writer, audit.clone()));
+        }
+    }
+}
+
+fn held_of(segment: &SegmentInfo, lost: &[OffsetRange]) -> OffsetSet {
+    let mut own: OffsetSet = [segment.range()].into_iter().collect();
+    for missing in segment.gaps.iter().chain(lost) {
+        own.remove(*missing);
+    }
+    own
+}
