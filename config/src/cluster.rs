@@ -16,6 +16,8 @@ pub struct VirtualCluster {
     pub backup_id: String,
     /// The cluster behind.
     pub upstream: KafkaEndpoint,
+    /// How Teeline's own questions reach it, if not as the sessions do: with credentials, perhaps by another listener.
+    pub capture_credentials: Option<KafkaEndpoint>,
     /// What clients see.
     pub listen: Listen,
     /// What is captured, and how.
@@ -29,6 +31,11 @@ impl VirtualCluster {
     pub const DEFAULT_NAME: &'static str = "main";
     /// The backup id of a quick start.
     pub const DEFAULT_BACKUP_ID: &'static str = "default";
+
+    /// How Teeline itself reaches the cluster, for what it asks and fetches in its own name.
+    pub fn own_endpoint(&self) -> &KafkaEndpoint {
+        self.capture_credentials.as_ref().unwrap_or(&self.upstream)
+    }
 }
 
 /// What clients see of a virtual cluster.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_yaml::{Mapping, Value};
 
+use crate::audit::Audit;
 use crate::cluster::{Ack, Buffer, Capture, Limits, Listen, Ports, VirtualCluster};
 use crate::endpoint::{HostPort, HostPortError, KafkaEndpoint};
 use crate::environment::{Env, ProcessEnv};
@@ -50,6 +51,8 @@ pub struct Config {
     pub storage: Option<Storage>,
     /// How the buffer becomes segments.
     pub segmenter: Segmenter,
+    /// How the archive is compared with the log.
+    pub audit: Audit,
     /// Metrics and health.
     pub admin: Admin,
     /// The log.
@@ -280,6 +283,7 @@ fn quick_start(flags: &ProxyFlags, problems: &mut Vec<Problem>) -> Config {
         name: VirtualCluster::DEFAULT_NAME.to_owned(),
         backup_id: backup_id.clone(),
         upstream: KafkaEndpoint::plaintext(servers),
+        capture_credentials: None,
         listen: Listen {
             addressing: Ports::fitting_after(address.port),
             address,

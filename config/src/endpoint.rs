@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::security::Security;
+
 /// A host name or address, and a port. IPv6 addresses are written in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPort {
@@ -99,27 +101,22 @@ impl FromStr for HostPort {
     }
 }
 
-/// How the connection to a broker is protected. More will join; what is not here is refused by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SecurityProtocol {
-    /// Neither TLS nor SASL by Teeline itself. (SASL of proxied clients passes through unchanged.)
-    #[default]
-    Plaintext,
-}
-
 /// One Kafka cluster, as a client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KafkaEndpoint {
     /// Where to ask first; the other brokers are found by Metadata.
     pub bootstrap_servers: Vec<HostPort>,
     /// How connections are protected.
-    pub security_protocol: SecurityProtocol,
+    pub security: Security,
     /// The client id of Teeline's own requests, for the broker's logs and quotas.
     pub client_id: String,
     /// How long one TCP connect may take.
     pub connect_timeout: Duration,
     /// How long one request of Teeline's own may take before the connection is given up.
     pub request_timeout: Duration,
+    /// Where we are, as brokers call their racks or zones: reads that may be answered by a follower are answered by
+    /// one there, if there is one and the brokers choose so (KIP-392).
+    pub client_rack: Option<String>,
 }
 
 impl KafkaEndpoint {
@@ -134,10 +131,11 @@ impl KafkaEndpoint {
     pub fn plaintext(bootstrap_servers: Vec<HostPort>) -> Self {
         Self {
             bootstrap_servers,
-            security_protocol: SecurityProtocol::Plaintext,
+            security: Security::default(),
             client_id: Self::DEFAULT_CLIENT_ID.to_owned(),
             connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
             request_timeout: Self::DEFAULT_REQUEST_TIMEOUT,
+            client_rack: None,
         }
     }
 }

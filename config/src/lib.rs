@@ -11,8 +11,10 @@
 //! - [`document`]: [`Config`], the whole file; what each program requires of it
 //! - [`cluster`]: virtual clusters: upstream, listeners, capture, buffer, limits
 //! - [`endpoint`]: how to reach a Kafka cluster
+//! - [`security`]: TLS and SASL of connections to it
 //! - [`storage`]: where the archive lies, from YAML or from a URL
 //! - [`jobs`]: segmenter, backup and restore settings
+//! - [`audit`]: how the archive is compared with the log
 //! - [`process`]: admin port, log, limits of the whole process
 //! - [`pattern`]: topic patterns and filters
 //! - [`when`]: moments in time as people write them
@@ -24,6 +26,7 @@
 //! - `reading`: from sections to the types, with the rules that each section must obey
 //! - `rules`: what concerns several sections, and what each program requires
 
+pub mod audit;
 pub mod cluster;
 pub mod document;
 pub mod endpoint;
@@ -36,18 +39,21 @@ mod reading;
 mod rules;
 pub mod secret;
 mod section;
+pub mod security;
 pub mod storage;
 pub mod units;
 pub mod when;
 
+pub use audit::{Audit, StartAt};
 pub use cluster::{Ack, Buffer, Capture, Limits, Listen, OnFailure, Ports, VirtualCluster};
 pub use document::{Config, Mode, Program, ProxyFlags};
-pub use endpoint::{HostPort, KafkaEndpoint, SecurityProtocol};
+pub use endpoint::{HostPort, KafkaEndpoint};
 pub use environment::{Env, NoEnv, ProcessEnv};
 pub use jobs::{Backup, Compression, Restore, Segmenter};
 pub use pattern::{PatternError, TopicFilter, TopicPattern};
 pub use problem::{ConfigErrors, Problem};
 pub use process::{Admin, Log, LogFormat, LogLevel, Process};
 pub use secret::Secret;
+pub use security::{Bearer, ClientCertificate, Credential, Login, Sasl, Security, SecurityProtocol, Tls};
 pub use storage::{Backend, Retry, Storage};
 pub use when::{When, WhenError, parse_when};

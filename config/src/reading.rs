@@ -1,9 +1,11 @@
 //! From sections of the file to the types, with the rules that each section must obey by itself.
 
+mod audit;
 mod cluster;
 mod endpoint;
 mod jobs;
 mod process;
+mod security;
 mod storage;
 
 use crate::document::{Config, Mode};
@@ -30,6 +32,7 @@ pub(crate) fn config(mut top: Section<'_>) -> Config {
     let (target, target_topics) = endpoint::with_topics(top.section("target"));
     let (mut backup, backup_segmenter) = jobs::backup(top.section("backup"));
     let segmenter = jobs::segmenter(&mut top, backup_segmenter);
+    let audit = audit::audit(top.section("audit"));
     let mut restore = jobs::restore(top.section("restore"));
     let admin = process::admin(top.section("admin"));
     let log = process::log(top.section("log"));
@@ -57,6 +60,7 @@ pub(crate) fn config(mut top: Section<'_>) -> Config {
         clusters,
         storage,
         segmenter,
+        audit,
         admin,
         log,
         source,

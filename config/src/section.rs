@@ -85,6 +85,21 @@ impl<'r> Section<'r> {
         });
     }
 
+    /// The same without what stands there, which may be a credential or belong to one.
+    pub(crate) fn hidden_problem(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        self.reading.note(Problem {
+            key: self.key(key),
+            value: None,
+            message: message.into(),
+            hint: hint.into(),
+        });
+    }
+
+    /// What stands there, as far as it is text, as written.
+    pub(crate) fn plain_text(&self, key: &str) -> Option<&str> {
+        self.mapping.get(key).and_then(Value::as_str)
+    }
+
     /// Whether the key is there with a value.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.mapping.get(key).is_some_and(|value| !value.is_null())
@@ -217,6 +232,19 @@ impl<'r> Section<'r> {
         self.text(key).map(PathBuf::from)
     }
 
+    /// A file that can be read now, and will be read again when it is used.
+    pub(crate) fn readable_file(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = self.path(key)?;
+        match self.reading.env.read_file(&path) {
+            Ok(_) => Some(path),
+            Err(error) => {
+                let message = format!("cannot be read: {error}");
+                self.problem(key, message, "name a PEM file that this user may read");
+                None
+            }
+        }
+    }
+
     pub(crate) fn boolean(&mut self, key: &'static str) -> Option<bool> {
         match self.scalar(key)?.as_str() {
             "true" => Some(true),
@@ -257,25 +285,35 @@ impl<'r> Section<'r> {
         choices: &[(&str, T)],
         not_yet: &[&str],
     ) -> Option<T> {
-        let text = self.scalar(key)?;
-        let same = |name: &&str| name.eq_ignore_ascii_case(text.trim());
-        if let Some((_, value)) = choices.iter().find(|(name, _)| same(name)) {
-            return Some(*value);
-        }
         let names = choices
             .iter()
             .map(|(name, _)| *name)
             .collect::<Vec<_>>()
             .join(", ");
+        let hint = match choices.len() {
+            1 => format!("only {names} is so far"),
+            _ => format!("choose from {names}"),
+        };
+        self.choice_with_hint(key, choices, not_yet, &hint)
+    }
+
+    /// The same with another way out.
+    pub(crate) fn choice_with_hint<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&str, T)],
+        not_yet: &[&str],
+        hint: &str,
+    ) -> Option<T> {
+        let text = self.scalar(key)?;
+        let same = |name: &&str| name.eq_ignore_ascii_case(text.trim());
+        if let Some((_, value)) = choices.iter().find(|(name, _)| same(name)) {
+            return Some(*value);
+        }
         let message = if not_yet.iter().any(same) {
             "is not supported yet"
         } else {
             "is not one of the choices"
-        };
-        let hint = if choices.len() == 1 {
-            format!("only {names} is so far")
-        } else {
-            format!("choose from {names}")
         };
         self.problem(key, message, hint);
         None
@@ -288,6 +326,20 @@ impl<'r> Section<'r> {
             if self.mapping.remove(*key).is_some() {
                 self.problem(key, "is not supported yet", "remove the key");
             }
+        }
+    }
+
+    /// A key that other programs have, and that is refused here for a reason of its own.
+    pub(crate) fn refused(&mut self, key: &str, message: &str, hint: &str) {
+        if self.mapping.remove(key).is_some() {
+            self.problem(key, message, hint);
+        }
+    }
+
+    /// Keys by the names that other programs have for them, each with the name it has here.
+    pub(crate) fn elsewhere(&mut self, keys: &[(&str, &str)]) {
+        for (key, here) in keys {
+            self.refused(key, "has another name here", &format!("write it as {here}"));
         }
     }
 

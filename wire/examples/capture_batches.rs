@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use teeline_config::{KafkaEndpoint, SecurityProtocol};
+use teeline_config::KafkaEndpoint;
 use teeline_wire::batch::fetched_batches;
 use teeline_wire::client::{ClientConfig, Cluster, FetchOptions, OffsetAt, TopicPartition};
 
@@ -15,11 +15,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: capture_batches HOST:PORT TOPIC PARTITION FILE".into());
     };
     let cluster = Cluster::connect(ClientConfig::new(KafkaEndpoint {
-        bootstrap_servers: vec![address.parse()?],
-        security_protocol: SecurityProtocol::Plaintext,
         client_id: "teeline-capture-batches".to_owned(),
-        connect_timeout: KafkaEndpoint::DEFAULT_CONNECT_TIMEOUT,
-        request_timeout: KafkaEndpoint::DEFAULT_REQUEST_TIMEOUT,
+        ..KafkaEndpoint::plaintext(vec![address.parse()?])
     }))
     .await?;
     let partition = TopicPartition::new(topic.as_str(), partition.parse()?);

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::NoEnv;
 use crate::jobs::Compression;
+use crate::security::{Credential, Sasl, SecurityProtocol};
 use crate::storage::Backend;
 use crate::when::When;
 
@@ -75,7 +76,22 @@ fn every_example_loads_for_its_program() {
     let segmenter = load_example("segmenter.yaml", Program::Segmenter);
     assert_eq!(segmenter.segmenter.compression, Compression::Lz4);
     assert!(!segmenter.segmenter.embedded);
+    let own = proxy.clusters[0].own_endpoint();
+    assert_eq!(own.bootstrap_servers[0].to_string(), "kafka-1.example.com:9094");
+    assert_eq!(own.security.protocol(), SecurityProtocol::SaslSsl);
+    assert!(own.security.tls.as_ref().unwrap().client.is_some());
+    assert_eq!(own.client_rack.as_deref(), Some("eu-central-1a"));
+    let source = &segmenter.clusters[0];
+    assert_eq!(
+        source.own_endpoint().bootstrap_servers,
+        source.upstream.bootstrap_servers
+    );
     let backup = load_example("backup.yaml", Program::Backup);
+    let bearer = match backup.source.as_ref().unwrap().security.sasl.as_ref().unwrap() {
+        Sasl::OauthBearer(bearer) => bearer,
+        other => panic!("{}", other.mechanism()),
+    };
+    assert_eq!(bearer.token, Credential::File("/run/secrets/kafka-token".into()));
     assert!(backup.backup.topics.matches("payments-eu") && !backup.backup.topics.matches("orders-changelog"));
     let restore = load_example("restore.yaml", Program::Restorer).restore;
     assert_eq!(restore.time_window_end, Some(When::At(1_795_260_000_000)));
@@ -174,16 +190,6 @@ segmentr: {}
 
 #[test]
 fn what_is_planned_but_not_honoured_yet_is_refused_by_name() {
-    let security = "target: {bootstrap_servers: 'a:1', security_protocol: SASL_SSL, sasl_password: hunter2}";
-    let found = problems(security).join("\n");
-    assert!(
-        found.contains("security_protocol = \"SASL_SSL\": is not supported yet; only PLAINTEXT is so far"),
-        "{found}"
-    );
-    assert!(
-        found.contains("target.sasl_password: is not supported yet") && !found.contains("hunter2"),
-        "{found}"
-    );
     one_problem(
         "segmenter: {compression: snappy}",
         &["segmenter.compression", "is not supported yet", "zstd, lz4, none"],

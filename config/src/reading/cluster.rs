@@ -6,7 +6,7 @@ use crate::cluster::{Ack, Buffer, Capture, Limits, Listen, OnFailure, Ports, Vir
 use crate::endpoint::HostPort;
 use crate::section::Section;
 
-use super::endpoint::{HOUR_MS, endpoint, listen_address};
+use super::endpoint::{HOUR_MS, listen_address, upstream};
 
 /// Kafka's frames carry their length in 31 bits.
 const FRAME_BYTES_MAX: u64 = i32::MAX as u64;
@@ -31,7 +31,7 @@ fn cluster(mut section: Section<'_>, default_backup_id: Option<&str>, alone: boo
         (None, false) => name.clone(),
     });
     let upstream = match section.section("upstream") {
-        Some(upstream) => endpoint(upstream),
+        Some(found) => upstream(found),
         None => {
             section.problem(
                 "upstream",
@@ -45,10 +45,12 @@ fn cluster(mut section: Section<'_>, default_backup_id: Option<&str>, alone: boo
     let capture = capture(section.section("capture"), name.as_deref(), alone);
     let limits = limits(section.section("limits"));
     section.finish();
+    let (upstream, capture_credentials) = upstream?;
     Some(VirtualCluster {
         name: name?,
         backup_id: backup_id?,
-        upstream: upstream?,
+        upstream,
+        capture_credentials,
         listen: listen?,
         capture,
         limits,

@@ -1,30 +1,14 @@
 //! Reads how to reach a Kafka cluster.
 
-use crate::endpoint::{HostPort, KafkaEndpoint, SecurityProtocol};
+use crate::endpoint::{HostPort, KafkaEndpoint};
 use crate::pattern::TopicFilter;
 use crate::section::Section;
+use crate::security::SecurityProtocol;
+
+use super::security::security;
 
 /// An hour: beyond it a limit is none.
 pub(super) const HOUR_MS: u64 = 3_600_000;
-
-/// Settings of TLS and SASL, by the names people try.
-const SECURITY_KEYS: [&str; 15] = [
-    "tls",
-    "ssl",
-    "sasl",
-    "ssl_ca",
-    "ssl_ca_file",
-    "ssl_ca_location",
-    "ssl_certificate_file",
-    "ssl_key_file",
-    "sasl_mechanism",
-    "sasl_username",
-    "sasl_password",
-    "sasl_password_file",
-    "username",
-    "password",
-    "capture_credentials",
-];
 
 const HOST_PORT_HINT: &str = "write host:port, as broker-1.example.com:9092 or [2001:db8::1]:9092";
 
@@ -39,24 +23,74 @@ pub(super) fn with_topics(section: Option<Section<'_>>) -> (Option<KafkaEndpoint
 
 /// `None` when its servers are missing or wrong, which is then a problem already noted.
 pub(super) fn endpoint(mut section: Section<'_>) -> Option<KafkaEndpoint> {
-    section.not_yet(&SECURITY_KEYS);
-    let servers = servers(&mut section);
-    let protocol = section.choice(
-        "security_protocol",
-        &[("PLAINTEXT", SecurityProtocol::Plaintext)],
-        &["SSL", "SASL_PLAINTEXT", "SASL_SSL"],
-    );
+    section.not_yet(&["capture_credentials"]);
+    let security = security(&mut section);
+    let endpoint = unprotected(&mut section);
+    section.finish();
+    Some(KafkaEndpoint {
+        security,
+        ..endpoint?
+    })
+}
+
+/// The cluster behind the proxy: how client sessions reach it, and how Teeline's own questions do if that is
+/// another way.
+pub(super) fn upstream(mut section: Section<'_>) -> Option<(KafkaEndpoint, Option<KafkaEndpoint>)> {
+    let others = ["SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+    let choices = [("PLAINTEXT", SecurityProtocol::Plaintext)];
+    let hint = "sessions reach the brokers as they are, SASL included; what Teeline itself needs goes under \
+                capture_credentials";
+    section.choice_with_hint("security_protocol", &choices, &others, hint);
+    for key in ["tls", "sasl", "client_rack"] {
+        section.refused(
+            key,
+            "is not for the sessions of clients",
+            "write it under capture_credentials",
+        );
+    }
+    let endpoint = unprotected(&mut section);
+    let own = section.section("capture_credentials");
+    section.finish();
+    let endpoint = endpoint?;
+    let own = own.map(|own| capture_credentials(own, &endpoint));
+    Some((endpoint, own))
+}
+
+/// Where it says nothing, it is as for the sessions.
+fn capture_credentials(mut section: Section<'_>, upstream: &KafkaEndpoint) -> KafkaEndpoint {
+    let security = security(&mut section);
+    let servers = match section.has("bootstrap_servers") {
+        true => servers(&mut section),
+        false => {
+            let _ = section.texts("bootstrap_servers");
+            None
+        }
+    };
+    let client_rack = section.text("client_rack");
+    section.finish();
+    KafkaEndpoint {
+        bootstrap_servers: servers.unwrap_or_else(|| upstream.bootstrap_servers.clone()),
+        security,
+        client_rack,
+        ..upstream.clone()
+    }
+}
+
+/// Everything but its protection.
+fn unprotected(section: &mut Section<'_>) -> Option<KafkaEndpoint> {
+    let servers = servers(section);
     let client_id = section.text("client_id");
     let connect_timeout = section.duration("connect_timeout", "connect_timeout_ms", 10, HOUR_MS);
     let request_timeout = section.duration("request_timeout", "request_timeout_ms", 10, HOUR_MS);
-    section.finish();
+    let client_rack = section.text("client_rack");
     let default = KafkaEndpoint::plaintext(servers?);
     Some(KafkaEndpoint {
-        security_protocol: protocol.unwrap_or_default(),
         client_id: client_id.unwrap_or(default.client_id),
         connect_timeout: connect_timeout.unwrap_or(default.connect_timeout),
         request_timeout: request_timeout.unwrap_or(default.request_timeout),
+        client_rack,
         bootstrap_servers: default.bootstrap_servers,
+        security: default.security,
     })
 }
 

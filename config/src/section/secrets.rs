@@ -1,27 +1,34 @@
 //! Credentials: in place, from a variable, or in a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
 
 use super::{Section, interpolate};
-use crate::problem::Problem;
 use crate::secret::Secret;
+use crate::security::Credential;
 
 impl Section<'_> {
     /// A credential, in place or in the file that `file_key` names. Its value is never shown.
     pub(crate) fn secret(&mut self, key: &'static str, file_key: &'static str) -> Option<Secret> {
+        self.secret_with_file(key, file_key).map(|(secret, _)| secret)
+    }
+
+    /// A credential that is read again from its file, if it is in one, whenever it is used.
+    pub(crate) fn credential(&mut self, key: &'static str, file_key: &'static str) -> Option<Credential> {
+        let (secret, file) = self.secret_with_file(key, file_key)?;
+        Some(file.map_or(Credential::Given(secret), Credential::File))
+    }
+
+    fn secret_with_file(
+        &mut self,
+        key: &'static str,
+        file_key: &'static str,
+    ) -> Option<(Secret, Option<PathBuf>)> {
         let in_file = self.path(file_key);
         self.asked.push(key);
         let in_place = self.mapping.get(key).cloned();
-        let hide = |message: String, hint: &str| {
-            self.reading.note(Problem {
-                key: self.key(key),
-                value: None,
-                message,
-                hint: hint.to_owned(),
-            });
-        };
+        let hide = |message: String, hint: &str| self.hidden_problem(key, message, hint);
         match (in_place, in_file) {
             (Some(_), Some(_)) => {
                 hide(
@@ -35,7 +42,7 @@ impl Section<'_> {
                     hide("is empty".to_owned(), "give it a value, or remove the key");
                     None
                 }
-                Ok(text) => Some(Secret::new(text)),
+                Ok(text) => Some((Secret::new(text), None)),
                 Err(error) => {
                     hide(error.to_string(), error.hint());
                     None
@@ -48,7 +55,7 @@ impl Section<'_> {
                 );
                 None
             }
-            (None, Some(file)) => self.secret_from(file_key, &file),
+            (None, Some(file)) => Some((self.secret_from(file_key, &file)?, Some(file))),
             (None, None) => None,
         }
     }

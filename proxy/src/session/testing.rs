@@ -100,6 +100,7 @@ impl Stage {
             name: "test".to_owned(),
             backup_id: "test".to_owned(),
             upstream: KafkaEndpoint::plaintext(Vec::new()),
+            capture_credentials: None,
             listen,
             capture: choices.capture,
             limits: Limits::default(),

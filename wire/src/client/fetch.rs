@@ -45,6 +45,10 @@ pub struct FetchOptions {
     pub min_bytes: i32,
     /// About how much a response may hold; a first batch that is larger comes nevertheless.
     pub max_bytes: i32,
+    /// Whether a follower may answer: the one that the leader names for our `client_rack`, if that is set. It sends
+    /// the same records, perhaps a moment later; its high watermark may be behind. What rests on an answer being
+    /// complete (settling, proving that something is gone) asks leaders.
+    pub nearest: bool,
 }
 
 impl Default for FetchOptions {
@@ -55,6 +59,7 @@ impl Default for FetchOptions {
             min_bytes: 1,
             // Kafka's consumers ask for 50 MiB; a third of it is as quick and keeps memory small.
             max_bytes: 16 * 1024 * 1024,
+            nearest: false,
         }
     }
 }

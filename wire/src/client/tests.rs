@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::protocol::Encodable;
-use teeline_config::{HostPort, KafkaEndpoint, SecurityProtocol};
+use teeline_config::{HostPort, KafkaEndpoint};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
@@ -18,11 +18,10 @@ use crate::header::{RequestHeader, response_frame};
 
 fn config() -> ClientConfig {
     let mut config = ClientConfig::new(KafkaEndpoint {
-        bootstrap_servers: vec![HostPort::new("127.0.0.1", 1)],
-        security_protocol: SecurityProtocol::Plaintext,
         client_id: "test".to_owned(),
         connect_timeout: Duration::from_secs(5),
         request_timeout: Duration::from_secs(5),
+        ..KafkaEndpoint::plaintext(vec![HostPort::new("127.0.0.1", 1)])
     });
     config.response_bytes_max = 10_000;
     config

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use teeline_config::{HostPort, SecurityProtocol};
+use teeline_config::HostPort;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -39,9 +39,7 @@ impl Transport {
             address: address.to_string(),
             source: Arc::new(source),
         })?;
-        match config.endpoint.security_protocol {
-            SecurityProtocol::Plaintext => Ok(Self::Plaintext(stream)),
-        }
+        Ok(Self::Plaintext(stream))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use teeline_config::{KafkaEndpoint, SecurityProtocol};
+use teeline_config::KafkaEndpoint;
 use teeline_wire::batch::{BatchView, fetched_batches};
 use teeline_wire::client::{
     ClientConfig, Cluster, FetchOptions, NewTopic, OffsetAt, OffsetQuery, TopicKey, TopicPartition,
@@ -15,11 +15,10 @@ pub(crate) async fn cluster() -> Cluster {
     let address =
         std::env::var("TEELINE_TEST_KAFKA").expect("TEELINE_TEST_KAFKA=host:port names a test cluster");
     let config = ClientConfig::new(KafkaEndpoint {
-        bootstrap_servers: vec![address.parse().expect("host:port")],
-        security_protocol: SecurityProtocol::Plaintext,
         client_id: "teeline-wire-test".to_owned(),
         connect_timeout: Duration::from_secs(5),
         request_timeout: Duration::from_secs(10),
+        ..KafkaEndpoint::plaintext(vec![address.parse().expect("host:port")])
     });
     Cluster::connect(config).await.unwrap()
 }
