@@ -1,6 +1,8 @@
 //! `manifest.json`: the ledger's state for people and scripts. Derived, and never read back by Teeline.
 
-use crate::ledger::{Absence, Incarnation, LedgerState, PartitionState, TopicKey};
+use crate::ledger::{
+    Absence, Incarnation, LedgerState, PartitionAudit, PartitionState, StateObject, Superseded, TopicKey,
+};
 use crate::ranges::OffsetRange;
 use crate::segment::SegmentInfo;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,28 @@ pub struct Manifest {
     pub totals: Totals,
     /// Topics, one entry for each life of a topic.
     pub topics: Vec<Topic>,
+    /// Stored pieces of the cluster's state: groups, configurations, access control lists and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster_state: Vec<ClusterState>,
+}
+
+/// A stored piece of the cluster's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// `groups`, `topic-configs`, `acls`, `quotas` or `scram-users`.
+    pub kind: String,
+    /// Object key, without the store's prefix.
+    pub key: String,
+    /// Time of its first line, in epoch milliseconds.
+    pub start_timestamp: i64,
+    /// Time of its last line, in epoch milliseconds.
+    pub end_timestamp: i64,
+    /// Whether it begins with the whole state.
+    pub full: bool,
+    /// Bytes stored.
+    pub object_bytes: u64,
+    /// Checksum of the object; 8 hex digits.
+    pub crc32c: String,
 }
 
 /// How long a backup is kept.
@@ -89,6 +113,42 @@ pub struct Partition {
     /// Segments whose offsets are provisional.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unconfirmed_segments: Vec<Segment>,
+    /// What is stored and not in the log any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<SupersededOffsets>,
+    /// How the latest audit found the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+}
+
+/// Offsets of one segment that are not in the log any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupersededOffsets {
+    /// Key of the segment.
+    pub segment: String,
+    /// First offset.
+    pub start_offset: i64,
+    /// Last offset.
+    pub end_offset: i64,
+    /// Leader epoch of the segment there; none when unknown.
+    pub leader_epoch: Option<i32>,
+    /// Where that epoch ends in the log; none when contents were compared instead.
+    pub epoch_end_offset: Option<i64>,
+}
+
+/// How the latest audit found a partition of the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// When, in epoch milliseconds.
+    pub at: i64,
+    /// Where that begins which the backup is to hold.
+    pub start_offset: i64,
+    /// First offset that the source had.
+    pub log_start_offset: i64,
+    /// High watermark of the source.
+    pub high_watermark: i64,
+    /// Leader epoch, if known.
+    pub leader_epoch: Option<i32>,
 }
 
 /// A run of offsets, both ends included.
@@ -107,8 +167,17 @@ pub struct Absent {
     pub start_offset: i64,
     /// Last offset.
     pub end_offset: i64,
-    /// Why: `compacted`, `deleted` or `source-lost`.
+    /// Why: `compacted`, `deleted`, `source-lost`, `truncated`, `not-auditable` or `not-wanted`.
     pub reason: String,
+    /// First offset that the source still had, if it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_start_offset: Option<i64>,
+    /// Leader epoch in which it was asked, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader_epoch: Option<i32>,
+    /// The topic's cleanup policy, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup_policy: Option<String>,
 }
 
 /// One segment.
@@ -170,6 +239,7 @@ impl Manifest {
                 .into_iter()
                 .map(|(key, topic)| Topic::new(key, topic))
                 .collect(),
+            cluster_state: ledger.state_objects().iter().map(ClusterState::new).collect(),
         }
     }
 
@@ -213,6 +283,12 @@ impl Partition {
             holes: partition.holes().iter().map(Offsets::new).collect(),
             absent: partition.absences().iter().map(Absent::new).collect(),
             unconfirmed_segments: partition.unconfirmed().iter().map(Segment::new).collect(),
+            superseded: partition
+                .superseded()
+                .iter()
+                .map(SupersededOffsets::new)
+                .collect(),
+            audit: partition.audit().map(Audit::new),
         }
     }
 }
@@ -232,8 +308,54 @@ impl Absent {
             start_offset: absence.first_offset,
             end_offset: absence.last_offset,
             reason: absence.reason.as_str().to_owned(),
+            log_start_offset: known(absence.evidence.log_start_offset),
+            leader_epoch: known(absence.evidence.leader_epoch),
+            cleanup_policy: Some(absence.evidence.cleanup_policy.clone()).filter(|text| !text.is_empty()),
         }
     }
+}
+
+impl SupersededOffsets {
+    fn new(superseded: &Superseded) -> SupersededOffsets {
+        SupersededOffsets {
+            segment: superseded.segment.clone(),
+            start_offset: superseded.first_offset,
+            end_offset: superseded.last_offset,
+            leader_epoch: known(superseded.leader_epoch),
+            epoch_end_offset: known(superseded.end_offset),
+        }
+    }
+}
+
+impl Audit {
+    fn new(audit: &PartitionAudit) -> Audit {
+        Audit {
+            at: audit.at_ms,
+            start_offset: audit.start_offset,
+            log_start_offset: audit.log_start_offset,
+            high_watermark: audit.high_watermark,
+            leader_epoch: known(audit.leader_epoch),
+        }
+    }
+}
+
+impl ClusterState {
+    fn new(object: &StateObject) -> ClusterState {
+        ClusterState {
+            kind: object.kind.to_string(),
+            key: object.key.clone(),
+            start_timestamp: object.first_at_ms,
+            end_timestamp: object.last_at_ms,
+            full: object.full,
+            object_bytes: object.bytes,
+            crc32c: format!("{:08x}", object.crc32c),
+        }
+    }
+}
+
+/// In the ledger -1 stands for "not known".
+fn known<T: PartialOrd + From<i8>>(value: T) -> Option<T> {
+    (value >= T::from(0)).then_some(value)
 }
 
 impl Segment {

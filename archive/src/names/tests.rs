@@ -30,6 +30,16 @@ fn keys_are_spelled_as_documented() {
         commit,
         "daily/ledger/0000000000000abc/00000000000000000009.commit"
     );
+    assert_eq!(lease_key("daily").expect("usable"), "daily/auditor.lease");
+    let state = state_key("daily", StateKind::TopicConfigs, 1234, WriterId::AUDITOR, 0xbeef).expect("usable");
+    assert_eq!(
+        state,
+        "daily/state/topic-configs/00000000000000001234-ffffffffffffffff-000000000000beef.jsonl.zst"
+    );
+    assert!(
+        parse_key(&state.replace("topic-configs", "kind-2")).is_err(),
+        "one spelling only"
+    );
     assert_eq!(buffer_files::data_file(1), "00000000000000000001.wal");
 }
 
@@ -97,6 +107,14 @@ proptest! {
         let probe = probe_key(&backup_id, random).expect("usable");
         let parts = ObjectName::Probe { backup_id: backup_id.clone(), nonce: random };
         prop_assert_eq!(parse_key(&probe), Ok(parts));
+        let state = StateName {
+            backup_id: backup_id.clone(), kind: StateKind::from_code(random as u8), first_at_ms: first_offset,
+            writer: WriterId(writer), nonce: session,
+        };
+        let key = state_key(&backup_id, state.kind, first_offset, state.writer, session).expect("usable");
+        prop_assert_eq!(parse_key(&key), Ok(ObjectName::State(state)));
+        let lease = lease_key(&backup_id).expect("usable");
+        prop_assert_eq!(parse_key(&lease), Ok(ObjectName::Lease { backup_id: backup_id.clone() }));
         let manifest = manifest_key(&backup_id).expect("usable");
         prop_assert_eq!(parse_manifest_key(&manifest), Ok(backup_id));
         prop_assert_eq!(buffer_files::parse_data_file(&buffer_files::data_file(writer)), Some(writer));

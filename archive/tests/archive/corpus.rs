@@ -28,7 +28,7 @@ const TARGETS: [(&str, Target, &[&str]); 7] = [
     (
         "ledger_commit",
         targets::ledger_commit,
-        &["00000000000000000001.commit"],
+        &["00000000000000000001.commit", "audit.commit"],
     ),
     ("names", targets::names, &[]),
 ];

@@ -4,7 +4,8 @@
 //! `cargo test -p teeline-archive --test archive golden::write -- --ignored`.
 
 use crate::samples::{
-    EPOCH_MS, SESSION, WRITER, encode_frames, identity, sample_commit, sample_frames, sample_segment,
+    EPOCH_MS, SESSION, WRITER, encode_frames, identity, sample_audit_commit, sample_commit, sample_frames,
+    sample_segment,
 };
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,7 @@ fn today() -> Vec<(&'static str, Vec<u8>)> {
             "00000000000000000001.commit",
             sample_commit().encode().unwrap().to_vec(),
         ),
+        ("audit.commit", sample_audit_commit().encode().unwrap().to_vec()),
         ("manifest.json", manifest().to_json().unwrap().into_bytes()),
     ]
 }
@@ -203,6 +205,10 @@ fn the_golden_commit_and_manifest_are_read_and_written_again() {
     let object = golden("00000000000000000001.commit");
     let commit = Commit::decode(&object).unwrap();
     assert_eq!(commit, sample_commit());
+    assert_eq!(commit.encode().unwrap(), object);
+    let object = golden("audit.commit");
+    let commit = Commit::decode(&object).unwrap();
+    assert_eq!(commit, sample_audit_commit());
     assert_eq!(commit.encode().unwrap(), object);
     let text = String::from_utf8(golden("manifest.json").to_vec()).unwrap();
     let read = Manifest::from_json(&text).unwrap();

@@ -1,6 +1,7 @@
 //! Tests of the formats through the crate's public face: round trips, golden bytes, damage, stock tools.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+mod audit;
 mod corpus;
 mod frames;
 mod golden;

@@ -289,7 +289,7 @@ pub(crate) fn sample_commit() -> Commit {
     }
 }
 
-pub(crate) fn evidence() -> AbsenceEvidence {
+pub(crate) fn absence_evidence() -> AbsenceEvidence {
     AbsenceEvidence {
         log_start_offset: 108,
         leader_epoch: 6,
@@ -318,7 +318,7 @@ pub(crate) fn sample_audit_commit() -> Commit {
                 last_offset: 99,
                 reason: AbsenceReason::Deleted,
                 at_ms: EPOCH_MS + 60_900,
-                evidence: evidence(),
+                evidence: absence_evidence(),
             }),
             Entry::Superseded(Superseded {
                 topic: "orders".into(),
@@ -593,7 +593,7 @@ fn entries() -> impl Strategy<Value = Entry> {
                 evidence: if at_ms % 2 == 0 {
                     AbsenceEvidence::NONE
                 } else {
-                    evidence()
+                    absence_evidence()
                 },
             })
         },

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use teeline_archive::names::parse_segment_key;
 use teeline_archive::segment::{
     BatchKind, BatchMeta, Codec, FOOTER_TRAILER_BYTES, Footer, Location, Marker, Origin, SegmentBuilder,
-    SegmentError, SegmentReader, batches,
+    SegmentError, SegmentNotes, SegmentReader, batches,
 };
 use teeline_archive::{OffsetRange, segment::MarkerEntry};
 
@@ -217,6 +217,43 @@ fn a_batch_that_is_not_what_is_said_about_it_is_refused_and_changes_nothing() {
     refused(&old, meta(12, 1));
     let finished = builder.finish().unwrap();
     assert_eq!(verified(&finished.tail, None).unwrap(), good);
+}
+
+#[test]
+fn a_fetched_segment_lists_the_gaps_that_it_leaves_to_others() {
+    let fetched = |gaps: Vec<OffsetRange>| {
+        let mut builder = SegmentBuilder::new(identity(Origin::Fetch), Codec::Zstd, 3, 64).unwrap();
+        for base in [10, 20, 30] {
+            builder.push(&batch(base, 2, b"content"), meta(base, 2)).unwrap();
+        }
+        builder.set_notes(SegmentNotes {
+            gaps,
+            ..SegmentNotes::default()
+        });
+        builder.finish()
+    };
+    let range = |first, last| OffsetRange { first, last };
+    let none = fetched(vec![]).unwrap();
+    assert_eq!(none.info.gaps, [], "what is missing in it was missing in the log");
+    // In any order, touching or not.
+    let finished = fetched(vec![range(22, 25), range(12, 19), range(26, 29)]).unwrap();
+    assert_eq!(finished.info.gaps, [range(12, 19), range(22, 29)]);
+    let footer = Footer::of_object(&finished.tail).unwrap();
+    assert_eq!(footer.gaps, finished.info.gaps);
+    for wrong in [
+        range(0, 5),
+        range(9, 12),
+        range(12, 20),
+        range(21, 22),
+        range(32, 40),
+        range(12, 29),
+    ] {
+        let refused = fetched(vec![wrong]);
+        assert!(
+            matches!(refused, Err(SegmentError::Gap { gap }) if gap == wrong),
+            "{wrong}"
+        );
+    }
 }
 
 #[test]
