@@ -19,6 +19,7 @@
 //! | [`segment`] | segments: blocks, footer, builder, reader |
 //! | [`ledger`] | commits and the state they fold into |
 //! | [`manifest`] | `manifest.json`, a derived view |
+//! | [`state`] | what a cluster is beside its records, with time |
 //! | [`names`] | object keys and buffer file names, built and parsed |
 
 pub mod buffer;
@@ -29,6 +30,7 @@ pub mod manifest;
 pub mod names;
 pub mod ranges;
 pub mod segment;
+pub mod state;
 
 pub use ids::{BufferPosition, Lsn, SessionId, WriterId};
 pub use ranges::{OffsetRange, OffsetSet};
