@@ -27,6 +27,8 @@ pub struct Superseded {
     pub end_offset: i64,
     /// When it was found, in epoch milliseconds.
     pub at_ms: i64,
+    /// Another segment holds the same batches, better known: nothing was lost, this copy just counts no more.
+    pub same: bool,
 }
 
 /// A partition as an audit left it. The latest one counts.
@@ -74,6 +76,7 @@ impl Superseded {
         out.put_i32_le(self.leader_epoch);
         out.put_i64_le(self.end_offset);
         out.put_i64_le(self.at_ms);
+        out.put_u8(self.same.into());
         check_range(self.first_offset, self.last_offset)
     }
 
@@ -88,6 +91,7 @@ impl Superseded {
             leader_epoch: fields.i32("leader epoch")?,
             end_offset: fields.i64("end offset")?,
             at_ms: fields.i64("time")?,
+            same: fields.remaining() > 0 && fields.flag("same")?,
         };
         check_range(superseded.first_offset, superseded.last_offset)?;
         Ok(superseded)

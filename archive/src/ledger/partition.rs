@@ -17,6 +17,8 @@ pub struct PartitionState {
     evidence: Vec<TxnEvidence>,
     absences: Vec<Absence>,
     superseded: Vec<Superseded>,
+    /// Superseded too, by the same batches.
+    copies: Vec<Superseded>,
     /// The latest audit and whose it is; the higher writer where two are of the same time.
     audit: Option<(WriterId, PartitionAudit)>,
 }
@@ -65,10 +67,16 @@ impl PartitionState {
         &self.superseded
     }
 
-    /// The offsets of one segment that are not in the log any more.
+    /// What was stored and is held by another segment, of better known epoch; by offset.
+    pub fn superseded_copies(&self) -> &[Superseded] {
+        &self.copies
+    }
+
+    /// The offsets of one segment that count no more, whether the log lost them or another segment has the same.
     pub fn superseded_of(&self, key: &str) -> OffsetSet {
         self.superseded
             .iter()
+            .chain(&self.copies)
             .filter(|superseded| superseded.segment == key)
             .map(Superseded::range)
             .collect()
@@ -88,7 +96,7 @@ impl PartitionState {
     /// The offsets held. Unconfirmed segments hold none, nor does what is superseded.
     pub fn held(&self) -> OffsetSet {
         let mut lost: HashMap<&str, Vec<OffsetRange>> = HashMap::new();
-        for superseded in &self.superseded {
+        for superseded in self.superseded.iter().chain(&self.copies) {
             let ranges = lost.entry(superseded.segment.as_str()).or_default();
             ranges.push(superseded.range());
         }
@@ -181,8 +189,13 @@ impl PartitionState {
                 s.end_offset,
             )
         };
-        if let Err(place) = self.superseded.binary_search_by_key(&order(&superseded), order) {
-            self.superseded.insert(place, superseded);
+        let list = if superseded.same {
+            &mut self.copies
+        } else {
+            &mut self.superseded
+        };
+        if let Err(place) = list.binary_search_by_key(&order(&superseded), order) {
+            list.insert(place, superseded);
         }
     }
 

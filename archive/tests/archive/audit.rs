@@ -38,6 +38,7 @@ fn superseded(segment: &SegmentInfo, first_offset: i64, last_offset: i64) -> Sup
         leader_epoch: 4,
         end_offset: first_offset,
         at_ms: EPOCH_MS,
+        same: false,
     }
 }
 
@@ -141,6 +142,29 @@ fn what_is_superseded_is_held_no_more_unless_another_segment_holds_it() {
     assert_eq!(partition.superseded_of(&stale.key).ranges(), [range(10, 19)]);
     assert_eq!(partition.superseded().len(), 1);
     assert_eq!(partition.audit().unwrap().wanted(), Some(range(3, 19)));
+}
+
+#[test]
+fn a_copy_that_another_segment_replaces_counts_no_more_and_is_not_called_lost() {
+    let captured = listed(WriterId(1), 0, 0, 9, Origin::Tee);
+    let fetched = listed(WriterId(2), 0, 0, 9, Origin::Fetch);
+    let same = Superseded {
+        same: true,
+        ..superseded(&captured, 0, 9)
+    };
+    let mut state = LedgerState::new();
+    let segments = [&captured, &fetched].map(|info| Entry::Segment(info.clone()));
+    state.apply(&commit(WriterId(1), 1, segments.to_vec())).unwrap();
+    let replaced = commit(WriterId::AUDITOR, 1, vec![Entry::Superseded(same)]);
+    state
+        .apply(&Commit::decode(&replaced.encode().unwrap()).unwrap())
+        .unwrap();
+    let partition = partition(&state);
+    assert_eq!(partition.superseded(), []);
+    assert_eq!(partition.superseded_copies().len(), 1);
+    assert_eq!(partition.superseded_of(&captured.key).ranges(), [range(0, 9)]);
+    assert_eq!(partition.held_by(&captured).ranges(), []);
+    assert_eq!(partition.held().ranges(), [range(0, 9)]);
 }
 
 #[test]

@@ -330,6 +330,7 @@ pub(crate) fn sample_audit_commit() -> Commit {
                 leader_epoch: 5,
                 end_offset: 110,
                 at_ms: EPOCH_MS + 60_950,
+                same: false,
             }),
             Entry::Audit(PartitionAudit {
                 topic: "orders".into(),
@@ -598,21 +599,31 @@ fn entries() -> impl Strategy<Value = Entry> {
             })
         },
     );
-    let superseded = (text(10), text(20), any::<(u128, i32, u32, u32, i32, i64, i64)>()).prop_map(
-        |(topic, segment, (incarnation, partition, first, more, leader_epoch, end_offset, at_ms))| {
-            Entry::Superseded(Superseded {
+    let superseded = (
+        text(10),
+        text(20),
+        any::<(u128, i32, u32, u32, i32, i64, i64, bool)>(),
+    )
+        .prop_map(
+            |(
                 topic,
-                incarnation: Uuid::from_u128(incarnation),
-                partition,
                 segment,
-                first_offset: first.into(),
-                last_offset: i64::from(first) + i64::from(more),
-                leader_epoch,
-                end_offset,
-                at_ms,
-            })
-        },
-    );
+                (incarnation, partition, first, more, leader_epoch, end_offset, at_ms, same),
+            )| {
+                Entry::Superseded(Superseded {
+                    topic,
+                    incarnation: Uuid::from_u128(incarnation),
+                    partition,
+                    segment,
+                    first_offset: first.into(),
+                    last_offset: i64::from(first) + i64::from(more),
+                    leader_epoch,
+                    end_offset,
+                    at_ms,
+                    same,
+                })
+            },
+        );
     let audit =
         (
             text(10),
