@@ -27,6 +27,8 @@ use crate::topology::{Route, Topology};
 pub(crate) struct Cluster {
     pub(crate) name: String,
     pub(crate) upstream: KafkaEndpoint,
+    /// How the proxy's own questions reach it, if not as sessions do.
+    pub(crate) capture_credentials: Option<KafkaEndpoint>,
     pub(crate) topology: Topology,
     /// None when nothing is captured.
     pub(crate) capture: Option<Capture>,
@@ -76,6 +78,7 @@ impl Cluster {
         Cluster {
             name: settings.name.clone(),
             upstream: settings.upstream.clone(),
+            capture_credentials: settings.capture_credentials.clone(),
             topology,
             capture,
             metrics,

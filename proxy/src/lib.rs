@@ -18,12 +18,13 @@
 //! | `session` | one client connection and its upstream connection: both loops, what is in flight |
 //! | `capture`, `frames`, `stall` | the tee and its policy; the frames it writes; gates on responses |
 //! | `lost` | connections whose end the buffer has not taken yet |
-//! | `poller`, `catalog`, `topics` | the proxy's own questions to the cluster; topic names and ids |
+//! | `poller`, `brokers`, `catalog`, `topics` | the proxy's own questions to the cluster; topic names and ids |
 //! | `running` | the tasks of one virtual cluster |
 //! | [`buffer`] | the write-ahead buffer's writer |
 //! | [`budget`] | bytes in flight |
 //! | `metrics`, `quiet` | what is measured; log lines that must not flood |
 
+mod brokers;
 pub mod budget;
 pub mod buffer;
 mod capture;

@@ -23,10 +23,10 @@ use teeline_wire::produce::TopicRef;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::brokers::Brokers;
 use crate::capture::Capture;
 use crate::catalog;
 use crate::cluster::Cluster;
-use crate::topology::Authority;
 
 /// Asks the cluster for as long as the proxy runs.
 pub(crate) struct Poller {
@@ -35,6 +35,7 @@ pub(crate) struct Poller {
     health: ComponentHealth,
     interval: Duration,
     client: Option<Client>,
+    brokers: Brokers,
     /// What the catalogs of this session say already.
     known: HashMap<Arc<str>, Known>,
     last_full: Option<Instant>,
@@ -55,6 +56,7 @@ impl Poller {
         interval: Duration,
     ) -> Poller {
         Poller {
+            brokers: Brokers::new(Arc::clone(&cluster)),
             cluster,
             clock,
             health,
@@ -135,12 +137,13 @@ impl Poller {
         if let Some(capture) = &self.cluster.capture {
             capture.write_lost().await;
         }
+        self.brokers.ask_as_sessions().await;
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {
                 let config = ClientConfig {
                     retry: RETRY,
-                    ..ClientConfig::from(&self.cluster.upstream)
+                    ..ClientConfig::from(self.brokers.own_endpoint())
                 };
                 self.client.insert(Client::connect(config).await?).clone()
             }
@@ -150,7 +153,7 @@ impl Poller {
             Some(capture) => self.round_with_topics(&client, capture).await,
             None => {
                 let answer = client.metadata(TopicSelection::None).await?;
-                self.learn_brokers(&answer);
+                self.brokers.learn(&answer);
                 Ok(())
             }
         }
@@ -177,7 +180,7 @@ impl Poller {
                 return Err(error);
             }
         };
-        self.learn_brokers(&answer);
+        self.brokers.learn(&answer);
         let busy: HashSet<Arc<str>> = match full {
             true => traffic
                 .iter()
@@ -225,19 +228,6 @@ impl Poller {
         names.sort_unstable();
         names.dedup();
         Some(names)
-    }
-
-    fn learn_brokers(&self, answer: &ClusterMetadata) {
-        self.cluster.seen_open();
-        self.cluster.metrics.brokers.set(answer.brokers.len() as f64);
-        for broker in &answer.brokers {
-            let (host, port) = (broker.address.host.as_str(), i32::from(broker.address.port));
-            // A broker that does not fit is logged there; the answers that name it are refused.
-            let _ = self
-                .cluster
-                .topology
-                .advertise(broker.node_id, host, port, Authority::Metadata);
-        }
     }
 
     /// Writes what is new, changed, gone, or had traffic; returns the topics whose configuration is to be read.

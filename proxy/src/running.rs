@@ -232,7 +232,7 @@ fn start_segmenter(settings: &VirtualCluster, environment: &Environment) -> Opti
         backup_id: settings.backup_id.clone(),
         buffer_dir: settings.capture.buffer.dir.clone(),
         store,
-        upstream: Some(ClientConfig::from(&settings.upstream)),
+        upstream: Some(ClientConfig::from(settings.own_endpoint())),
         settings: environment.config.segmenter.clone(),
         source_lost: false,
         until_drained: false,

@@ -150,7 +150,7 @@ impl RunArgs {
                 name: cluster.name.clone(),
                 backup_id: cluster.backup_id.clone(),
                 buffer_dir: cluster.capture.buffer.dir.clone(),
-                upstream: Some(cluster.upstream.clone()),
+                upstream: Some(cluster.own_endpoint().clone()),
             })
             .collect();
         let storage = config
