@@ -43,12 +43,18 @@ pub const END_TXN: i16 = 26;
 pub const WRITE_TXN_MARKERS: i16 = 27;
 /// TxnOffsetCommit
 pub const TXN_OFFSET_COMMIT: i16 = 28;
+/// DescribeAcls
+pub const DESCRIBE_ACLS: i16 = 29;
 /// DescribeConfigs
 pub const DESCRIBE_CONFIGS: i16 = 32;
 /// SaslAuthenticate
 pub const SASL_AUTHENTICATE: i16 = 36;
 /// IncrementalAlterConfigs
 pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+/// DescribeClientQuotas
+pub const DESCRIBE_CLIENT_QUOTAS: i16 = 48;
+/// DescribeUserScramCredentials
+pub const DESCRIBE_USER_SCRAM_CREDENTIALS: i16 = 50;
 /// DescribeCluster
 pub const DESCRIBE_CLUSTER: i16 = 60;
 /// ShareFetch

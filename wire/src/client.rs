@@ -14,33 +14,40 @@
 //! | `versions` | what a broker speaks |
 //! | `cluster`, `routing` | brokers, metadata cache, leaders, retries |
 //! | `metadata`, `offsets`, `fetch`, `produce`, `admin` | the calls |
+//! | `groups`, `acls`, `quotas`, `scram` | the calls that read a cluster's state |
 //!
 //! Record bytes never pass through the kafka-protocol crate: Fetch responses are sliced by the crate's own
 //! reader, Produce requests are written as pieces around the batches. Everything else is encoded and decoded
 //! by kafka-protocol, responses only after [`crate::schema::precheck`].
 
+mod acls;
 mod admin;
 mod cluster;
 mod config;
 mod connection;
 mod error;
 mod fetch;
+mod groups;
 mod metadata;
 mod offsets;
 mod produce;
+mod quotas;
 mod routing;
+mod scram;
 mod transport;
 mod versions;
 
 #[cfg(test)]
 mod tests;
 
+pub use acls::Acl;
 pub use admin::{ConfigEntry, ConfigOperation, ConfigResource, CreatedTopic, NewTopic, ProducerIdentity};
 pub use cluster::Cluster;
 pub use config::{ClientConfig, RetryPolicy};
 pub use connection::{Connection, PendingResponse, RawRequest};
 pub use error::{ClientError, ErrorCode};
 pub use fetch::{AbortedTransaction, FetchOptions, FetchQuery, FetchedPartition, Isolation};
+pub use groups::{CommittedOffset, GroupListing, GroupOffsets, ListedGroup};
 pub use metadata::{
     BrokerMetadata, ClusterMetadata, PartitionMetadata, TopicKey, TopicMetadata, TopicPartition,
     TopicSelection,
@@ -49,6 +56,8 @@ pub use offsets::{EpochEnd, EpochQuery, ListedOffset, OffsetAt, OffsetQuery};
 pub use produce::{
     Acks, PartitionBatch, PendingProduce, ProduceFailure, ProduceOptions, ProduceOutcome, Produced,
 };
+pub use quotas::ClientQuota;
 pub use routing::Leader;
+pub use scram::ScramUser;
 pub use transport::Transport;
 pub use versions::BrokerVersions;

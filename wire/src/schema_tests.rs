@@ -200,6 +200,97 @@ fn transaction_responses_pass() {
 }
 
 #[test]
+fn group_responses_pass() {
+    use list_groups_response::*;
+    use offset_fetch_response::*;
+    every_version(
+        apis::LIST_GROUPS,
+        true,
+        |message: &mut ListGroupsResponse, version| {
+            let mut group = ListedGroup::default()
+                .with_group_id(GroupId(text("billing")))
+                .with_protocol_type(text("consumer"));
+            if version >= 4 {
+                group.group_state = text("Stable");
+            }
+            if version >= 5 {
+                group.group_type = text("classic");
+            }
+            message.groups = vec![group.clone(), group];
+        },
+    );
+    every_version(
+        apis::OFFSET_FETCH,
+        true,
+        |message: &mut OffsetFetchResponse, version| {
+            if version <= 7 {
+                let mut partition = OffsetFetchResponsePartition::default()
+                    .with_partition_index(3)
+                    .with_committed_offset(44)
+                    .with_metadata(Some(text("m")));
+                if version >= 5 {
+                    partition.committed_leader_epoch = 7;
+                }
+                let topic = OffsetFetchResponseTopic::default().with_name(topic("orders"));
+                message.topics = vec![topic.with_partitions(vec![partition])];
+                return;
+            }
+            let partition = OffsetFetchResponsePartitions::default()
+                .with_partition_index(3)
+                .with_committed_offset(44)
+                .with_metadata(Some(text("m")));
+            let mut found = OffsetFetchResponseTopics::default().with_partitions(vec![partition]);
+            if version <= 9 {
+                found.name = topic("orders");
+            }
+            let group = OffsetFetchResponseGroup::default().with_group_id(GroupId(text("billing")));
+            message.groups = vec![group.with_topics(vec![found])];
+        },
+    );
+}
+
+#[test]
+fn acl_quota_and_scram_responses_pass() {
+    use describe_acls_response::*;
+    use describe_client_quotas_response::*;
+    use describe_user_scram_credentials_response::*;
+    every_version(
+        apis::DESCRIBE_ACLS,
+        true,
+        |message: &mut DescribeAclsResponse, _| {
+            let acl = AclDescription::default()
+                .with_principal(text("User:a"))
+                .with_host(text("*"));
+            let resource = DescribeAclsResource::default().with_resource_name(text("orders"));
+            message.resources = vec![resource.with_acls(vec![acl.clone(), acl])];
+        },
+    );
+    every_version(
+        apis::DESCRIBE_CLIENT_QUOTAS,
+        true,
+        |message: &mut DescribeClientQuotasResponse, _| {
+            let entity = EntityData::default()
+                .with_entity_type(text("user"))
+                .with_entity_name(None);
+            let value = ValueData::default()
+                .with_key(text("producer_byte_rate"))
+                .with_value(1e6);
+            let entry = EntryData::default().with_entity(vec![entity]);
+            message.entries = Some(vec![entry.with_values(vec![value])]);
+        },
+    );
+    every_version(
+        apis::DESCRIBE_USER_SCRAM_CREDENTIALS,
+        true,
+        |message: &mut DescribeUserScramCredentialsResponse, _| {
+            let info = CredentialInfo::default().with_mechanism(1).with_iterations(4096);
+            let user = DescribeUserScramCredentialsResult::default().with_user(text("a"));
+            message.results = vec![user.with_credential_infos(vec![info])];
+        },
+    );
+}
+
+#[test]
 fn connection_messages_pass() {
     every_version(
         apis::SASL_HANDSHAKE,

@@ -32,12 +32,16 @@ impl ErrorCode {
     pub const REQUEST_TIMED_OUT: Self = Self(7);
     /// The batch is larger than `max.message.bytes`.
     pub const MESSAGE_TOO_LARGE: Self = Self(10);
+    /// The coordinator is still reading what it has to know of its groups.
+    pub const COORDINATOR_LOAD_IN_PROGRESS: Self = Self(14);
     /// Too few in-sync replicas; the batch was not appended.
     pub const NOT_ENOUGH_REPLICAS: Self = Self(19);
     /// Too few in-sync replicas, noticed after the batch was appended.
     pub const NOT_ENOUGH_REPLICAS_AFTER_APPEND: Self = Self(20);
     /// Access to the topic is denied.
     pub const TOPIC_AUTHORIZATION_FAILED: Self = Self(29);
+    /// Access to the group is denied.
+    pub const GROUP_AUTHORIZATION_FAILED: Self = Self(30);
     /// Access to the cluster operation is denied.
     pub const CLUSTER_AUTHORIZATION_FAILED: Self = Self(31);
     /// The broker does not speak the version asked for.
@@ -52,8 +56,12 @@ impl ErrorCode {
     pub const DUPLICATE_SEQUENCE_NUMBER: Self = Self(46);
     /// The producer's epoch is not the latest.
     pub const INVALID_PRODUCER_EPOCH: Self = Self(47);
+    /// The cluster has no authorizer, and so no ACLs.
+    pub const SECURITY_DISABLED: Self = Self(54);
     /// The broker has no state of the producer id.
     pub const UNKNOWN_PRODUCER_ID: Self = Self(59);
+    /// There is no such group.
+    pub const GROUP_ID_NOT_FOUND: Self = Self(69);
     /// The leader epoch asked with is older than the broker's.
     pub const FENCED_LEADER_EPOCH: Self = Self(74);
     /// The leader epoch asked with is newer than the broker's.
@@ -85,6 +93,16 @@ impl ErrorCode {
     /// Whether it says that the cluster does not know the topic.
     pub fn is_unknown_topic(self) -> bool {
         matches!(self, Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID)
+    }
+
+    /// Whether it says that we lack a right.
+    pub fn is_denial(self) -> bool {
+        matches!(
+            self,
+            Self::TOPIC_AUTHORIZATION_FAILED
+                | Self::GROUP_AUTHORIZATION_FAILED
+                | Self::CLUSTER_AUTHORIZATION_FAILED
+        )
     }
 
     /// An error unless it is none.

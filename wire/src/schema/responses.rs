@@ -28,9 +28,19 @@ pub(super) const RESPONSES: &[Message] = &[
         fields: METADATA,
     },
     Message {
+        api_key: apis::OFFSET_FETCH,
+        newest: 10,
+        fields: OFFSET_FETCH,
+    },
+    Message {
         api_key: apis::FIND_COORDINATOR,
         newest: 6,
         fields: FIND_COORDINATOR,
+    },
+    Message {
+        api_key: apis::LIST_GROUPS,
+        newest: 5,
+        fields: LIST_GROUPS,
     },
     Message {
         api_key: apis::SASL_HANDSHAKE,
@@ -78,6 +88,11 @@ pub(super) const RESPONSES: &[Message] = &[
         fields: END_TXN,
     },
     Message {
+        api_key: apis::DESCRIBE_ACLS,
+        newest: 3,
+        fields: DESCRIBE_ACLS,
+    },
+    Message {
         api_key: apis::DESCRIBE_CONFIGS,
         newest: 4,
         fields: DESCRIBE_CONFIGS,
@@ -91,6 +106,16 @@ pub(super) const RESPONSES: &[Message] = &[
         api_key: apis::INCREMENTAL_ALTER_CONFIGS,
         newest: 1,
         fields: INCREMENTAL_ALTER_CONFIGS,
+    },
+    Message {
+        api_key: apis::DESCRIBE_CLIENT_QUOTAS,
+        newest: 1,
+        fields: DESCRIBE_CLIENT_QUOTAS,
+    },
+    Message {
+        api_key: apis::DESCRIBE_USER_SCRAM_CREDENTIALS,
+        newest: 0,
+        fields: DESCRIBE_USER_SCRAM_CREDENTIALS,
     },
     Message {
         api_key: apis::DESCRIBE_CLUSTER,
@@ -414,4 +439,93 @@ const DESCRIBED_CONFIG: &[Field] = &[
 const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
     int32(0),
     array(0, &Kind::Struct(&[int16(0), text(0), byte(0), text(0)])),
+];
+
+const LIST_GROUPS: &[Field] = &[
+    int32(1), // throttle time
+    int16(0), // error
+    array(
+        0,
+        &Kind::Struct(&[
+            text(0), // group
+            text(0), // protocol type
+            text(4), // state
+            text(5), // type
+        ]),
+    ),
+];
+
+const OFFSET_FETCH: &[Field] = &[
+    int32(3), // throttle time
+    array(
+        0,
+        &Kind::Struct(&[text(0), array(0, &Kind::Struct(COMMITTED_OFFSET))]),
+    )
+    .until(7),
+    int16(2).until(7), // error
+    array(8, &Kind::Struct(OFFSET_FETCH_GROUP)),
+];
+
+const OFFSET_FETCH_GROUP: &[Field] = &[
+    text(8),
+    array(
+        8,
+        &Kind::Struct(&[
+            text(8).until(9),
+            uuid(10),
+            array(8, &Kind::Struct(COMMITTED_OFFSET)),
+        ]),
+    ),
+    int16(8), // error
+];
+
+const COMMITTED_OFFSET: &[Field] = &[
+    int32(0),
+    int64(0), // offset
+    int32(5), // leader epoch
+    text(0),  // metadata
+    int16(0), // error
+];
+
+const DESCRIBE_ACLS: &[Field] = &[
+    int32(0), // throttle time
+    int16(0), // error
+    text(0),
+    array(
+        0,
+        &Kind::Struct(&[
+            byte(0), // resource type
+            text(0),
+            byte(1), // pattern type
+            array(0, &Kind::Struct(&[text(0), text(0), byte(0), byte(0)])),
+        ]),
+    ),
+];
+
+const DESCRIBE_CLIENT_QUOTAS: &[Field] = &[
+    int32(0), // throttle time
+    int16(0), // error
+    text(0),
+    array(
+        0,
+        &Kind::Struct(&[
+            array(0, &Kind::Struct(&[text(0), text(0)])),  // entity
+            array(0, &Kind::Struct(&[text(0), int64(0)])), // values
+        ]),
+    ),
+];
+
+const DESCRIBE_USER_SCRAM_CREDENTIALS: &[Field] = &[
+    int32(0), // throttle time
+    int16(0), // error
+    text(0),
+    array(
+        0,
+        &Kind::Struct(&[
+            text(0), // user
+            int16(0),
+            text(0),
+            array(0, &Kind::Struct(&[byte(0), int32(0)])), // mechanism, iterations
+        ]),
+    ),
 ];
