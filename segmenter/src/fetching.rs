@@ -9,12 +9,13 @@ use bytes::Bytes;
 use teeline_archive::OffsetRange;
 use teeline_archive::ledger::AbsenceReason;
 use teeline_archive::segment::{Origin, SegmentInfo, SegmentNotes, UndecidedTransaction};
-use teeline_wire::batch::{BatchError, fetched_batches};
+use teeline_wire::batch::{BatchError, BatchHeader};
 
 use crate::batch::FetchedBatch;
+use crate::fetcher::walk::{Piece, Walk};
 use crate::partition::PartitionId;
 use crate::prepare;
-use crate::source::{Source, SourceError, SourcePartition};
+use crate::source::{FetchedRun, Source, SourceError, SourcePartition};
 use crate::transactions::{OpenTransaction, Transactions};
 use crate::writer::{SegmentSink, SegmentWriter, WriteError};
 
@@ -86,6 +87,14 @@ pub enum FetchError {
         /// What is wanted.
         offset: i64,
     },
+    /// The source keeps answering with nothing, though its log goes on.
+    #[error("the log goes on to {end}, and nothing comes from offset {offset}")]
+    Nothing {
+        /// Where it ends.
+        end: i64,
+        /// What is wanted.
+        offset: i64,
+    },
 }
 
 /// Fetches the ranges of a plan, one after the other.
@@ -122,58 +131,49 @@ async fn fetch_range(
         incarnation: Some(plan.id.incarnation),
         partition: plan.id.partition,
     };
-    let mut reach = Reach {
-        want: range,
-        next: range.first,
-    };
+    let mut walk = Walk::new([range]);
     let mut small: Vec<FetchedBatch> = Vec::new();
     let mut small_bytes = 0usize;
     let mut stream: Option<Stream> = None;
     let mut result = Ok(());
-    while !reach.is_done() {
+    while let Some(rest) = walk.current() {
         // A marker is alone at its offset: one byte asks for exactly the batch that is there.
-        let bytes_max = if reach.rest() <= MARKERS_AT_MOST {
+        let bytes_max = if rest.span() <= MARKERS_AT_MOST {
             1
         } else {
             FETCH_BYTES
         };
-        let taken = match source.fetch(&partition, reach.next, bytes_max).await {
-            Ok(run) => reach
-                .take(&run.records, run.end)
-                .map_err(|source| FetchError::Batch {
-                    topic: Arc::clone(&plan.topic),
-                    partition: plan.id.partition,
-                    offset: reach.next,
-                    source,
-                }),
-            Err(SourceError::OutOfRange { log_start, end }) => reach.out_of_range(log_start, end),
+        let taken = match source.fetch(&partition, rest.first, bytes_max).await {
+            Ok(run) => take(&mut walk, &run, plan, fetched),
+            Err(SourceError::OutOfRange { log_start, end }) if rest.first >= log_start => {
+                Err(FetchError::BeyondEnd {
+                    end,
+                    offset: rest.first,
+                })
+            }
+            Err(SourceError::OutOfRange { log_start, .. }) => {
+                let absent = &mut fetched.absent;
+                walk.skip_to(log_start, |gone| absent.push((gone, AbsenceReason::Deleted)));
+                Ok(Vec::new())
+            }
             Err(source) => Err(FetchError::Source {
                 topic: Arc::clone(&plan.topic),
                 partition: plan.id.partition,
-                offset: reach.next,
+                offset: rest.first,
                 source,
             }),
         };
-        let taken = match taken {
-            Ok(taken) => taken,
+        let batches = match taken {
+            Ok(batches) => batches,
             Err(error) => {
                 result = Err(error);
                 break;
             }
         };
-        fetched.absent.extend(taken.absent);
-        if taken.batches.is_empty() && !taken.moved {
-            result = Err(FetchError::BeyondEnd {
-                end: taken.end,
-                offset: reach.next,
-            });
-            break;
-        }
-        small_bytes = taken
-            .batches
+        small_bytes = batches
             .iter()
             .fold(small_bytes, |sum, batch| sum.saturating_add(batch.bytes.len()));
-        small.extend(taken.batches);
+        small.extend(batches);
         if stream.is_some() || small_bytes > SMALL_BYTES {
             let stream = stream.get_or_insert_with(Stream::default);
             stream
@@ -188,6 +188,43 @@ async fn fetch_range(
     result
 }
 
+/// The batches of a response that are wanted. What comes before a batch that cannot be read counts; it is met again.
+fn take(
+    walk: &mut Walk,
+    run: &FetchedRun,
+    plan: &FetchPlan,
+    fetched: &mut Fetched,
+) -> Result<Vec<FetchedBatch>, FetchError> {
+    let from = walk.position().unwrap_or(i64::MAX);
+    let taken = walk.take(&run.records, false);
+    let mut batches = Vec::new();
+    for piece in taken.pieces {
+        match piece {
+            Piece::Batch(view) => batches.push(FetchedBatch {
+                header: *view.header(),
+                // Copied out: a small batch must not keep the whole response in memory.
+                bytes: Bytes::copy_from_slice(view.bytes()),
+                ends: prepare::ended_producer(&view),
+            }),
+            Piece::Absent(range) => fetched.absent.push((range, AbsenceReason::Compacted)),
+            Piece::Unreadable(..) => {}
+        }
+    }
+    match taken.damage {
+        _ if walk.position() != Some(from) => Ok(batches),
+        Some(source) => Err(FetchError::Batch {
+            topic: Arc::clone(&plan.topic),
+            partition: plan.id.partition,
+            offset: from,
+            source,
+        }),
+        None => Err(FetchError::BeyondEnd {
+            end: run.end,
+            offset: from,
+        }),
+    }
+}
+
 /// Ranges of up to so many offsets are asked for one batch at a time.
 const MARKERS_AT_MOST: u64 = 2;
 /// One response. Two are in memory at most, and a broker sends at least one whole batch.
@@ -197,88 +234,6 @@ const SMALL_BYTES: usize = 512 * 1024;
 
 /// Small ranges of one plan together.
 const PLAN_BYTES: usize = 4 * 1024 * 1024;
-
-/// How far a range has been read. Pure.
-#[derive(Debug)]
-struct Reach {
-    want: OffsetRange,
-    next: i64,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    batches: Vec<FetchedBatch>,
-    absent: Vec<(OffsetRange, AbsenceReason)>,
-    moved: bool,
-    end: i64,
-}
-
-impl Reach {
-    fn is_done(&self) -> bool {
-        self.next > self.want.last
-    }
-
-    fn rest(&self) -> u64 {
-        OffsetRange::new(self.next, self.want.last).map_or(0, |rest| rest.span())
-    }
-
-    /// Takes a response in: batches that begin within the range, and the offsets between them that hold nothing.
-    fn take(&mut self, records: &Bytes, end: i64) -> Result<Taken, BatchError> {
-        let mut taken = Taken {
-            end,
-            ..Taken::default()
-        };
-        for view in fetched_batches(records) {
-            let view = view?;
-            let header = *view.header();
-            // Batches come whole, so the first one may lie before what was asked for.
-            if header.last_offset() < self.next {
-                continue;
-            }
-            view.verify_crc()?;
-            self.skip_to(header.base_offset, &mut taken);
-            if self.is_done() {
-                break;
-            }
-            let ends = prepare::ended_producer(&view);
-            self.next = header.next_offset();
-            taken.moved = true;
-            // Copied out: a small batch must not keep the whole response in memory.
-            let bytes = Bytes::copy_from_slice(view.bytes());
-            taken.batches.push(FetchedBatch { header, bytes, ends });
-        }
-        Ok(taken)
-    }
-
-    fn out_of_range(&mut self, log_start: i64, end: i64) -> Result<Taken, FetchError> {
-        if self.next >= log_start {
-            return Err(FetchError::BeyondEnd {
-                end,
-                offset: self.next,
-            });
-        }
-        let last = self.want.last.min(log_start.saturating_sub(1));
-        let mut taken = Taken {
-            end,
-            moved: true,
-            ..Taken::default()
-        };
-        taken
-            .absent
-            .extend(OffsetRange::new(self.next, last).map(|gone| (gone, AbsenceReason::Deleted)));
-        self.next = last.saturating_add(1);
-        Ok(taken)
-    }
-
-    fn skip_to(&mut self, base_offset: i64, taken: &mut Taken) {
-        let last = self.want.last.min(base_offset.saturating_sub(1));
-        if let Some(gone) = OffsetRange::new(self.next, last) {
-            taken.absent.push((gone, AbsenceReason::Compacted));
-            taken.moved = true;
-            self.next = last.saturating_add(1);
-        }
-    }
-}
 
 /// A large range on its way into segments.
 #[derive(Default)]
@@ -300,8 +255,8 @@ impl Stream {
             return Ok(());
         }
         for batch in &batches {
-            note(&mut self.own, batch);
-            note(&mut fetched.transactions, batch);
+            note_transaction(&mut self.own, &batch.header, batch.ends);
+            note_transaction(&mut fetched.transactions, &batch.header, batch.ends);
         }
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
@@ -365,9 +320,9 @@ pub fn undecided(open: &OpenTransaction) -> UndecidedTransaction {
     }
 }
 
-fn note(transactions: &mut Transactions, batch: &FetchedBatch) {
-    let header = &batch.header;
-    if let Some(producer_id) = batch.ends {
+/// Takes a batch into the list of undecided transactions; `ends` is the producer whose transaction it ends.
+pub fn note_transaction(transactions: &mut Transactions, header: &BatchHeader, ends: Option<i64>) {
+    if let Some(producer_id) = ends {
         transactions.on_marker(producer_id, header.base_offset);
     } else if header.is_transactional() && !header.is_control() {
         transactions.on_batch(OpenTransaction {

@@ -22,6 +22,7 @@
 //! | [`watermark`] | how far the buffer may be released |
 //! | [`prepare`], [`writer`], [`upload`] | positions to segments in the store |
 //! | [`source`], [`fetching`] | asking the cluster, and what it answers |
+//! | [`fetcher`] | the Fetch engine: ranges of many partitions straight into segments |
 //! | [`chain`] | the ledger as one of its writers |
 //! | `pipeline` | the shell: tasks, limits, stopping in order |
 //! | [`cli`], [`process`], [`options`], [`error`], [`metrics`] | the edges |
@@ -35,6 +36,7 @@ pub mod close;
 pub mod confirmed;
 pub mod engine;
 pub mod error;
+pub mod fetcher;
 pub mod fetching;
 pub mod floor;
 pub mod holes;

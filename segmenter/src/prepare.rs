@@ -55,11 +55,15 @@ pub fn captured(
 pub fn fetched(bytes: &Bytes) -> Result<Prepared, BatchError> {
     let view = BatchView::parse(bytes)?;
     view.verify_crc()?;
-    let meta = describe(&view);
-    Ok(Prepared {
-        bytes: view.into_bytes(),
-        meta,
-    })
+    Ok(verified(&view))
+}
+
+/// A batch as the broker gave it, its checksum compared already.
+pub fn verified(view: &BatchView) -> Prepared {
+    Prepared {
+        bytes: view.bytes().clone(),
+        meta: describe(view),
+    }
 }
 
 /// The producer whose transaction a fetched batch ends, for a marker.

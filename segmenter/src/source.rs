@@ -10,13 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use teeline_wire::client::{
-    ClientConfig, ClientError, Cluster, ErrorCode, FetchOptions, Isolation, OffsetAt, OffsetQuery,
-    TopicKey as WireKey, TopicMetadata, TopicPartition, TopicSelection,
+    ClientConfig, ClientError, Cluster, ErrorCode, OffsetAt, OffsetQuery, TopicMetadata, TopicPartition,
+    TopicSelection,
 };
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::catalog::synthetic_incarnation;
+use crate::fetcher::log::read_log;
 use crate::settlement::Answer;
 
 /// Which partition of the source is meant.
@@ -192,52 +193,11 @@ impl KafkaSource {
         bytes_max: i32,
     ) -> Result<FetchedRun, SourceError> {
         let cluster = self.cluster().await?;
-        let cluster_id = cluster.cluster_id().unwrap_or_default();
-        let synthetic = synthetic_incarnation(&cluster_id, &partition.topic);
-        let real_id = partition.incarnation.filter(|id| *id != synthetic);
-        let topic = match real_id {
-            Some(id) => WireKey::with_id(Arc::clone(&partition.topic), id),
-            None => WireKey::named(Arc::clone(&partition.topic)),
-        };
-        let at = TopicPartition::new(topic, partition.partition);
-        let options = FetchOptions {
-            isolation: Isolation::ReadUncommitted,
-            max_wait: FETCH_WAIT,
-            max_bytes: bytes_max,
-            ..FetchOptions::default()
-        };
-        match cluster.fetch(&at, offset, &options).await {
-            Ok(fetched) if real_id.is_some() && !fetched.by_id => {
-                // Between Kafka 2.8 and 3.0 topics have ids, but Fetch does not take them: check that the name still
-                // means the same topic now that the records are here.
-                self.check_still(&cluster, partition).await?;
-                Ok(FetchedRun {
-                    records: fetched.records,
-                    end: fetched.high_watermark,
-                })
-            }
-            Ok(fetched) => Ok(FetchedRun {
-                records: fetched.records,
-                end: fetched.high_watermark,
-            }),
-            Err(error) if error.code() == Some(ErrorCode::OFFSET_OUT_OF_RANGE) => {
-                let log_start = cluster.list_offset(&at, OffsetAt::Earliest).await?.offset;
-                let end = cluster.list_offset(&at, OffsetAt::Latest).await?.offset;
-                Err(SourceError::OutOfRange { log_start, end })
-            }
-            Err(error) if error.code().is_some_and(ErrorCode::is_unknown_topic) => Err(SourceError::Gone),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn check_still(&self, cluster: &Cluster, partition: &SourcePartition) -> Result<(), SourceError> {
-        let names = [Arc::clone(&partition.topic)];
-        let metadata = cluster.metadata(TopicSelection::Named(&names)).await?;
-        let same = metadata
-            .topics
-            .iter()
-            .any(|topic| Some(topic.id) == partition.incarnation);
-        if same { Ok(()) } else { Err(SourceError::Gone) }
+        let run = read_log(&cluster, partition, offset, bytes_max).await?;
+        Ok(FetchedRun {
+            records: run.records,
+            end: run.end,
+        })
     }
 }
 
@@ -264,8 +224,6 @@ impl Source for KafkaSource {
 const INVALID_TOPIC_EXCEPTION: ErrorCode = ErrorCode(17);
 /// One call to the source, retries included.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
-/// What is fetched exists already; waiting only helps where a replica lags.
-const FETCH_WAIT: Duration = Duration::from_millis(200);
 
 enum Existence {
     Unknown,

@@ -310,7 +310,7 @@ impl Engine {
                 partition.holes.restart(now_ms);
                 self.pause_while_draining(now_ms);
             }
-            FetchError::Batch { .. } | FetchError::Write(_) => {
+            FetchError::Batch { .. } | FetchError::Nothing { .. } | FetchError::Write(_) => {
                 let reason = teeline_runtime::exit::error_chain(error);
                 tracing::warn!(%topic, partition = id.partition, error = %reason, "a hole could not be filled; trying again");
                 metrics::fetch_failed();
