@@ -199,6 +199,11 @@ impl Driver {
         self.expect(&json!({"op": "load_stop", "load": name, "seconds": limit_seconds}))
     }
 
+    /// A path in the program's own directory, for what it is asked to write.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+
     /// Reads whole topics into a file, which [`crate::read_back`] understands.
     pub fn read_into(&self, bootstrap: &str, topics: &[&str], isolation: Isolation, full: bool) -> PathBuf {
         let out = self.work.join(format!("read-{:08x}", rand::random::<u32>()));

@@ -11,6 +11,10 @@
 //! - [`driver`], [`record`], [`read_back`], [`verdict`]: clients, what they sent, what they read, and whether it agrees
 //! - [`stage`], [`nasty`]: a source and a target with the steps of a round trip, and a data set to be afraid of
 //! - [`programs`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's files
+//! - [`fleet`]: several proxies into one backup
+//! - [`source_log`], [`archived`], [`comparison`]: the log as a raw read gives it, an archive as its own readers give
+//!   it, and whether both are the same, offset by offset
+//! - [`tampering`]: damage done on purpose to a copy of an archive
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -18,8 +22,11 @@
 )]
 
 pub mod admin_port;
+pub mod archived;
+pub mod comparison;
 pub mod components;
 pub mod driver;
+pub mod fleet;
 pub mod forgetful_store;
 pub mod kafka;
 pub mod kafka_log;
@@ -33,7 +40,9 @@ pub mod read_back;
 pub mod reaper;
 pub mod record;
 pub mod s3;
+pub mod source_log;
 pub mod stage;
+pub mod tampering;
 pub mod verdict;
 pub mod wait;
 pub mod workdir;
