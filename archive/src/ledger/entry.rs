@@ -5,7 +5,7 @@
 //! ledger.
 
 use crate::fields::{FieldError, FieldReader, put_configs, put_count, put_name, read_configs};
-use crate::ledger::{Absence, PartitionAudit, StateObject, Superseded};
+use crate::ledger::{Absence, PartitionAudit, Removed, Replaced, StateObject, Superseded};
 use crate::ranges::OffsetRange;
 use crate::segment::SegmentInfo;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -39,6 +39,10 @@ pub enum Entry {
     Audit(PartitionAudit),
     /// A piece of the cluster's state is stored.
     State(StateObject),
+    /// Small segments were joined into a larger one.
+    Replaced(Replaced),
+    /// Objects of replaced segments were deleted.
+    Removed(Removed),
     /// Written by a newer version; kept as it is.
     Unknown {
         /// Kind, as in the commit.
@@ -97,6 +101,8 @@ const KIND_ABSENT: u16 = 6;
 const KIND_SUPERSEDED: u16 = 7;
 const KIND_AUDIT: u16 = 8;
 const KIND_STATE: u16 = 9;
+const KIND_REPLACED: u16 = 10;
+const KIND_REMOVED: u16 = 11;
 
 impl Entry {
     /// The kind that stands in the commit.
@@ -111,6 +117,8 @@ impl Entry {
             Entry::Superseded(_) => KIND_SUPERSEDED,
             Entry::Audit(_) => KIND_AUDIT,
             Entry::State(_) => KIND_STATE,
+            Entry::Replaced(_) => KIND_REPLACED,
+            Entry::Removed(_) => KIND_REMOVED,
             Entry::Unknown { kind, .. } => *kind,
         }
     }
@@ -134,6 +142,8 @@ impl Entry {
             Entry::Superseded(superseded) => superseded.encode(out),
             Entry::Audit(audit) => audit.encode(out),
             Entry::State(object) => object.encode(out),
+            Entry::Replaced(replaced) => replaced.encode(out),
+            Entry::Removed(removed) => removed.encode(out),
             Entry::Unknown { payload, .. } => {
                 out.put_slice(payload);
                 Ok(())
@@ -162,6 +172,8 @@ impl Entry {
             KIND_SUPERSEDED => Entry::Superseded(Superseded::decode(fields)?),
             KIND_AUDIT => Entry::Audit(PartitionAudit::decode(fields)?),
             KIND_STATE => Entry::State(StateObject::decode(fields)?),
+            KIND_REPLACED => Entry::Replaced(Replaced::decode(fields)?),
+            KIND_REMOVED => Entry::Removed(Removed::decode(fields)?),
             kind => Entry::Unknown {
                 kind,
                 payload: Bytes::copy_from_slice(payload),

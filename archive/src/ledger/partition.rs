@@ -1,11 +1,11 @@
 //! What the ledger says about one partition: what is held, what is missing and why.
 
 use crate::ids::WriterId;
-use crate::ledger::{Absence, PartitionAudit, Superseded, TxnEvidence};
+use crate::ledger::{Absence, PartitionAudit, Removed, Replaced, Superseded, TxnEvidence};
 use crate::names::parse_segment_key;
 use crate::ranges::{OffsetRange, OffsetSet};
 use crate::segment::SegmentInfo;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// One partition of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,8 +19,21 @@ pub struct PartitionState {
     superseded: Vec<Superseded>,
     /// Superseded too, by the same batches.
     copies: Vec<Superseded>,
-    /// The latest audit and whose it is; the higher writer where two are of the same time.
-    audit: Option<(WriterId, PartitionAudit)>,
+    /// Segments that others took the place of, by key.
+    replaced: BTreeMap<String, ReplacedSegment>,
+    /// The latest audits and whose they are, latest first; the higher writer where two are of the same time.
+    audits: Vec<(WriterId, PartitionAudit)>,
+}
+
+/// A segment that is read no more: another one holds the same batches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplacedSegment {
+    /// The segment as it was listed.
+    pub info: SegmentInfo,
+    /// When it was replaced, in epoch milliseconds.
+    pub at_ms: i64,
+    /// Its object was deleted.
+    pub removed: bool,
 }
 
 impl PartitionState {
@@ -82,9 +95,20 @@ impl PartitionState {
             .collect()
     }
 
+    /// Segments that others took the place of: not read any more, and still the record of what their writers have
+    /// committed.
+    pub fn replaced(&self) -> impl Iterator<Item = &ReplacedSegment> {
+        self.replaced.values()
+    }
+
     /// The latest audit.
     pub fn audit(&self) -> Option<&PartitionAudit> {
-        self.audit.as_ref().map(|(_, audit)| audit)
+        self.audits.first().map(|(_, audit)| audit)
+    }
+
+    /// The audit before the latest one: what it saw has had time to be archived when the latest is young.
+    pub fn previous_audit(&self) -> Option<&PartitionAudit> {
+        self.audits.get(1).map(|(_, audit)| audit)
     }
 
     /// What a segment vouches for: what it spans, without its gaps and without what is superseded.
@@ -136,6 +160,10 @@ impl PartitionState {
     }
 
     pub(crate) fn add_segment(&mut self, info: SegmentInfo) {
+        // A chain that lists a segment is also the only one that could list it again.
+        if self.replaced.contains_key(&info.key) {
+            return;
+        }
         let list = if info.unconfirmed() {
             &mut self.unconfirmed
         } else {
@@ -199,16 +227,47 @@ impl PartitionState {
         }
     }
 
-    pub(crate) fn note_audit(&mut self, audit: &PartitionAudit, writer: WriterId) {
-        let newer = self
-            .audit
-            .as_ref()
-            .is_none_or(|(who, held)| (audit.at_ms, writer) >= (held.at_ms, *who));
-        if newer {
-            self.audit = Some((writer, audit.clone()));
+    /// Takes segments out of what is read. Only what is listed can be replaced, and only by what is listed: an entry that
+    /// names anything else changes nothing, as reading twice does no harm and not reading would.
+    pub(crate) fn replace(&mut self, entry: &Replaced) {
+        let is_known = self.segment(&entry.by).is_some() || self.replaced.contains_key(&entry.by);
+        if !is_known || entry.keys.contains(&entry.by) {
+            return;
+        }
+        let gone: HashSet<&str> = entry.keys.iter().map(String::as_str).collect();
+        let out = self
+            .segments
+            .extract_if(.., |segment| gone.contains(segment.key.as_str()));
+        for info in out {
+            let replaced = ReplacedSegment {
+                info,
+                at_ms: entry.at_ms,
+                removed: false,
+            };
+            self.replaced.insert(replaced.info.key.clone(), replaced);
         }
     }
+
+    pub(crate) fn note_removed(&mut self, entry: &Removed) {
+        for key in &entry.keys {
+            if let Some(replaced) = self.replaced.get_mut(key) {
+                replaced.removed = true;
+            }
+        }
+    }
+
+    pub(crate) fn add_audit(&mut self, audit: &PartitionAudit, writer: WriterId) {
+        // One writer's audits of the same time come in the order of its chain.
+        let place = self
+            .audits
+            .partition_point(|(who, held)| (held.at_ms, *who) > (audit.at_ms, writer));
+        self.audits.insert(place, (writer, audit.clone()));
+        self.audits.truncate(AUDITS_KEPT);
+    }
 }
+
+/// The latest, and the one before it.
+const AUDITS_KEPT: usize = 2;
 
 fn held_of(segment: &SegmentInfo, lost: &[OffsetRange]) -> OffsetSet {
     let mut own: OffsetSet = [segment.range()].into_iter().collect();

@@ -254,6 +254,14 @@ impl LedgerState {
             }
             Entry::Audit(audit) => self.note_audit(commit.writer, audit),
             Entry::State(object) => self.add_state_object(object),
+            Entry::Replaced(entry) => {
+                let partition = self.partition_mut(&entry.topic, entry.incarnation, entry.partition);
+                partition.replace(entry);
+            }
+            Entry::Removed(entry) => {
+                let partition = self.partition_mut(&entry.topic, entry.incarnation, entry.partition);
+                partition.note_removed(entry);
+            }
             Entry::Unknown { .. } => self.unknown_entries = self.unknown_entries.saturating_add(1),
         }
     }
@@ -287,7 +295,7 @@ impl LedgerState {
             .partitions
             .entry(audit.partition)
             .or_default()
-            .note_audit(audit, writer);
+            .add_audit(audit, writer);
     }
 
     fn add_state_object(&mut self, object: &StateObject) {

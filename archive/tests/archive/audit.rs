@@ -178,6 +178,7 @@ fn the_latest_audit_counts_in_whatever_order_it_is_read() {
             state.apply(commit).unwrap();
         }
         assert_eq!(partition(state).audit().unwrap().high_watermark, 50);
+        assert_eq!(partition(state).previous_audit().unwrap().high_watermark, 100);
         let (_, topic) = state.latest_incarnation("orders").unwrap();
         assert_eq!(topic.first_seen_ms(), Some(10));
     }
