@@ -1,9 +1,12 @@
 //! What the segmenter, a backup and a restore are told to do.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::pattern::TopicFilter;
-use crate::when::When;
+use crate::audit::StartAt;
+use crate::cluster::Capture;
+use crate::pattern::{TopicFilter, TopicPattern};
+use crate::when::{When, WhenError};
 
 /// The codec of segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,12 +87,118 @@ impl Default for Segmenter {
     }
 }
 
+/// Where a backup by Fetch begins in a topic, as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// With the first offset that the cluster still has.
+    #[default]
+    Earliest,
+    /// With what is written from then on.
+    Latest,
+    /// With the first record at or after a moment.
+    At(When),
+    /// With this offset, in every partition.
+    Offset(i64),
+}
+
+impl Start {
+    /// What to write instead of a wrong start.
+    pub const HINT: &str = "write earliest, latest, an offset, or a time (2026-11-21T08:00:00Z, -24h)";
+
+    /// Reads `earliest`, `latest`, an offset, or a moment as RFC 3339 or relative to now.
+    ///
+    /// # Errors
+    /// When it is none of them.
+    pub fn parse(text: &str) -> Result<Self, WhenError> {
+        let text = text.trim();
+        match text {
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            _ if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                text.parse().map(Self::Offset).map_err(|_| WhenError::Range)
+            }
+            _ => When::parse(text).map(Self::At),
+        }
+    }
+
+    /// The same with its moment fixed; relative ones are counted from `now_ms`.
+    pub fn resolve(self, now_ms: i64) -> StartAt {
+        match self {
+            Self::Earliest => StartAt::Earliest,
+            Self::Latest => StartAt::Latest,
+            Self::At(when) => StartAt::Timestamp(when.resolve(now_ms)),
+            Self::Offset(offset) => StartAt::Offset(offset),
+        }
+    }
+}
+
 /// What a backup by Fetch takes. How its segments are built is said by [`Segmenter`], whose keys may also
 /// be written under `backup:`.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Backup {
     /// Which topics.
     pub topics: TopicFilter,
+    /// Go on for ever, instead of ending where the logs end at the start.
+    pub continuous: bool,
+    /// The pause between two looks at the cluster of a continuous backup.
+    pub interval: Duration,
+    /// Where topics begin.
+    pub start: Start,
+    /// Where topics begin that are named; names before patterns, the first that matches.
+    pub start_by_topic: Vec<(TopicPattern, Start)>,
+    /// Ends after so many records.
+    pub max_messages: Option<u64>,
+    /// Backups that run at the same time in one process.
+    pub max_concurrent_backups: usize,
+    /// Partitions that are read at the same time.
+    pub max_concurrent_partitions: usize,
+    /// One response of a broker.
+    pub fetch_max_bytes: u64,
+    /// How much may be fetched per second; `None` sets no limit.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Backup {
+    /// The recovery point of a continuous backup, for two small requests per broker.
+    pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+    /// Each may take the memory and the cores of a whole process.
+    pub const DEFAULT_MAX_CONCURRENT_BACKUPS: usize = 3;
+    /// Some wait for the network while others compress.
+    pub const DEFAULT_MAX_CONCURRENT_PARTITIONS: usize = 4;
+    /// Large enough for throughput, small enough that a few at once stay far below 256 MB.
+    pub const DEFAULT_FETCH_MAX_BYTES: u64 = 4 * 1024 * 1024;
+    /// Which topics are meant: of Kafka's own only those that are named, as they mean nothing in another cluster.
+    pub fn filter(&self) -> TopicFilter {
+        let mut filter = self.topics.clone();
+        let names: Vec<&str> = self
+            .topics
+            .include
+            .iter()
+            .filter_map(TopicPattern::exact_name)
+            .collect();
+        let own = Capture::DEFAULT_EXCLUDE
+            .iter()
+            .filter(|name| !names.contains(name));
+        filter.exclude.extend(own.map(|name| TopicPattern::exact(name)));
+        filter
+    }
+}
+
+impl Default for Backup {
+    fn default() -> Self {
+        Self {
+            topics: TopicFilter::default(),
+            continuous: false,
+            interval: Self::DEFAULT_INTERVAL,
+            start: Start::Earliest,
+            start_by_topic: Vec::new(),
+            max_messages: None,
+            max_concurrent_backups: Self::DEFAULT_MAX_CONCURRENT_BACKUPS,
+            max_concurrent_partitions: Self::DEFAULT_MAX_CONCURRENT_PARTITIONS,
+            fetch_max_bytes: Self::DEFAULT_FETCH_MAX_BYTES,
+            bytes_per_second: None,
+        }
+    }
 }
 
 /// What a restore gives back, and how.
@@ -132,5 +241,37 @@ impl Default for Restore {
             allow_nonempty: false,
             include_quarantined: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_a_word_an_offset_or_a_moment() {
+        assert_eq!(Start::parse("earliest"), Ok(Start::Earliest));
+        assert_eq!(Start::parse("latest"), Ok(Start::Latest));
+        assert_eq!(Start::parse("1200"), Ok(Start::Offset(1200)));
+        let hour_ago = Start::parse("-1h").map(|start| start.resolve(7_200_000));
+        assert_eq!(hour_ago, Ok(StartAt::Timestamp(3_600_000)));
+        assert!(Start::parse("").is_err() && Start::parse("-5").is_err() && Start::parse("newest").is_err());
+    }
+
+    #[test]
+    fn the_topics_of_kafka_itself_are_taken_when_they_are_named() {
+        let of = |include: &[&str]| Backup {
+            topics: TopicFilter::new(
+                include
+                    .iter()
+                    .flat_map(|text| TopicPattern::parse(text))
+                    .collect(),
+                Vec::new(),
+            ),
+            ..Backup::default()
+        };
+        assert!(of(&[]).filter().matches("orders") && !of(&[]).filter().matches("__consumer_offsets"));
+        assert!(!of(&["*"]).filter().matches("__transaction_state"));
+        assert!(of(&["__consumer_offsets"]).filter().matches("__consumer_offsets"));
     }
 }

@@ -49,7 +49,7 @@ pub use cluster::{Ack, Buffer, Capture, Limits, Listen, OnFailure, Ports, Virtua
 pub use document::{Config, Mode, Program, ProxyFlags};
 pub use endpoint::{HostPort, KafkaEndpoint};
 pub use environment::{Env, NoEnv, ProcessEnv};
-pub use jobs::{Backup, Compression, Restore, Segmenter};
+pub use jobs::{Backup, Compression, Restore, Segmenter, Start};
 pub use pattern::{PatternError, TopicFilter, TopicPattern};
 pub use problem::{ConfigErrors, Problem};
 pub use process::{Admin, Log, LogFormat, LogLevel, Process};

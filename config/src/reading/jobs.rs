@@ -1,7 +1,7 @@
 //! Reads what the segmenter, a backup and a restore are told to do.
 
-use crate::jobs::{Backup, Compression, Restore, Segmenter};
-use crate::pattern::is_topic_name;
+use crate::jobs::{Backup, Compression, Restore, Segmenter, Start};
+use crate::pattern::{TopicPattern, is_topic_name};
 use crate::section::Section;
 use crate::when::When;
 
@@ -107,15 +107,7 @@ pub(super) fn segmenter(top: &mut Section<'_>, from_backup: Option<SegmentKeys>)
 }
 
 /// Backup keys of the requirements that nothing honours so far.
-const BACKUP_NOT_YET: [&str; 15] = [
-    "continuous",
-    "start_offset",
-    "start_offsets",
-    "start_timestamp",
-    "max_messages",
-    "max_concurrent_backups",
-    "max_concurrent_partitions",
-    "fetch_max_bytes",
+const BACKUP_NOT_YET: [&str; 7] = [
     "include_metadata",
     "include_offset_headers",
     "consumer_groups",
@@ -126,14 +118,71 @@ const BACKUP_NOT_YET: [&str; 15] = [
 ];
 
 pub(super) fn backup(section: Option<Section<'_>>) -> (Backup, Option<SegmentKeys>) {
+    let default = Backup::default();
     let Some(mut section) = section else {
-        return (Backup::default(), None);
+        return (default, None);
     };
     section.not_yet(&BACKUP_NOT_YET);
-    let topics = section.topics("topics").unwrap_or_default();
+    let start_offset = section.parsed("start_offset", start_offset, START_OFFSET_HINT);
+    let start_time = section.when("start_timestamp").map(Start::At);
+    if section.has("start_offset") && section.has("start_timestamp") {
+        section.problem(
+            "start_timestamp",
+            "the start is given twice, also as start_offset",
+            "remove one of the two",
+        );
+    }
+    let backup = Backup {
+        topics: section.topics("topics").unwrap_or(default.topics),
+        continuous: section.boolean("continuous").unwrap_or(default.continuous),
+        interval: section
+            .duration("interval", "interval_ms", 100, HOUR_MS)
+            .unwrap_or(default.interval),
+        start: start_offset.or(start_time).unwrap_or(default.start),
+        start_by_topic: start_by_topic(&mut section),
+        max_messages: section.number("max_messages", 1, i64::MAX),
+        max_concurrent_backups: section
+            .number("max_concurrent_backups", 1, 64)
+            .unwrap_or(default.max_concurrent_backups),
+        max_concurrent_partitions: section
+            .number("max_concurrent_partitions", 1, 256)
+            .unwrap_or(default.max_concurrent_partitions),
+        fetch_max_bytes: section
+            .size("fetch_max", "fetch_max_bytes", 64 << 10, 64 << 20)
+            .unwrap_or(default.fetch_max_bytes),
+        bytes_per_second: section.size("rate_limit", "bytes_per_second", 64 << 10, 1 << 40),
+    };
     let keys = segment_keys(&mut section);
     section.finish();
-    (Backup { topics }, Some(keys))
+    (backup, Some(keys))
+}
+
+const START_OFFSET_HINT: &str = "write earliest, latest or an offset; a time belongs into start_timestamp";
+
+fn start_offset(text: &str) -> Result<Start, &'static str> {
+    match Start::parse(text) {
+        Ok(start @ (Start::Earliest | Start::Latest | Start::Offset(_))) => Ok(start),
+        _ => Err("is not a start offset"),
+    }
+}
+
+fn start_by_topic(section: &mut Section<'_>) -> Vec<(TopicPattern, Start)> {
+    const KEY: &str = "start_offsets";
+    let mut starts = Vec::new();
+    for (topic, start) in section.table(KEY).unwrap_or_default() {
+        match (TopicPattern::parse(&topic), Start::parse(&start)) {
+            (Ok(pattern), Ok(start)) => starts.push((pattern, start)),
+            (Err(error), _) => section.problem(
+                KEY,
+                format!("{topic:?}: {error}"),
+                "write a name, or a glob as `orders-*`",
+            ),
+            (_, Err(error)) => section.problem(KEY, format!("{topic}: {error}"), Start::HINT),
+        }
+    }
+    // What is said of one topic counts for more than what is said of many.
+    starts.sort_by_key(|(pattern, _)| pattern.exact_name().is_none());
+    starts
 }
 
 /// Restore keys of the requirements that nothing honours so far.
