@@ -236,6 +236,7 @@ fn start_segmenter(settings: &VirtualCluster, environment: &Environment) -> Opti
         settings: environment.config.segmenter.clone(),
         source_lost: false,
         until_drained: false,
+        audited: environment.config.audit.enabled,
     };
     let stop = Shutdown::new();
     let health = environment.health.clone();

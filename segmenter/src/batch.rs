@@ -67,11 +67,23 @@ pub struct Batch {
     pub bytes: u32,
     /// What it is, to know it again.
     pub identity: Identity,
+    /// When it joined the open segment, on the local clock.
+    pub placed_ms: i64,
     /// Where its bytes are.
     pub content: Content,
 }
 
 impl Batch {
+    /// The epoch of the leader that took it, -1 when unknown.
+    pub fn leader_epoch(&self) -> i32 {
+        match &self.content {
+            Content::Captured { leader_epoch, .. } => *leader_epoch,
+            Content::Fetched(bytes) => {
+                BatchHeader::parse(bytes).map_or(-1, |header| header.partition_leader_epoch)
+            }
+        }
+    }
+
     /// The writer session whose frame it came in; `None` for what was fetched.
     pub fn session(&self) -> Option<SessionId> {
         match &self.content {

@@ -1,6 +1,6 @@
 //! When open segments close.
 
-use crate::partition::OpenSize;
+use crate::open_segment::OpenSize;
 
 /// The limits of open segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,10 +9,21 @@ pub struct CloseLimits {
     pub bytes_max: u64,
     /// Age, from the first batch.
     pub age_max_ms: i64,
-    /// Batches of all open segments together: the bound of the memory that their positions take.
+    /// Batches of all open segments together, above which what can close does; at twice as many nothing waits. The bound of
+    /// the memory that their positions take.
     pub positions_max: usize,
     /// Bytes of fetched batches in all open segments together.
     pub memory_bytes_max: u64,
+}
+
+/// How much of an open segment closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// It is large or old enough. Batches whose leader epoch the next Metadata answer may tell stay open a little longer:
+    /// they cost nothing but their positions.
+    WhatIsKnown,
+    /// There is no time, or no room, to wait for anything.
+    Everything,
 }
 
 /// Says which of the open segments close now. `everything` closes all (stop, drain).
@@ -21,8 +32,28 @@ pub fn due<K: Copy>(
     limits: &CloseLimits,
     now_ms: i64,
     everything: bool,
-) -> Vec<K> {
+) -> Vec<(K, Close)> {
     let mut open: Vec<(K, OpenSize)> = open.filter(|(_, size)| size.batches > 0).collect();
+    if everything {
+        return open
+            .into_iter()
+            .map(|(key, _)| (key, Close::Everything))
+            .collect();
+    }
+    let mut due = Vec::new();
+    // What is due by its age and stays to wait for its epoch takes room like all others.
+    let mut positions: usize = open.iter().map(|(_, size)| size.batches).sum();
+    let close = match positions > limits.positions_max.saturating_mul(2) {
+        true => Close::Everything,
+        false => Close::WhatIsKnown,
+    };
+    open.sort_unstable_by_key(|(_, size)| size.batches);
+    while positions > limits.positions_max
+        && let Some((key, size)) = open.pop()
+    {
+        positions = positions.saturating_sub(size.batches);
+        due.push((key, close));
+    }
     let age = |size: &OpenSize| now_ms.saturating_sub(size.since_ms.unwrap_or(now_ms));
     // When one segment is old enough, those past half its age go with it: one commit for many segments.
     let some_aged = open.iter().any(|(_, size)| age(size) >= limits.age_max_ms);
@@ -31,27 +62,18 @@ pub fn due<K: Copy>(
     } else {
         limits.age_max_ms
     };
-    let full = |size: &OpenSize| everything || size.bytes >= limits.bytes_max || age(size) >= age_max_ms;
-    let mut due: Vec<K> = open
-        .extract_if(.., |(_, size)| full(size))
-        .map(|(key, _)| key)
-        .collect();
-    let mut positions: usize = open.iter().map(|(_, size)| size.batches).sum();
-    open.sort_unstable_by_key(|(_, size)| size.batches);
-    while positions > limits.positions_max
-        && let Some((key, size)) = open.pop()
-    {
-        positions = positions.saturating_sub(size.batches);
-        due.push(key);
-    }
+    let full = |size: &OpenSize| size.bytes >= limits.bytes_max || age(size) >= age_max_ms;
+    let mut by_limits = open.extract_if(.., |(_, size)| full(size)).collect::<Vec<_>>();
     let mut memory: u64 = open.iter().map(|(_, size)| size.memory_bytes).sum();
     open.sort_unstable_by_key(|(_, size)| size.memory_bytes);
     while memory > limits.memory_bytes_max
         && let Some((key, size)) = open.pop()
     {
         memory = memory.saturating_sub(size.memory_bytes);
-        due.push(key);
+        by_limits.push((key, size));
     }
+    // What was fetched has its epoch, so memory is given back in any case.
+    due.extend(by_limits.into_iter().map(|(key, _)| (key, Close::WhatIsKnown)));
     due
 }
 
@@ -76,7 +98,12 @@ mod tests {
     }
 
     fn closes(open: &[(u32, OpenSize)], now_ms: i64) -> Vec<u32> {
-        due(open.iter().copied(), &LIMITS, now_ms, false)
+        let mut keys: Vec<u32> = due(open.iter().copied(), &LIMITS, now_ms, false)
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        keys.sort_unstable();
+        keys
     }
 
     #[test]
@@ -97,6 +124,9 @@ mod tests {
     fn too_many_positions_close_the_largest_early() {
         let open = [(1, size(10, 40, 0)), (2, size(10, 50, 0)), (3, size(10, 30, 0))];
         assert_eq!(closes(&open, 1), [2]);
+        let open = [(1, size(10, 40, 0)), (2, size(10, 150, 0)), (3, size(10, 30, 0))];
+        let due = due(open.into_iter(), &LIMITS, 1, false);
+        assert_eq!(due, [(2, Close::Everything)], "there is no room to wait");
     }
 
     #[test]
@@ -111,6 +141,6 @@ mod tests {
     #[test]
     fn a_stop_closes_everything_that_is_open_and_nothing_that_is_empty() {
         let open = [(1, size(10, 1, 0)), (2, size(0, 0, 0))];
-        assert_eq!(due(open.into_iter(), &LIMITS, 0, true), [1]);
+        assert_eq!(due(open.into_iter(), &LIMITS, 0, true), [(1, Close::Everything)]);
     }
 }

@@ -47,6 +47,11 @@ impl HoleAges {
         }
     }
 
+    /// The holes, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = OffsetRange> {
+        self.seen.iter().map(|(hole, _)| *hole)
+    }
+
     /// How many offsets the holes have.
     pub fn offsets(&self) -> u64 {
         self.seen

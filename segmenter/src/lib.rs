@@ -15,7 +15,8 @@
 //! | [`engine`] | the whole state of one segmenter, without I/O and without a clock |
 //! | [`resolver`], [`confirmed`] | intents meet their outcomes |
 //! | [`catalog`], [`topics`] | names, incarnations and configurations of topics |
-//! | [`partition`], [`batch`], [`holes`], [`floor`], [`transactions`] | state of one partition |
+//! | [`leaders`] | under which leader epoch a batch was written |
+//! | [`partition`], [`open_segment`], [`batch`], [`holes`], [`floor`], [`transactions`] | state of one partition |
 //! | [`append_time`] | in which form the broker stored a batch |
 //! | [`settlement`] | what became of intents in doubt |
 //! | [`close`] | when open segments close |
@@ -23,6 +24,7 @@
 //! | [`prepare`], [`writer`], [`upload`] | positions to segments in the store |
 //! | [`source`], [`fetching`] | asking the cluster, and what it answers |
 //! | [`fetcher`] | the Fetch engine: ranges of many partitions straight into segments |
+//! | [`state`] | the source's state beside its records: groups, settings, ACLs, quotas, users |
 //! | [`chain`] | the ledger as one of its writers |
 //! | `pipeline` | the shell: tasks, limits, stopping in order |
 //! | [`cli`], [`process`], [`options`], [`error`], [`metrics`] | the edges |
@@ -40,7 +42,9 @@ pub mod fetcher;
 pub mod fetching;
 pub mod floor;
 pub mod holes;
+pub mod leaders;
 pub mod metrics;
+pub mod open_segment;
 pub mod options;
 pub mod partition;
 pub mod prepare;
@@ -48,6 +52,7 @@ pub mod process;
 pub mod resolver;
 pub mod settlement;
 pub mod source;
+pub mod state;
 pub mod topics;
 pub mod transactions;
 pub mod upload;

@@ -1,6 +1,7 @@
 //! Every metric of the segmenter, declared once.
 
 use metrics::{counter, gauge, histogram};
+use teeline_archive::ledger::StateKind;
 use teeline_runtime::metrics::{Metric, declare};
 
 const METRICS: &[Metric] = &[
@@ -82,8 +83,32 @@ const METRICS: &[Metric] = &[
         "teeline_unsettled_intents",
         "Intents of which it is not known whether the broker wrote them.",
     ),
-    Metric::gauge("teeline_missing_offsets", "Offsets missing between those held."),
+    Metric::gauge(
+        "teeline_missing_offsets",
+        "Offsets missing between those held, to be fetched by this writer.",
+    ),
+    Metric::gauge(
+        "teeline_left_offsets",
+        "Offsets missing between those held, left to the auditor as other writers are at work.",
+    ),
     Metric::gauge("teeline_open_segments", "Segments that are open."),
+    Metric::counter(
+        "teeline_state_changes_total",
+        "Changes of the source's state beside its records that were seen, by kind.",
+    ),
+    Metric::counter(
+        "teeline_state_polls_failed_total",
+        "Looks at the source's state that failed, by kind.",
+    ),
+    Metric::counter("teeline_state_objects_total", "State objects stored, by kind."),
+    Metric::counter(
+        "teeline_state_bytes_total",
+        "Bytes of state objects stored, by kind.",
+    ),
+    Metric::gauge(
+        "teeline_state_not_auditable",
+        "Parts of the source's state that cannot be read, by kind.",
+    ),
     Metric::gauge("teeline_uploads", "Segments being built or uploaded."),
 ];
 
@@ -166,6 +191,23 @@ pub fn absent(offsets: u64) {
     counter!("teeline_absent_offsets_total").increment(offsets);
 }
 
+/// The source's state beside its records was looked at: what changed, and what could not be read.
+pub fn state_seen(kind: StateKind, changes: u64, not_auditable: usize) {
+    counter!("teeline_state_changes_total", "kind" => kind.to_string()).increment(changes);
+    gauge!("teeline_state_not_auditable", "kind" => kind.to_string()).set(not_auditable as f64);
+}
+
+/// A look at the source's state failed.
+pub fn state_not_seen(kind: StateKind) {
+    counter!("teeline_state_polls_failed_total", "kind" => kind.to_string()).increment(1);
+}
+
+/// A state object was stored.
+pub fn state_stored(kind: StateKind, bytes: u64) {
+    counter!("teeline_state_objects_total", "kind" => kind.to_string()).increment(1);
+    counter!("teeline_state_bytes_total", "kind" => kind.to_string()).increment(bytes);
+}
+
 /// The state of the engine, once a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Gauges {
@@ -177,6 +219,8 @@ pub struct Gauges {
     pub unsettled_intents: usize,
     /// Offsets missing.
     pub missing_offsets: u64,
+    /// Offsets missing that are left to the auditor.
+    pub left_offsets: u64,
     /// Segments open.
     pub open_segments: usize,
     /// Segments under way.
@@ -191,6 +235,7 @@ pub fn show(cluster: &str, gauges: &Gauges) {
     gauge!("teeline_unarchived_batches", "cluster" => cluster.clone()).set(gauges.unarchived_batches as f64);
     gauge!("teeline_unsettled_intents", "cluster" => cluster.clone()).set(gauges.unsettled_intents as f64);
     gauge!("teeline_missing_offsets", "cluster" => cluster.clone()).set(gauges.missing_offsets as f64);
+    gauge!("teeline_left_offsets", "cluster" => cluster.clone()).set(gauges.left_offsets as f64);
     gauge!("teeline_open_segments", "cluster" => cluster.clone()).set(gauges.open_segments as f64);
     gauge!("teeline_uploads", "cluster" => cluster).set(gauges.uploads as f64);
 }

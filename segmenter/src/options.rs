@@ -27,6 +27,9 @@ pub struct Options {
     pub source_lost: bool,
     /// End when no writer lives and everything is archived, instead of waiting for the next writer.
     pub until_drained: bool,
+    /// An auditor compares the whole backup with the log, so that holes between the captures of several writers may be left
+    /// to it.
+    pub audited: bool,
 }
 
 /// How a run ended.

@@ -3,10 +3,9 @@
 //! > demanded >= held >= committed
 //!
 //! *Held* is what lies in the buffer (by position), in bounded memory (small fetched ranges) or in the archive;
-//! *committed* is what the ledger lists. What is demanded and not held is *missing*. The open segment is a list of
-//! positions: the bytes stay in the buffer until the segment is built.
+//! *committed* is what the ledger lists. What is demanded and not held is *missing*.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use teeline_archive::ids::{BufferPosition, SessionId};
@@ -17,6 +16,7 @@ use uuid::Uuid;
 use crate::batch::{Batch, Content, FetchedBatch, Identity};
 use crate::floor::Floor;
 use crate::holes::HoleAges;
+use crate::open_segment::{OpenSegment, OpenSize};
 use crate::transactions::{OpenTransaction, Order, Transactions};
 
 /// Which partition: the topic's incarnation, never only its name.
@@ -68,9 +68,7 @@ pub struct Partition {
     /// What the source no longer has.
     absent: OffsetSet,
     demanded: Option<OffsetRange>,
-    /// Layers of the open segment: batches that overlap stand in different layers and become different segments.
-    layers: Vec<BTreeMap<i64, Batch>>,
-    open: OpenSize,
+    open: OpenSegment,
     /// Missing ranges that somebody waits for.
     urgent: OffsetSet,
     /// When the tail is to be looked at for markers, and how long to pause after that.
@@ -93,19 +91,6 @@ struct Tail {
     pause_ms: i64,
 }
 
-/// How much an open segment holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OpenSize {
-    /// Bytes of its batches.
-    pub bytes: u64,
-    /// How many batches.
-    pub batches: usize,
-    /// Bytes of it that are in memory.
-    pub memory_bytes: u64,
-    /// Since when it is open, on the local clock.
-    pub since_ms: Option<i64>,
-}
-
 impl Partition {
     /// A partition of which nothing is known.
     pub fn new(id: PartitionId, topic: Arc<str>) -> Self {
@@ -118,8 +103,7 @@ impl Partition {
             committed: OffsetSet::new(),
             absent: OffsetSet::new(),
             demanded: None,
-            layers: Vec::new(),
-            open: OpenSize::default(),
+            open: OpenSegment::default(),
             urgent: OffsetSet::new(),
             tail: Tail::default(),
             transactional: false,
@@ -154,6 +138,17 @@ impl Partition {
         })
     }
 
+    /// These offsets turned out to be held by nothing that is in the log still: what the ledger listed there is
+    /// superseded. What is open here counts all the same.
+    pub fn supersede(&mut self, range: OffsetRange) {
+        self.held.remove(range);
+        self.committed.remove(range);
+        let open: Vec<OffsetRange> = self.open.at(range).map(|batch| batch.range).collect();
+        for range in open {
+            self.held.insert(range);
+        }
+    }
+
     /// Notes a batch that an earlier run committed and that was read again.
     pub fn note_committed(&mut self, range: OffsetRange, header: &BatchHeader, order: Order) {
         self.remember(range, Identity::of(header));
@@ -162,13 +157,7 @@ impl Partition {
     }
 
     /// Places a captured batch.
-    pub fn place_captured(
-        &mut self,
-        batch: Batch,
-        header: &BatchHeader,
-        order: Order,
-        now_ms: i64,
-    ) -> Placed {
+    pub fn place_captured(&mut self, batch: Batch, header: &BatchHeader, order: Order) -> Placed {
         let range = batch.range;
         self.floor.on_read(range.last);
         let mut placed = if self.intersects_held(range) {
@@ -190,7 +179,7 @@ impl Partition {
         }
         self.note_transaction(range, header, Some(order));
         self.remember(range, batch.identity);
-        self.put(batch, now_ms);
+        self.open.put(batch);
         self.held.insert(range);
         self.demand(range);
         placed
@@ -209,15 +198,13 @@ impl Partition {
         let identity = Identity::of(&batch.header);
         self.remember(range, identity);
         let bytes = u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
-        self.put(
-            Batch {
-                range,
-                bytes,
-                identity,
-                content: Content::Fetched(batch.bytes),
-            },
-            now_ms,
-        );
+        self.open.put(Batch {
+            range,
+            bytes,
+            identity,
+            placed_ms: now_ms,
+            content: Content::Fetched(batch.bytes),
+        });
         self.held.insert(range);
         self.demand(range);
         true
@@ -296,12 +283,33 @@ impl Partition {
     /// transactions.
     pub fn grace_ms(&self, hole: &OffsetRange, usual_ms: i64, short_ms: i64) -> i64 {
         let waited_for = self.urgent.holes(*hole) != [*hole];
-        let looks_like_markers = self.transactional && hole.span() <= MARKERS_AT_MOST;
-        if waited_for || looks_like_markers {
+        if waited_for || self.looks_like_markers(hole) {
             usual_ms.min(short_ms)
         } else {
             usual_ms
         }
+    }
+
+    /// What of a hole cannot be left to others: what somebody waits for, and markers.
+    pub fn pressing(&self, hole: OffsetRange) -> Vec<OffsetRange> {
+        if self.looks_like_markers(&hole) {
+            return vec![hole];
+        }
+        let mut waited_for: OffsetSet = [hole].into_iter().collect();
+        for other in self.urgent.holes(hole) {
+            waited_for.remove(other);
+        }
+        waited_for.ranges().to_vec()
+    }
+
+    /// How many missing offsets are [`Partition::pressing`].
+    pub fn pressing_offsets(&self) -> u64 {
+        let pressing = self.holes.ranges().flat_map(|hole| self.pressing(hole));
+        pressing.fold(0, |sum, range| sum.saturating_add(range.span()))
+    }
+
+    fn looks_like_markers(&self, hole: &OffsetRange) -> bool {
+        self.transactional && hole.span() <= MARKERS_AT_MOST
     }
 
     /// Nobody waits for the range any more: it was fetched, or cannot be.
@@ -387,32 +395,12 @@ impl Partition {
 
     /// How much the open segment holds.
     pub fn open(&self) -> OpenSize {
-        self.open
+        self.open.size()
     }
 
-    /// Takes the open segment: runs of batches in order of offset, each to be one segment of about `bytes_max`, and with
-    /// captured batches of one session only, as the ledger names the frames that went in by session.
-    pub fn close(&mut self, bytes_max: u64) -> Vec<Vec<Batch>> {
-        self.open = OpenSize::default();
-        let mut segments = Vec::new();
-        for layer in std::mem::take(&mut self.layers) {
-            let (mut segment, mut bytes, mut session) = (Vec::new(), 0u64, None);
-            for batch in layer.into_values() {
-                let own = batch.session();
-                let other_session = own.is_some() && session.is_some() && own != session;
-                if bytes >= bytes_max || other_session {
-                    segments.push(std::mem::take(&mut segment));
-                    (bytes, session) = (0, None);
-                }
-                session = session.or(own);
-                bytes = bytes.saturating_add(u64::from(batch.bytes));
-                segment.push(batch);
-            }
-            if !segment.is_empty() {
-                segments.push(segment);
-            }
-        }
-        segments
+    /// Takes what `closes` of the open segment, see [`OpenSegment::close`].
+    pub fn close(&mut self, bytes_max: u64, closes: impl FnMut(&mut Batch) -> bool) -> Vec<Vec<Batch>> {
+        self.open.close(bytes_max, closes)
     }
 
     /// True when the batch held at exactly this range is known to be another one.
@@ -426,14 +414,10 @@ impl Partition {
 
     /// The batches at these offsets that are held and of which the identity is still known.
     fn known_at(&self, range: OffsetRange) -> Vec<(OffsetRange, Identity)> {
-        let open = self.layers.iter().flat_map(|layer| {
-            layer
-                .range(..=range.last)
-                .rev()
-                .take_while(move |(_, batch)| batch.range.last >= range.first)
-        });
         let recent = self.recent.iter().filter(|(at, _)| at.overlaps(&range)).copied();
-        open.map(|(_, batch)| (batch.range, batch.identity))
+        self.open
+            .at(range)
+            .map(|batch| (batch.range, batch.identity))
             .chain(recent)
             .collect()
     }
@@ -461,22 +445,6 @@ impl Partition {
         }
         self.recent.push_back((range, identity));
     }
-
-    fn put(&mut self, batch: Batch, now_ms: i64) {
-        self.open.bytes = self.open.bytes.saturating_add(u64::from(batch.bytes));
-        self.open.batches = self.open.batches.saturating_add(1);
-        self.open.since_ms.get_or_insert(now_ms);
-        if let Content::Fetched(bytes) = &batch.content {
-            self.open.memory_bytes = self.open.memory_bytes.saturating_add(bytes.len() as u64);
-        }
-        let free = self.layers.iter_mut().find(|layer| !overlaps(layer, batch.range));
-        match free {
-            Some(layer) => {
-                layer.insert(batch.range.first, batch);
-            }
-            None => self.layers.push(BTreeMap::from([(batch.range.first, batch)])),
-        }
-    }
 }
 
 /// Holes of up to so many offsets are taken for transaction markers.
@@ -484,14 +452,6 @@ const MARKERS_AT_MOST: u64 = 2;
 /// Batches whose identity is remembered after their segment closed: a broker knows a duplicate among the last five of
 /// a producer, and a few producers share a partition.
 const RECENT_MAX: usize = 32;
-
-fn overlaps(layer: &BTreeMap<i64, Batch>, range: OffsetRange) -> bool {
-    // Batches of a layer do not overlap, so only the last one that starts within reach can.
-    layer
-        .range(..=range.last)
-        .next_back()
-        .is_some_and(|(_, batch)| batch.range.last >= range.first)
-}
 
 #[cfg(test)]
 #[path = "partition_tests.rs"]

@@ -30,6 +30,7 @@ fn captured(base: i64, records: u32, what: i64, outcome: BufferPosition) -> (Bat
         range: range(base, base + i64::from(records) - 1),
         bytes: u32::try_from(bytes.len()).unwrap(),
         identity: Identity::of(&header),
+        placed_ms: 0,
         content: Content::Captured {
             intent: outcome,
             outcome,
@@ -43,7 +44,7 @@ fn captured(base: i64, records: u32, what: i64, outcome: BufferPosition) -> (Bat
 
 fn place(partition: &mut Partition, base: i64, records: u32, what: i64, outcome: BufferPosition) -> Placed {
     let (batch, header) = captured(base, records, what, outcome);
-    partition.place_captured(batch, &header, Order::default(), 5)
+    partition.place_captured(batch, &header, Order::default())
 }
 
 fn fetched(header: BatchHeader, bytes: Bytes, ends: Option<i64>) -> FetchedBatch {
@@ -75,7 +76,7 @@ fn the_same_batch_answered_twice_is_stored_once() {
     let mut partition = partition();
     assert_eq!(place(&mut partition, 10, 5, 0, at(1, 2)), Placed::Held);
     assert_eq!(place(&mut partition, 10, 5, 0, at(1, 4)), Placed::Duplicate);
-    assert_eq!(partition.close(1 << 20).len(), 1);
+    assert_eq!(partition.close(1 << 20, |_| true).len(), 1);
     assert_eq!(
         place(&mut partition, 10, 5, 0, at(1, 6)),
         Placed::Duplicate,
@@ -90,7 +91,7 @@ fn another_content_at_the_same_offsets_becomes_another_segment() {
     place(&mut partition, 10, 5, 0, at(1, 2));
     assert_eq!(place(&mut partition, 12, 5, 1, at(1, 4)), Placed::Conflicting);
     place(&mut partition, 20, 5, 0, at(1, 6));
-    let segments = partition.close(1 << 20);
+    let segments = partition.close(1 << 20, |_| true);
     let ranges: Vec<Vec<_>> = segments
         .iter()
         .map(|s| s.iter().map(|b| b.range).collect())
@@ -148,12 +149,12 @@ fn a_segment_closes_by_size_and_between_sessions() {
     }
     let one = u64::from(captured(0, 5, 0, at(1, 1)).0.bytes);
     assert_eq!(partition.open().bytes, one * 4);
-    let sizes: Vec<usize> = partition.close(u64::MAX).iter().map(Vec::len).collect();
+    let sizes: Vec<usize> = partition.close(u64::MAX, |_| true).iter().map(Vec::len).collect();
     assert_eq!(sizes, [2, 2]);
     for n in 4..8 {
         place(&mut partition, n * 5, 5, 0, at(2, 10 + u64::try_from(n).unwrap()));
     }
-    let sizes: Vec<usize> = partition.close(one).iter().map(Vec::len).collect();
+    let sizes: Vec<usize> = partition.close(one, |_| true).iter().map(Vec::len).collect();
     assert_eq!(sizes, [1, 1, 1, 1]);
 }
 
@@ -208,7 +209,7 @@ proptest! {
             }
         }
         prop_assert_eq!(partition.open().batches, placed);
-        let segments = partition.close(bytes_max);
+        let segments = partition.close(bytes_max, |_| true);
         prop_assert_eq!(segments.iter().map(Vec::len).sum::<usize>(), placed);
         let mut held = OffsetSet::new();
         for segment in &segments {
@@ -240,6 +241,6 @@ fn what_the_ledger_has_bounds_only_intents_that_are_newer() {
     assert_eq!(partition.floor.of(at(2, 9), 501), Some(30));
     // What was acknowledged before is a bound in any case.
     let (batch, header) = captured(4, 3, 0, at(1, 2));
-    partition.place_captured(batch, &header, Order::default(), 0);
+    partition.place_captured(batch, &header, Order::default());
     assert_eq!(partition.floor.of(at(1, 5), 0), Some(7));
 }

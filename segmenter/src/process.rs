@@ -78,6 +78,7 @@ async fn serve(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
             settings: plan.settings.clone(),
             source_lost: args.source_lost,
             until_drained: args.drains(),
+            audited: plan.config.audit.enabled,
         };
         let (name, health, shutdown) = (job.name.clone(), health.clone(), shutdown.clone());
         segmenters.spawn(async move { (name, crate::run(options, health, shutdown).await) });

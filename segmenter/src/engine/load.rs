@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use teeline_archive::ids::BufferPosition;
-use teeline_archive::ledger::LedgerState;
+use teeline_archive::ledger::{LedgerState, PartitionState};
 use teeline_archive::segment::SegmentInfo;
 use teeline_archive::{OffsetRange, OffsetSet};
 
@@ -13,6 +13,7 @@ use crate::transactions::{OpenTransaction, Order};
 
 impl Engine {
     pub(super) fn load(&mut self, ledger: &LedgerState) {
+        self.note_others(ledger);
         let newest_ms = ledger
             .segments()
             .map(|segment| segment.identity.created_at_ms)
@@ -37,23 +38,49 @@ impl Engine {
                 for segment in state.segments() {
                     self.load_segment(id, &topic, segment, newest_ms);
                 }
+                self.take_superseded(id, state);
             }
         }
     }
 
     /// Takes in what the ledger lists of other writers since it was loaded.
     pub fn reload(&mut self, ledger: &LedgerState) {
-        for segment in ledger.segments() {
-            if segment.identity.writer == self.settings.writer || segment.unconfirmed() {
-                continue;
-            }
-            let id = PartitionId {
-                incarnation: segment.identity.incarnation,
-                partition: segment.identity.partition,
-            };
-            if let Some(partition) = self.partitions.get_mut(&id) {
-                partition.load_committed(held_by(segment).ranges(), None);
+        self.note_others(ledger);
+        for (key, incarnation) in ledger.topics() {
+            for (number, state) in incarnation.partitions() {
+                let id = PartitionId {
+                    incarnation: key.incarnation,
+                    partition: number,
+                };
+                let own = self.settings.writer;
+                let Some(partition) = self.partitions.get_mut(&id) else {
+                    continue;
+                };
+                for segment in state.segments() {
+                    if segment.identity.writer != own {
+                        partition.load_committed(state.held_by(segment).ranges(), None);
+                    }
+                }
+                for absence in state.absences() {
+                    if let Some(range) = OffsetRange::new(absence.first_offset, absence.last_offset) {
+                        partition.mark_absent(range);
+                    }
+                }
+                self.take_superseded(id, state);
                 self.dirty.insert(id);
+            }
+        }
+    }
+
+    /// What an auditor found to be no longer in the log is not held, unless another segment holds it.
+    fn take_superseded(&mut self, id: PartitionId, state: &PartitionState) {
+        let (Some(partition), false) = (self.partitions.get_mut(&id), state.superseded().is_empty()) else {
+            return;
+        };
+        let held = state.held();
+        for superseded in state.superseded() {
+            for range in held.holes(superseded.range()) {
+                partition.supersede(range);
             }
         }
     }

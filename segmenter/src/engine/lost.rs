@@ -153,6 +153,7 @@ fn provisional(unresolved: &Unresolved, offset: &mut i64) -> Option<Batch> {
         range,
         bytes,
         identity: Identity::of(&header),
+        placed_ms: 0,
         content,
     })
 }

@@ -4,11 +4,12 @@
 //! Frames are taken in ([`Engine::on_frame`]) and end up in partitions ([`placing`]). From time to time the engine looks
 //! at itself ([`Engine::poll`]) and has work to hand out ([`work`]): segments to build, ranges to fetch, partitions to
 //! survey, commits to write. Results come back through [`results`]. What a lost source leaves is in [`lost`], what
-//! an earlier run left in [`load`].
+//! an earlier run left in [`load`], and what is other writers' in [`others`].
 
 mod evidence;
 mod load;
 mod lost;
+mod others;
 mod placing;
 mod results;
 mod work;
@@ -31,6 +32,7 @@ use crate::catalog::Catalogs;
 use crate::close::CloseLimits;
 use crate::confirmed::ConfirmedBatches;
 use crate::error::SegmenterError;
+use crate::leaders::Leaders;
 use crate::metrics::Gauges;
 use crate::partition::{Partition, PartitionId};
 use crate::resolver::{Resolver, TopicKey, Written};
@@ -55,6 +57,8 @@ pub struct EngineSettings {
     pub hole_grace_ms: i64,
     /// Whether the source can be asked.
     pub has_source: bool,
+    /// Whether somebody compares the whole archive with the whole log, so that holes may be left.
+    pub has_auditor: bool,
 }
 
 /// What was counted over a run.
@@ -78,6 +82,7 @@ pub struct Engine {
     watermark: Watermark,
     resolver: Resolver,
     catalogs: Catalogs,
+    leaders: Leaders,
     topics: Topics,
     endings: Endings,
     /// EndTxn answers whose evidence the ledger has; kept for the order of what comes later.
@@ -114,6 +119,10 @@ pub struct Engine {
     /// The session that is being read, and whether its writer closed it.
     session: Option<(SessionId, bool)>,
     counts: Counts,
+    /// When another writer that captures was last at work.
+    others_committed_ms: Option<i64>,
+    /// Holes that nobody here waits for are the auditor's.
+    leaves_holes: bool,
 }
 
 /// What a plan stands for.
@@ -162,6 +171,7 @@ impl Engine {
             watermark: Watermark::new(archived),
             resolver: Resolver::default(),
             catalogs: Catalogs::default(),
+            leaders: Leaders::default(),
             topics: Topics::default(),
             endings: Endings::default(),
             evidenced: HashSet::new(),
@@ -192,6 +202,8 @@ impl Engine {
             is_damaged: false,
             session: None,
             counts: Counts::default(),
+            others_committed_ms: None,
+            leaves_holes: false,
         };
         engine.load(ledger);
         engine
@@ -332,13 +344,6 @@ impl Engine {
         self.settlement.count()
     }
 
-    /// Offsets missing.
-    pub fn missing_offsets(&self) -> u64 {
-        self.partitions
-            .values()
-            .fold(0, |sum, partition| sum.saturating_add(partition.holes.offsets()))
-    }
-
     /// What was counted.
     pub fn counts(&self) -> Counts {
         self.counts
@@ -388,6 +393,7 @@ impl Engine {
             unarchived_batches: self.remaining(),
             unsettled_intents: self.unsettled(),
             missing_offsets: self.missing_offsets(),
+            left_offsets: self.left_offsets(),
             open_segments: self
                 .partitions
                 .values()
@@ -415,6 +421,7 @@ impl Engine {
             None => self.cluster_id = Some(Arc::from(catalog.cluster_id.as_str())),
         }
         let news = self.catalogs.on_catalog(position, catalog);
+        self.leaders.on_catalog(position, catalog);
         for (topic, incarnation) in &news.replaced {
             tracing::info!(%topic, %incarnation, "a topic was deleted, or deleted and created again");
         }

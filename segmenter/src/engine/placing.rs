@@ -194,6 +194,7 @@ impl Engine {
             range,
             bytes: u32::try_from(header.size_bytes()).unwrap_or(u32::MAX),
             identity: Identity::of(&header),
+            placed_ms: now_ms,
             content: Content::Captured {
                 intent: position,
                 outcome: written.outcome,
@@ -202,10 +203,7 @@ impl Engine {
                 append_time_ms,
             },
         };
-        match self
-            .partition(id, topic)
-            .place_captured(batch, &header, order, now_ms)
-        {
+        match self.partition(id, topic).place_captured(batch, &header, order) {
             Placed::Held => {}
             Placed::Duplicate => {
                 metrics::duplicate();

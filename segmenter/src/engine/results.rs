@@ -251,7 +251,8 @@ impl Engine {
             return;
         };
         partition.is_there();
-        let suspicion = partition.take_suspicion();
+        // What others may have captured behind it is compared by the auditor.
+        let suspicion = partition.take_suspicion().filter(|_| !self.leaves_holes);
         let endings = &self.endings;
         let decided: Option<i64> = partition
             .transactions
@@ -262,6 +263,10 @@ impl Engine {
             .min();
         let wanted = decided.and_then(|first| OffsetRange::new(first.max(log_start), end.saturating_sub(1)));
         let missing = wanted.is_some_and(|wanted| !partition.missing_in(wanted).is_empty());
+        if missing && self.leaves_holes {
+            // The markers come with what the auditor brings; the ledger will tell.
+            return partition.tail_seen(now_ms, false, TAIL_FIRST_MS, TAIL_MAX_MS);
+        }
         if let (Some(wanted), true) = (wanted, missing) {
             partition.demand_urgently(wanted);
             self.dirty.insert(id);

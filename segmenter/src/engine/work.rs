@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Engine, Stored, UnderWay, UnderWayIntent};
 use crate::batch::{Batch, Content};
-use crate::close;
+use crate::close::{self, Close};
 use crate::fetching::{FetchPlan, undecided};
 use crate::partition::{Partition, PartitionId};
 use crate::resolver::TopicKey;
@@ -32,6 +32,7 @@ pub struct CommitPlan {
 impl Engine {
     /// Looks at the state: notes holes, closes segments, lets go of what is not needed any more.
     pub fn poll(&mut self, now_ms: i64) {
+        self.look_at_others(now_ms);
         self.look_at_holes(now_ms);
         self.look_at_endings(now_ms);
         if self.settings.has_source {
@@ -42,8 +43,8 @@ impl Engine {
             .iter()
             .map(|(id, partition)| (*id, partition.open()));
         let due = close::due(open, &self.settings.close, now_ms, self.draining);
-        for id in due {
-            self.close(id);
+        for (id, close) in due {
+            self.close(id, close, now_ms);
         }
     }
 
@@ -80,6 +81,9 @@ impl Engine {
             let mut due = partition
                 .holes
                 .due(now_ms, |hole| partition.grace_ms(hole, usual, short));
+            if self.leaves_holes {
+                due = due.iter().flat_map(|hole| partition.pressing(*hole)).collect();
+            }
             due.truncate(RANGES_PER_FETCH);
             (!due.is_empty()).then(|| (*id, Arc::clone(&partition.topic), due))
         })?;
@@ -253,12 +257,17 @@ impl Engine {
         }
     }
 
-    fn close(&mut self, id: PartitionId) {
+    fn close(&mut self, id: PartitionId, close: Close, now_ms: i64) {
         let Some(partition) = self.partitions.get_mut(&id) else {
             return;
         };
         let topic = Arc::clone(&partition.topic);
-        let segments = partition.close(self.settings.close.bytes_max);
+        let (leaders, limits) = (&self.leaders, &self.settings.close);
+        let patience_ms = limits.age_max_ms.saturating_add(EPOCH_PATIENCE_MS);
+        let segments = partition.close(limits.bytes_max, |batch| {
+            let waits = close == Close::WhatIsKnown && now_ms.saturating_sub(batch.placed_ms) < patience_ms;
+            leaders.complete(id, batch) || !waits
+        });
         let plans: Vec<_> = segments
             .into_iter()
             .map(|batches| {
@@ -288,6 +297,8 @@ impl Engine {
 /// How long an acknowledged batch by name waits for a Metadata answer that says what the name means. The proxy asks
 /// every few seconds while there is traffic; this is for when it does not any more.
 const CATALOG_PATIENCE_MS: i64 = 120_000;
+/// How long batches stay open beyond their age for the Metadata answer that tells their leader epoch: two polls.
+const EPOCH_PATIENCE_MS: i64 = 10_000;
 /// How long segments that are stored wait for others to share their commit.
 const COMMIT_LINGER_MS: i64 = 2_000;
 /// What one commit lists at most; far below its limit in bytes.

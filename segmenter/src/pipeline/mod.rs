@@ -152,7 +152,10 @@ impl Pipeline {
                         .unwrap_or_default();
                     self.ledger.commit(&cluster_id, plan, now_ms);
                 }
-                None => self.ledger.idle(now_ms, self.engine.missing_offsets() > 0),
+                None => {
+                    let holes = self.engine.missing_offsets() > 0 || self.engine.left_offsets() > 0;
+                    self.ledger.idle(now_ms, holes);
+                }
             }
         }
         self.publish().await

@@ -68,6 +68,7 @@ pub(crate) async fn start(
         },
         hole_grace_ms: i64::try_from(options.settings.hole_grace_ms).unwrap_or(i64::MAX),
         has_source,
+        has_auditor: options.audited,
     };
     let refresh_interval_ms = (settings.hole_grace_ms / 2).max(REFRESH_MS_MIN);
     let engine = Engine::new(settings, ledger.state(), archived);
@@ -107,7 +108,7 @@ pub(crate) async fn start(
 const POSITIONS_MAX: usize = 131_072;
 /// Fetched batches in open segments, and as much again under way.
 const MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
-const REFRESH_MS_MIN: i64 = 5_000;
+const REFRESH_MS_MIN: i64 = 1_000;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 const IDENTITY_POLL: Duration = Duration::from_millis(100);

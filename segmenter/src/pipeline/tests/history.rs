@@ -332,6 +332,7 @@ async fn cut_runs(history: &mut History, store: &Store, steps: usize, source: Op
         let options = Options {
             settings,
             until_drained: false,
+            audited: false,
             ..options(&history.buffer, store)
         };
         let cut = Duration::from_millis(history.random.random_range(0..600));

@@ -51,6 +51,7 @@ fn options(buffer: &TestBuffer, store: &Store) -> Options {
         settings,
         source_lost: false,
         until_drained: true,
+        audited: false,
     }
 }
 

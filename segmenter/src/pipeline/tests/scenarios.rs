@@ -279,6 +279,7 @@ async fn a_stop_archives_what_the_buffer_holds() {
     shutdown.trigger();
     let following = Options {
         until_drained: false,
+        audited: false,
         ..options(&buffer, &store)
     };
     let report = run_until(following, Some(cluster), shutdown).await.unwrap();

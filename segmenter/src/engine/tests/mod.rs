@@ -1,4 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod epochs;
+mod holes;
+
 use super::*;
 use crate::append_time::StoredForm;
 use crate::settlement::Answer;
@@ -32,6 +35,7 @@ impl Feed {
             close,
             hole_grace_ms: 30_000,
             has_source,
+            has_auditor: true,
         };
         let mut engine = Engine::new(settings, &LedgerState::new(), None);
         engine.on_session_start(SessionId(1), 0);
@@ -56,15 +60,19 @@ impl Feed {
     }
 
     fn catalog(&mut self, id: Uuid) -> BufferPosition {
+        self.catalog_frame(Lsn(self.next - 1), id, -1)
+    }
+
+    fn catalog_frame(&mut self, requested_after: Lsn, id: Uuid, epoch: i32) -> BufferPosition {
         let topic = CatalogTopic {
             name: "orders".to_owned(),
             id,
             error_code: 0,
-            partitions: vec![(0, -1)],
+            partitions: vec![(0, epoch)],
             replication_factor: 1,
         };
         self.frame(Frame::Catalog(Catalog {
-            requested_after: Lsn(self.next - 1),
+            requested_after,
             at_ms: 0,
             cluster_id: CLUSTER.to_owned(),
             topics: vec![topic],
@@ -200,40 +208,6 @@ fn too_many_positions_close_a_segment_early_and_then_stop_the_reading() {
 }
 
 #[test]
-fn a_hole_is_fetched_after_its_grace_and_the_fetch_backs_off() {
-    let mut feed = Feed::new(true);
-    feed.catalog(TOPIC);
-    feed.written(by_id(), 0);
-    feed.written(by_id(), 50);
-    feed.engine.poll(0);
-    assert!(feed.engine.take_fetch(29_999).is_none());
-    let plan = feed.engine.take_fetch(30_000).unwrap();
-    assert_eq!(plan.ranges, [teeline_archive::OffsetRange { first: 5, last: 49 }]);
-    assert!(
-        feed.engine.take_fetch(30_000).is_none(),
-        "one fetch per partition"
-    );
-    let error = crate::fetching::FetchError::Source {
-        topic: Arc::from("orders"),
-        partition: 0,
-        offset: 5,
-        source: crate::source::SourceError::OutOfRange { log_start: 0, end: 0 },
-    };
-    let failed = crate::fetching::Fetched {
-        error: Some(error),
-        ..Default::default()
-    };
-    feed.engine.on_fetched(plan.id, &plan.ranges, failed, 30_000);
-    feed.engine.poll(30_000);
-    assert!(
-        feed.engine.take_fetch(30_500).is_none(),
-        "the source gets a pause"
-    );
-    assert!(feed.engine.take_fetch(31_000).is_some());
-    assert_eq!(feed.engine.source_failures(), 1);
-}
-
-#[test]
 fn an_append_time_that_may_be_a_duplicate_s_is_taken_from_the_log() {
     let mut feed = Feed::new(true);
     feed.catalog(TOPIC);
@@ -335,60 +309,6 @@ fn an_answer_to_end_txn_holds_the_buffer_until_it_is_evidence_or_not_needed() {
 }
 
 #[test]
-fn a_session_that_was_not_closed_makes_the_ends_of_quiet_partitions_suspect() {
-    for is_closed in [true, false] {
-        let mut feed = Feed::new(true);
-        feed.catalog(TOPIC);
-        feed.written(by_id(), 0);
-        if is_closed {
-            feed.frame(Frame::SessionClosed { at_ms: 0 });
-        }
-        feed.engine.on_session_start(SessionId(2), 0);
-        assert_eq!(feed.engine.suspects(), usize::from(!is_closed));
-        let questions = feed.engine.take_survey(1_000).unwrap();
-        assert_eq!(questions.len(), usize::from(!is_closed));
-        let found = Answer::Found {
-            incarnation: TOPIC,
-            log_start: 0,
-            end: 9,
-            stable_end: 9,
-        };
-        let report = SurveyReport {
-            answers: questions
-                .into_iter()
-                .map(|question| (question, found.clone()))
-                .collect(),
-            brokers: Vec::new(),
-        };
-        feed.engine.on_survey(1_000, Ok(report), 1_000);
-        feed.engine.poll(1_000);
-        assert_eq!(feed.engine.suspects(), 0);
-        assert_eq!(feed.engine.missing_offsets(), if is_closed { 0 } else { 4 });
-    }
-}
-
-#[test]
-fn a_suspect_partition_that_is_gone_is_not_waited_for() {
-    let mut feed = Feed::new(true);
-    feed.catalog(TOPIC);
-    feed.written(by_id(), 0);
-    feed.engine.on_session_start(SessionId(2), 0);
-    for now_ms in [1_000, 2_000 + 30_000] {
-        let questions = feed.engine.take_survey(now_ms).unwrap();
-        let report = SurveyReport {
-            answers: questions
-                .into_iter()
-                .map(|question| (question, Answer::Gone))
-                .collect(),
-            brokers: Vec::new(),
-        };
-        feed.engine.on_survey(now_ms, Ok(report), now_ms);
-        assert_eq!(feed.engine.suspects(), 0);
-    }
-    assert!(feed.engine.take_survey(90_000).is_none());
-}
-
-#[test]
 fn answers_of_a_producer_that_never_rests_are_forgotten() {
     let mut feed = Feed::new(false);
     feed.catalog(TOPIC);
@@ -426,44 +346,6 @@ fn answers_of_a_producer_that_never_rests_are_forgotten() {
         feed.engine.endings.ending_of(open[0]).unwrap().position,
         endings[2]
     );
-}
-
-#[test]
-fn partitions_are_fetched_in_turn() {
-    let mut feed = Feed::new(true);
-    feed.catalog(TOPIC);
-    for partition in 0..6 {
-        let id = PartitionId {
-            incarnation: TOPIC,
-            partition,
-        };
-        let range = teeline_archive::OffsetRange { first: 0, last: 9 };
-        feed.engine
-            .partition(id, &Arc::from("orders"))
-            .demand_urgently(range);
-        feed.engine.dirty.insert(id);
-    }
-    feed.engine.poll(0);
-    feed.engine.drain(false, 0);
-    let mut now_ms = 0;
-    let mut asked = Vec::new();
-    for _ in 0..6 {
-        let plan = feed.engine.take_fetch(now_ms).unwrap();
-        asked.push(plan.id.partition);
-        let failed = crate::fetching::Fetched {
-            error: Some(crate::fetching::FetchError::Source {
-                topic: plan.topic,
-                partition: plan.id.partition,
-                offset: 0,
-                source: crate::source::SourceError::OutOfRange { log_start: 0, end: 0 },
-            }),
-            ..Default::default()
-        };
-        feed.engine.on_fetched(plan.id, &plan.ranges, failed, now_ms);
-        now_ms += 60_000;
-        feed.engine.poll(now_ms);
-    }
-    assert_eq!(asked, [0, 1, 2, 3, 4, 5]);
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! Leader epochs of captured batches.
+
+use super::*;
+use crate::batch::Content;
+
+impl Feed {
+    fn catalog_of_epoch(&mut self, epoch: i32) {
+        let requested_after = Lsn(self.next - 1);
+        self.catalog_frame(requested_after, TOPIC, epoch);
+    }
+}
+
+fn epochs(plans: &[SegmentPlan]) -> Vec<Vec<(i64, i32)>> {
+    let of = |batch: &crate::batch::Batch| (batch.range.first, batch.leader_epoch());
+    plans
+        .iter()
+        .map(|plan| plan.batches.iter().map(of).collect())
+        .collect()
+}
+
+#[test]
+fn a_batch_waits_for_the_catalog_that_tells_its_epoch() {
+    let mut feed = Feed::new(true);
+    feed.catalog_of_epoch(4);
+    feed.written(by_id(), 0);
+    feed.catalog_of_epoch(4);
+    feed.written(by_id(), 5);
+    feed.now_ms = 60_000;
+    assert_eq!(epochs(&feed.uploads()), [[(0, 4)]]);
+    assert_eq!(
+        feed.engine.gauges(0).open_segments,
+        1,
+        "the second is younger than the answer"
+    );
+    feed.catalog_of_epoch(4);
+    assert_eq!(epochs(&feed.uploads()), [[(5, 4)]]);
+}
+
+#[test]
+fn a_segment_never_mixes_epochs_and_an_election_leaves_its_own_unknown() {
+    let mut feed = Feed::new(true);
+    for (epoch, base) in [(4, 0), (4, 5), (6, 10)] {
+        feed.catalog_of_epoch(epoch);
+        feed.written(by_id(), base);
+    }
+    feed.catalog_of_epoch(6);
+    feed.now_ms = 60_000;
+    // The second was sent before the election was seen and answered after it.
+    assert_eq!(epochs(&feed.uploads()), [[(5, -1)], [(0, 4)], [(10, 6)]]);
+}
+
+#[test]
+fn without_a_catalog_the_wait_has_an_end_and_a_drain_does_not_wait_at_all() {
+    for drains in [true, false] {
+        let mut feed = Feed::new(true);
+        feed.catalog_of_epoch(4);
+        feed.written(by_id(), 0);
+        feed.now_ms = 60_000;
+        if drains {
+            feed.engine.drain(false, feed.now_ms);
+        } else {
+            assert!(feed.uploads().is_empty());
+            feed.now_ms = 70_000;
+        }
+        assert_eq!(epochs(&feed.uploads()), [[(0, -1)]]);
+    }
+}
+
+#[test]
+fn an_epoch_reaches_the_bytes() {
+    let sent = Bytes::from(labelled_batch(0, 5, "value"));
+    let prepared = crate::prepare::captured(&sent, 70, 4, None).unwrap();
+    assert_eq!(prepared.meta.leader_epoch, 4);
+    let mut feed = Feed::new(true);
+    feed.catalog_of_epoch(4);
+    feed.written(by_id(), 0);
+    feed.catalog_of_epoch(4);
+    feed.engine.drain(false, 0);
+    let plan = feed.uploads().pop().unwrap();
+    assert!(matches!(
+        plan.batches[0].content,
+        Content::Captured { leader_epoch: 4, .. }
+    ));
+}
