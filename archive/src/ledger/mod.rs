@@ -20,7 +20,7 @@ pub use absence::{Absence, AbsenceEvidence, AbsenceReason};
 pub use audit::{EpochEnd, PartitionAudit, Superseded};
 pub use commit::{COMMIT_BYTES_MAX, COMMIT_VERSION, Commit, CommitError};
 pub use entry::{Entry, TopicSnapshot, TxnEvidence};
-pub use partition::{PartitionState, ReplacedSegment};
+pub use partition::{PartitionState, Replacement};
 pub use replaced::{Removed, Replaced};
 pub use state::{Applied, ChainState, LedgerError, LedgerState};
 pub use state_object::{StateKind, StateObject};

@@ -20,16 +20,16 @@ pub struct PartitionState {
     /// Superseded too, by the same batches.
     copies: Vec<Superseded>,
     /// Segments that others took the place of, by key.
-    replaced: BTreeMap<String, ReplacedSegment>,
+    replaced: BTreeMap<String, SegmentInfo>,
+    /// What was said about them; of other chains it may come before the segments do.
+    replacements: BTreeMap<String, Replacement>,
     /// The latest audits and whose they are, latest first; the higher writer where two are of the same time.
     audits: Vec<(WriterId, PartitionAudit)>,
 }
 
-/// A segment that is read no more: another one holds the same batches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplacedSegment {
-    /// The segment as it was listed.
-    pub info: SegmentInfo,
+/// When a segment was replaced, and whether its object is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replacement {
     /// When it was replaced, in epoch milliseconds.
     pub at_ms: i64,
     /// Its object was deleted.
@@ -97,8 +97,11 @@ impl PartitionState {
 
     /// Segments that others took the place of: not read any more, and still the record of what their writers have
     /// committed.
-    pub fn replaced(&self) -> impl Iterator<Item = &ReplacedSegment> {
-        self.replaced.values()
+    pub fn replaced(&self) -> impl Iterator<Item = (&SegmentInfo, Replacement)> {
+        let said = |key: &str| self.replacements.get(key).copied();
+        self.replaced
+            .values()
+            .filter_map(move |info| Some((info, said(&info.key)?)))
     }
 
     /// The latest audit.
@@ -160,8 +163,8 @@ impl PartitionState {
     }
 
     pub(crate) fn add_segment(&mut self, info: SegmentInfo) {
-        // A chain that lists a segment is also the only one that could list it again.
-        if self.replaced.contains_key(&info.key) {
+        if self.replacements.contains_key(&info.key) {
+            self.replaced.insert(info.key.clone(), info);
             return;
         }
         let list = if info.unconfirmed() {
@@ -227,31 +230,31 @@ impl PartitionState {
         }
     }
 
-    /// Takes segments out of what is read. Only what is listed can be replaced, and only by what is listed: an entry that
-    /// names anything else changes nothing, as reading twice does no harm and not reading would.
+    /// Takes segments out of what is read, if what takes their place is listed: reading twice does no harm, not reading
+    /// would.
     pub(crate) fn replace(&mut self, entry: &Replaced) {
         let is_known = self.segment(&entry.by).is_some() || self.replaced.contains_key(&entry.by);
         if !is_known || entry.keys.contains(&entry.by) {
             return;
         }
         let gone: HashSet<&str> = entry.keys.iter().map(String::as_str).collect();
-        let out = self
-            .segments
-            .extract_if(.., |segment| gone.contains(segment.key.as_str()));
-        for info in out {
-            let replaced = ReplacedSegment {
-                info,
+        for key in &entry.keys {
+            let replacement = Replacement {
                 at_ms: entry.at_ms,
                 removed: false,
             };
-            self.replaced.insert(replaced.info.key.clone(), replaced);
+            self.replacements.entry(key.clone()).or_insert(replacement);
         }
+        let out = self
+            .segments
+            .extract_if(.., |segment| gone.contains(segment.key.as_str()));
+        self.replaced.extend(out.map(|info| (info.key.clone(), info)));
     }
 
     pub(crate) fn note_removed(&mut self, entry: &Removed) {
         for key in &entry.keys {
-            if let Some(replaced) = self.replaced.get_mut(key) {
-                replaced.removed = true;
+            if let Some(replacement) = self.replacements.get_mut(key) {
+                replacement.removed = true;
             }
         }
     }

@@ -1,12 +1,12 @@
 //! What auditors say, and what the ledger makes of it.
 
 use crate::golden::golden;
-use crate::samples::{EPOCH_MS, identity, listed, sample_audit_commit, sample_commit};
+use crate::samples::{EPOCH_MS, WRITER, identity, listed, sample_audit_commit, sample_commit};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use teeline_archive::ledger::{
-    AbsenceReason, Commit, CommitError, Entry, LedgerState, PartitionAudit, PartitionState, StateKind,
-    StateObject, Superseded,
+    AbsenceReason, Commit, CommitError, Entry, LedgerState, PartitionAudit, PartitionState, Removed,
+    Replaced, StateKind, StateObject, Superseded,
 };
 use teeline_archive::manifest::Manifest;
 use teeline_archive::segment::{Origin, SegmentInfo};
@@ -184,6 +184,62 @@ fn the_latest_audit_counts_in_whatever_order_it_is_read() {
     }
     assert_eq!(one, other);
     assert_eq!(audit(1, 3).wanted(), None, "nothing lies between start and end");
+}
+
+#[test]
+fn replaced_segments_are_read_no_more_in_whichever_order_the_chains_come() {
+    let small = [
+        listed(WRITER, 0, 0, 9, Origin::Tee),
+        listed(WRITER, 1, 10, 19, Origin::Tee),
+    ];
+    let large = listed(WriterId::AUDITOR, 0, 0, 19, Origin::Tee);
+    let place = identity(Origin::Tee);
+    let replaced = Entry::Replaced(Replaced {
+        topic: place.topic.clone(),
+        incarnation: place.incarnation,
+        partition: place.partition,
+        by: large.key.clone(),
+        keys: small.iter().map(|info| info.key.clone()).collect(),
+        at_ms: 7,
+    });
+    let removed = Entry::Removed(Removed {
+        topic: place.topic,
+        incarnation: place.incarnation,
+        partition: place.partition,
+        keys: vec![small[0].key.clone()],
+        at_ms: 8,
+    });
+    let captured = commit(
+        place.writer,
+        1,
+        small.iter().cloned().map(Entry::Segment).collect(),
+    );
+    let joined = commit(
+        WriterId::AUDITOR,
+        1,
+        vec![Entry::Segment(large.clone()), replaced.clone(), removed],
+    );
+    let (mut one, mut other) = (LedgerState::new(), LedgerState::new());
+    one.apply(&captured).unwrap();
+    one.apply(&joined).unwrap();
+    other.apply(&joined).unwrap();
+    other.apply(&captured).unwrap();
+    assert_eq!(one, other);
+    let state = partition(&one);
+    assert_eq!(state.segments(), [large]);
+    assert_eq!(state.held().ranges(), [range(0, 19)]);
+    let told: Vec<_> = state
+        .replaced()
+        .map(|(info, said)| (info.start_offset, said.at_ms, said.removed))
+        .collect();
+    assert_eq!(told, [(0, 7, true), (10, 7, false)]);
+    // Without what takes their place, they stay.
+    let mut alone = LedgerState::new();
+    alone.apply(&captured).unwrap();
+    alone
+        .apply(&commit(WriterId::AUDITOR, 1, vec![replaced]))
+        .unwrap();
+    assert_eq!(partition(&alone).segments(), small);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use teeline_archive::buffer::{
     encode_frame,
 };
 use teeline_archive::ledger::{
-    Absence, AbsenceEvidence, AbsenceReason, Commit, Entry, EpochEnd, PartitionAudit, StateKind, StateObject,
-    Superseded, TopicSnapshot, TxnEvidence,
+    Absence, AbsenceEvidence, AbsenceReason, Commit, Entry, EpochEnd, PartitionAudit, Removed, Replaced,
+    StateKind, StateObject, Superseded, TopicSnapshot, TxnEvidence,
 };
 use teeline_archive::names::state_key;
 use teeline_archive::segment::{
@@ -669,6 +669,28 @@ fn entries() -> impl Strategy<Value = Entry> {
             })
         },
     );
+    let keys = || prop::collection::vec(text(10), 0..4);
+    let place = || (text(10), any::<u128>(), any::<i32>(), any::<i64>());
+    let replaced =
+        (place(), text(10), keys()).prop_map(|((topic, incarnation, partition, at_ms), by, keys)| {
+            Entry::Replaced(Replaced {
+                topic,
+                incarnation: Uuid::from_u128(incarnation),
+                partition,
+                by,
+                keys,
+                at_ms,
+            })
+        });
+    let removed = (place(), keys()).prop_map(|((topic, incarnation, partition, at_ms), keys)| {
+        Entry::Removed(Removed {
+            topic,
+            incarnation: Uuid::from_u128(incarnation),
+            partition,
+            keys,
+            at_ms,
+        })
+    });
     let brokers = prop::collection::vec(text(10), 0..4).prop_map(Entry::SourceBrokers);
     let lost = any::<i64>().prop_map(|at_ms| Entry::SourceLost { at_ms });
     let unknown =
@@ -684,6 +706,8 @@ fn entries() -> impl Strategy<Value = Entry> {
         superseded,
         audit,
         state,
+        replaced,
+        removed,
         brokers,
         lost,
         unknown
