@@ -9,8 +9,9 @@
 //! |---|---|
 //! | `config` | settings, limits, retry policy |
 //! | `error` | [`ClientError`], Kafka's [`ErrorCode`]s |
-//! | `transport` | a byte stream to a broker: plaintext now, TLS later |
-//! | `connection` | pipelined requests over one stream |
+//! | `transport`, `tls` | a byte stream to a broker |
+//! | `sasl` | mechanisms of SASL, message by message |
+//! | `connection` | pipelined requests over one stream; authentication |
 //! | `versions` | what a broker speaks |
 //! | `cluster`, `routing` | brokers, metadata cache, leaders, retries |
 //! | `metadata`, `offsets`, `fetch`, `produce`, `admin` | the calls |
@@ -33,7 +34,9 @@ mod offsets;
 mod produce;
 mod quotas;
 mod routing;
+mod sasl;
 mod scram;
+mod tls;
 mod transport;
 mod versions;
 

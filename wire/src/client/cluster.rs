@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use teeline_config::HostPort;
 
+use super::fetch::Followers;
 use super::metadata::{self, ClusterMetadata, TopicMetadata, TopicSelection};
 use super::routing::Retry;
+use super::tls::TlsClient;
 use super::{ClientConfig, ClientError, Connection, ErrorCode, Leader, TopicKey, TopicPartition};
 
 /// A client of one cluster; clones share connections and metadata.
@@ -31,11 +33,14 @@ pub(super) enum Lane {
 #[derive(Debug)]
 struct Inner {
     config: ClientConfig,
+    tls: Option<Arc<TlsClient>>,
     cache: Mutex<Cache>,
     /// Filled slots may hold connections that have ended; they are replaced when next asked for.
     slots: Mutex<HashMap<(Peer, Lane), Arc<Slot>>>,
     /// Where the search for any broker starts; moves on after failures.
     preferred: AtomicUsize,
+    /// Who answers fetches nearby.
+    followers: Followers,
     /// One metadata request at a time: callers that wait here usually find what they need afterwards.
     refreshing: tokio::sync::Mutex<()>,
 }
@@ -65,10 +70,17 @@ impl Cluster {
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
         let cluster = Self {
             inner: Arc::new(Inner {
+                tls: config
+                    .endpoint
+                    .security
+                    .tls
+                    .clone()
+                    .map(|tls| Arc::new(TlsClient::new(tls))),
                 config,
                 cache: Mutex::default(),
                 slots: Mutex::default(),
                 preferred: AtomicUsize::new(0),
+                followers: Followers::default(),
                 refreshing: tokio::sync::Mutex::default(),
             }),
         };
@@ -198,6 +210,10 @@ impl Cluster {
         })
     }
 
+    pub(super) fn followers(&self) -> &Followers {
+        &self.inner.followers
+    }
+
     pub(super) fn prefer_another_broker(&self) {
         self.inner.preferred.fetch_add(1, Ordering::Relaxed);
     }
@@ -248,7 +264,7 @@ impl Cluster {
             return Ok(connection.clone());
         }
         *slot = None;
-        let connection = Connection::open(address, self.config()).await?;
+        let connection = Connection::open_with(address, self.config(), self.inner.tls.as_ref()).await?;
         *slot = Some(connection.clone());
         Ok(connection)
     }

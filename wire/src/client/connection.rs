@@ -3,6 +3,9 @@
 //! A broker answers the requests of a connection in order, so requests wait for their answers in a queue and
 //! the correlation ids only confirm it. One task writes and reads; when either direction fails, every waiting
 //! request is told, and the connection is of no use any more.
+//!
+//! Where the cluster wants it, `authentication` says who we are before anything else is asked, and again before the
+//! session ends.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -14,21 +17,25 @@ use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use kafka_protocol::protocol::{Decodable, Request, StrBytes};
 use teeline_config::HostPort;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::tls::{self, TlsClient};
 use super::{BrokerVersions, ClientConfig, ClientError, ErrorCode, Transport};
 use crate::frame::{self, FrameError, FrameLimits};
 use crate::{WireError, apis, header, schema, write};
 
+mod authentication;
 mod stream;
+
+use authentication::Authentication;
 
 /// A connection to one broker; clones share it. It closes when the last clone is gone.
 #[derive(Debug, Clone)]
 pub struct Connection {
     shared: Arc<Shared>,
     versions: Arc<BrokerVersions>,
-    _task: Arc<OwnedTask>,
+    _tasks: Arc<OwnedTasks>,
 }
 
 /// A request whose body is encoded already.
@@ -55,13 +62,23 @@ pub struct PendingResponse {
 }
 
 impl Connection {
-    /// Connects and asks the broker what it speaks.
+    /// Connects, asks the broker what it speaks, and says who we are if the configuration says so.
     pub async fn open(address: &HostPort, config: &ClientConfig) -> Result<Self, ClientError> {
-        let transport = Transport::connect(address, config).await?;
+        let tls = config.endpoint.security.tls.clone().map(TlsClient::new);
+        Self::open_with(address, config, tls.map(Arc::new).as_ref()).await
+    }
+
+    /// The same with what connections to the same cluster share.
+    pub(super) async fn open_with(
+        address: &HostPort,
+        config: &ClientConfig,
+        tls: Option<&Arc<TlsClient>>,
+    ) -> Result<Self, ClientError> {
+        let transport = Transport::connect(address, config, tls).await?;
         Self::over(transport, address, config).await
     }
 
-    /// The same over a stream that exists already.
+    /// The same over a stream that exists already, encrypted or not.
     pub async fn over<S>(stream: S, address: &HostPort, config: &ClientConfig) -> Result<Self, ClientError>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
@@ -71,6 +88,7 @@ impl Connection {
         let shared = Arc::new(Shared {
             address: address.clone(),
             client_id: config.endpoint.client_id.clone(),
+            gate: RwLock::new(()),
             room: Arc::new(Semaphore::new(in_flight_max)),
             state: Mutex::new(State {
                 outgoing: Some(outgoing),
@@ -81,14 +99,26 @@ impl Connection {
             max_bytes: config.response_bytes_max,
         };
         let task = tokio::spawn(stream::run(Arc::clone(&shared), stream, queue, limits));
-        let mut connection = Self {
+        // Owned from here on, so that giving up in the middle stops it.
+        let mut tasks = OwnedTasks(vec![task]);
+        let timeout = config.endpoint.request_timeout;
+        let versions = Arc::new(shared.negotiate(timeout).await?);
+        if let Some(sasl) = config.endpoint.security.sasl.clone() {
+            let authentication = Authentication {
+                sasl,
+                versions: Arc::clone(&versions),
+                timeout,
+            };
+            if let Some(lifetime) = authentication.run(&shared).await? {
+                let keeping = authentication.keep(Arc::clone(&shared), lifetime);
+                tasks.0.push(tokio::spawn(keeping));
+            }
+        }
+        Ok(Self {
             shared,
-            versions: Arc::default(),
-            _task: Arc::new(OwnedTask(task)),
-        };
-        let versions = connection.negotiate(config.endpoint.request_timeout).await?;
-        connection.versions = Arc::new(versions);
-        Ok(connection)
+            versions,
+            _tasks: Arc::new(tasks),
+        })
     }
 
     /// The broker's address.
@@ -109,37 +139,13 @@ impl Connection {
     /// Puts a request on its way, waiting for room first. Requests reach the broker in the order in which
     /// their `send` ends.
     pub async fn send(&self, request: RawRequest) -> Result<PendingResponse, ClientError> {
-        let RawRequest {
-            api_key,
-            api_version,
-            body,
-            timeout,
-        } = request;
-        let what = apis::name(api_key);
-        let deadline = Instant::now() + timeout;
-        let waiting = Arc::clone(&self.shared.room).acquire_owned();
-        let room = match tokio::time::timeout_at(deadline, waiting).await {
-            // The semaphore is closed with the connection.
-            Ok(Err(_closed)) => return Err(self.shared.lost()),
-            Ok(Ok(room)) => room,
-            Err(_elapsed) => return Err(self.shared.timed_out(what, timeout)),
+        let deadline = Instant::now() + request.timeout;
+        let Ok(_open) = tokio::time::timeout_at(deadline, self.shared.gate.read()).await else {
+            return Err(self
+                .shared
+                .timed_out(apis::name(request.api_key), request.timeout));
         };
-        let (reply, answer) = oneshot::channel();
-        let waiting = Waiting {
-            api_key,
-            api_version,
-            correlation_id: 0,
-            reply,
-            _room: room,
-        };
-        self.shared.enqueue(waiting, body)?;
-        Ok(PendingResponse {
-            answer,
-            deadline,
-            timeout,
-            what,
-            shared: Arc::clone(&self.shared),
-        })
+        self.shared.send(request, deadline).await
     }
 
     /// A whole call by kafka-protocol: newest common version, request, checked response.
@@ -164,50 +170,27 @@ impl Connection {
         request: &R,
         timeout: Duration,
     ) -> Result<R::Response, ClientError> {
-        let body = self.call_for_body(version, request, timeout).await?;
+        let raw = encoded(version, request, timeout)?;
+        let body = self.send(raw).await?.wait().await?;
         decode::<R::Response>(self.address(), R::KEY, version, body)
     }
+}
 
-    async fn call_for_body<R: Request>(
-        &self,
-        version: i16,
-        request: &R,
-        timeout: Duration,
-    ) -> Result<Bytes, ClientError> {
-        let mut body = BytesMut::new();
-        request
-            .encode(&mut body, version)
-            .map_err(|error| ClientError::Encode {
-                what: apis::name(R::KEY),
-                reason: format!("{error:#}"),
-            })?;
-        let raw = RawRequest {
-            api_key: R::KEY,
-            api_version: version,
-            body: vec![body.freeze()],
-            timeout,
-        };
-        self.send(raw).await?.wait().await
-    }
-
-    async fn negotiate(&self, timeout: Duration) -> Result<BrokerVersions, ClientError> {
-        // Version 3 tells the broker who we are, and every broker since 2.4 knows it.
-        const NEWEST: i16 = 3;
-        let request = ApiVersionsRequest::default()
-            .with_client_software_name(StrBytes::from_static_str("teeline"))
-            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        let mut version = NEWEST;
-        let mut body = self.call_for_body(version, &request, timeout).await?;
-        // A broker that does not know the version says so in version 0.
-        if body.first_chunk() == Some(&ErrorCode::UNSUPPORTED_VERSION.0.to_be_bytes()) {
-            version = 0;
-            body = self.call_for_body(version, &request, timeout).await?;
-        }
-        let response = decode::<ApiVersionsResponse>(self.address(), apis::API_VERSIONS, version, body)?;
-        ErrorCode(response.error_code)
-            .check(|| format!("ask broker {} for its versions", self.address()), None)?;
-        Ok(BrokerVersions::from_response(&response))
-    }
+/// A request by kafka-protocol.
+fn encoded<R: Request>(version: i16, request: &R, timeout: Duration) -> Result<RawRequest, ClientError> {
+    let mut body = BytesMut::new();
+    request
+        .encode(&mut body, version)
+        .map_err(|error| ClientError::Encode {
+            what: apis::name(R::KEY),
+            reason: format!("{error:#}"),
+        })?;
+    Ok(RawRequest {
+        api_key: R::KEY,
+        api_version: version,
+        body: vec![body.freeze()],
+        timeout,
+    })
 }
 
 impl PendingResponse {
@@ -253,6 +236,8 @@ pub(super) fn malformed(address: &HostPort, api_key: i16, source: WireError) -> 
 struct Shared {
     address: HostPort,
     client_id: String,
+    /// Requests pass it for reading; an authentication holds it for writing.
+    gate: RwLock<()>,
     room: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -264,6 +249,8 @@ struct State {
     /// `None` once closed, which ends the task.
     outgoing: Option<mpsc::Sender<Vec<Bytes>>>,
     closed: Option<ClientError>,
+    /// Answers so far; counting ends somewhere.
+    answers: u8,
 }
 
 /// A request that has not been answered.
@@ -280,6 +267,84 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is whole between any two statements, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a request on its way, past the gate.
+    async fn send(
+        self: &Arc<Self>,
+        request: RawRequest,
+        deadline: Instant,
+    ) -> Result<PendingResponse, ClientError> {
+        let RawRequest {
+            api_key,
+            api_version,
+            body,
+            timeout,
+        } = request;
+        let what = apis::name(api_key);
+        let waiting = Arc::clone(&self.room).acquire_owned();
+        let room = match tokio::time::timeout_at(deadline, waiting).await {
+            // The semaphore is closed with the connection.
+            Ok(Err(_closed)) => return Err(self.lost()),
+            Ok(Ok(room)) => room,
+            Err(_elapsed) => return Err(self.timed_out(what, timeout)),
+        };
+        let (reply, answer) = oneshot::channel();
+        let waiting = Waiting {
+            api_key,
+            api_version,
+            correlation_id: 0,
+            reply,
+            _room: room,
+        };
+        self.enqueue(waiting, body)?;
+        Ok(PendingResponse {
+            answer,
+            deadline,
+            timeout,
+            what,
+            shared: Arc::clone(self),
+        })
+    }
+
+    /// A whole call, past the gate: for what must be said before others may speak.
+    async fn call<R: Request>(
+        self: &Arc<Self>,
+        version: i16,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<R::Response, ClientError> {
+        let body = self.call_for_body(version, request, timeout).await?;
+        decode::<R::Response>(&self.address, R::KEY, version, body)
+    }
+
+    async fn call_for_body<R: Request>(
+        self: &Arc<Self>,
+        version: i16,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<Bytes, ClientError> {
+        let raw = encoded(version, request, timeout)?;
+        self.send(raw, Instant::now() + timeout).await?.wait().await
+    }
+
+    async fn negotiate(self: &Arc<Self>, timeout: Duration) -> Result<BrokerVersions, ClientError> {
+        // Version 3 tells the broker who we are, and every broker since 2.4 knows it.
+        const NEWEST: i16 = 3;
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("teeline"))
+            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+        let mut version = NEWEST;
+        let mut body = self.call_for_body(version, &request, timeout).await?;
+        // A broker that does not know the version says so in version 0.
+        if body.first_chunk() == Some(&ErrorCode::UNSUPPORTED_VERSION.0.to_be_bytes()) {
+            version = 0;
+            body = self.call_for_body(version, &request, timeout).await?;
+        }
+        let response = decode::<ApiVersionsResponse>(&self.address, apis::API_VERSIONS, version, body)?;
+        ErrorCode(response.error_code)
+            .check(|| format!("ask broker {} for its versions", self.address), None)?;
+        Ok(BrokerVersions::from_response(&response))
     }
 
     /// Numbers a request and queues it for writing and for its answer, in one step, so that both queues
@@ -332,7 +397,12 @@ impl Shared {
 
     /// Hands a frame to the request it answers.
     fn answer(&self, frame: Bytes) -> Result<(), ClientError> {
-        let Some(waiting) = self.lock().waiting.pop_front() else {
+        let waiting = {
+            let mut state = self.lock();
+            state.answers = state.answers.saturating_add(1);
+            state.waiting.pop_front()
+        };
+        let Some(waiting) = waiting else {
             return Err(self.failed("a response came that nothing was asked for"));
         };
         let (correlation_id, body_at) =
@@ -368,6 +438,19 @@ impl Shared {
         closed.unwrap_or_else(|| self.failed("it was closed"))
     }
 
+    /// The stream failed. With TLS 1.3 a broker refuses a certificate only after the handshake.
+    fn broken(&self, error: std::io::Error) -> ClientError {
+        tls::refusal(&self.address, error).unwrap_or_else(|error| self.failed(&error.to_string()))
+    }
+
+    /// A broker that wants SASL answers nothing but the question for its versions.
+    fn why_closed(&self) -> &'static str {
+        match self.lock().answers {
+            1 => "the broker closed it after telling its versions (hint: the listener may want SASL)",
+            _ => "the broker closed it",
+        }
+    }
+
     fn failed(&self, reason: &str) -> ClientError {
         ClientError::ConnectionLost {
             address: self.address.to_string(),
@@ -384,12 +467,12 @@ impl Shared {
     }
 }
 
-/// Stops the task when the last handle goes.
+/// Stops the tasks when the last handle goes.
 #[derive(Debug)]
-struct OwnedTask(tokio::task::JoinHandle<()>);
+struct OwnedTasks(Vec<tokio::task::JoinHandle<()>>);
 
-impl Drop for OwnedTask {
+impl Drop for OwnedTasks {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

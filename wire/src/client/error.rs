@@ -44,6 +44,10 @@ impl ErrorCode {
     pub const GROUP_AUTHORIZATION_FAILED: Self = Self(30);
     /// Access to the cluster operation is denied.
     pub const CLUSTER_AUTHORIZATION_FAILED: Self = Self(31);
+    /// The listener does not offer the SASL mechanism.
+    pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
+    /// The listener takes no SASL, or not now.
+    pub const ILLEGAL_SASL_STATE: Self = Self(34);
     /// The broker does not speak the version asked for.
     pub const UNSUPPORTED_VERSION: Self = Self(35);
     /// The topic exists.
@@ -156,6 +160,32 @@ pub enum ClientError {
         /// Why.
         #[source]
         source: Arc<std::io::Error>,
+    },
+    /// TLS failed for a reason that does not pass: the broker is not the one that was meant, or does not want us.
+    #[error("TLS with broker {address}: {reason}")]
+    Tls {
+        /// The broker.
+        address: String,
+        /// Why, in words, with a hint.
+        reason: String,
+    },
+    /// What the configuration says about security cannot be used.
+    #[error("set up {what}: {reason}")]
+    Security {
+        /// TLS or SASL.
+        what: &'static str,
+        /// Why, in words, with a hint.
+        reason: String,
+    },
+    /// The broker did not take us for who we said we are, or is not who it should be.
+    #[error("authenticate to broker {address} by {mechanism}: {reason}")]
+    Authentication {
+        /// The broker.
+        address: String,
+        /// The SASL mechanism.
+        mechanism: &'static str,
+        /// Why, in words; the broker's own if it had any.
+        reason: String,
     },
     /// No answer in time. The connection is given up, as later answers queue behind this one.
     #[error("broker {address} did not answer {what} within {} ms", after.as_millis())]
@@ -302,7 +332,10 @@ impl ClientError {
             }
             Self::Broker { code, .. } => code.is_retriable(),
             Self::Produce { failure, .. } => failure.code.is_retriable(),
-            Self::Malformed { .. }
+            Self::Tls { .. }
+            | Self::Security { .. }
+            | Self::Authentication { .. }
+            | Self::Malformed { .. }
             | Self::Unusable { .. }
             | Self::Encode { .. }
             | Self::UnsupportedVersion { .. }

@@ -1,7 +1,7 @@
 //! Fetch: raw batches out of a log.
 //!
 //! Requests are full ones, without a fetch session. The response is sliced by the crate's own reader: the
-//! records come out as shared slices of the frame, as the broker keeps them.
+//! records come out as shared slices of the frame, as the broker keeps them. `followers` lets replicas nearby answer.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,12 +17,18 @@ use crate::read::Reader;
 use crate::write::{put_array_count, put_no_tagged_fields, put_string};
 use crate::{WireError, apis};
 
+mod followers;
+
+pub(super) use followers::Followers;
+
 /// Topics are named up to this version, and have ids from the next one on.
 const NEWEST_BY_NAME: i16 = 12;
 /// What is spoken: from Kafka 2.3 on, and enough for every later broker.
 const OLDEST: i16 = 11;
 const NEWEST: i16 = 13;
 const FLEXIBLE_FROM: i16 = 12;
+/// Nowhere: it is always the leader that answers.
+const NO_RACK: &str = "";
 
 /// What of a transactional log is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -94,6 +100,8 @@ pub struct FetchedPartition {
     pub leader_epoch: i32,
     /// Whether the topic was asked for by its id. If not, records may be of a later topic of the same name.
     pub by_id: bool,
+    /// The follower that answered; `None` for the leader.
+    pub follower: Option<i32>,
 }
 
 /// A transaction that was aborted.
@@ -132,12 +140,31 @@ impl Cluster {
         queries: &[FetchQuery],
         options: &FetchOptions,
     ) -> Vec<Result<FetchedPartition, ClientError>> {
+        match &self.config().endpoint.client_rack {
+            Some(rack) if options.nearest => self.fetch_nearest(queries, options, rack).await,
+            _ => {
+                let answers = self.fetch_from_leaders(queries, options, NO_RACK).await;
+                answers
+                    .into_iter()
+                    .map(|answer| answer.map(|answer| answer.partition))
+                    .collect()
+            }
+        }
+    }
+
+    /// Asks leaders; where they know a rack they may name a follower instead of answering.
+    async fn fetch_from_leaders(
+        &self,
+        queries: &[FetchQuery],
+        options: &FetchOptions,
+        rack: &str,
+    ) -> Vec<Result<Answer, ClientError>> {
         let ask = |connection: Connection, group: Vec<(usize, Leader)>| async move {
             let asked: Vec<(&FetchQuery, Leader)> = group
                 .iter()
                 .filter_map(|&(at, leader)| Some((queries.get(at)?, leader)))
                 .collect();
-            self.ask_fetch(&connection, &asked, options).await
+            self.ask_fetch(&connection, &asked, options, rack).await
         };
         self.on_leaders(Lane::Fetch, queries, |query| &query.partition, |_, _| true, ask)
             .await
@@ -148,12 +175,13 @@ impl Cluster {
         connection: &Connection,
         asked: &[(&FetchQuery, Leader)],
         options: &FetchOptions,
-    ) -> Result<Vec<Result<FetchedPartition, ClientError>>, ClientError> {
+        rack: &str,
+    ) -> Result<Vec<Result<Answer, ClientError>>, ClientError> {
         let all_have_ids = asked.iter().all(|(query, _)| query.partition.topic.id.is_some());
         let newest = if all_have_ids { NEWEST } else { NEWEST_BY_NAME };
         let version = connection.choose(apis::FETCH, &(OLDEST..=newest))?;
         let by_id = version > NEWEST_BY_NAME;
-        let body = encode_request(version, asked, options).map_err(|error| ClientError::Encode {
+        let body = encode_request(version, asked, options, rack).map_err(|error| ClientError::Encode {
             what: apis::name(apis::FETCH),
             reason: error.to_string(),
         })?;
@@ -180,7 +208,7 @@ impl Cluster {
             )?;
             found.partition.leader_epoch = leader.epoch;
             found.partition.by_id = by_id;
-            Ok(found.partition)
+            Ok(found)
         };
         Ok(asked.iter().map(answer).collect())
     }
@@ -210,12 +238,15 @@ struct Response {
 struct Answer {
     error: ErrorCode,
     partition: FetchedPartition,
+    /// The follower to ask instead, in which case there are no records.
+    preferred: Option<i32>,
 }
 
 fn encode_request(
     version: i16,
     asked: &[(&FetchQuery, Leader)],
     options: &FetchOptions,
+    rack: &str,
 ) -> Result<Bytes, WireError> {
     let flexible = version >= FLEXIBLE_FROM;
     let by_id = version > NEWEST_BY_NAME;
@@ -249,7 +280,7 @@ fn encode_request(
         put_no_tagged_fields(&mut out, flexible);
     }
     put_array_count(&mut out, 0, flexible)?; // nothing to forget
-    put_string(&mut out, "", flexible)?; // no rack: always the leader
+    put_string(&mut out, rack, flexible)?;
     put_no_tagged_fields(&mut out, flexible);
     Ok(out.freeze())
 }
@@ -299,7 +330,7 @@ fn parse_partition(
         });
         reader.skip_tagged_fields_if(flexible)?;
     }
-    let _preferred_read_replica = reader.i32()?;
+    let preferred = reader.i32()?;
     let records = reader.nullable_shared(body, flexible)?.unwrap_or_default();
     reader.skip_tagged_fields_if(flexible)?;
     let partition = FetchedPartition {
@@ -310,8 +341,14 @@ fn parse_partition(
         aborted,
         leader_epoch: -1,
         by_id: false,
+        follower: None,
     };
-    Ok((number, Answer { error, partition }))
+    let answer = Answer {
+        error,
+        partition,
+        preferred: (preferred >= 0).then_some(preferred),
+    };
+    Ok((number, answer))
 }
 
 #[cfg(test)]

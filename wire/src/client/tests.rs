@@ -75,6 +75,8 @@ fn versions(version: i16) -> Bytes {
         api(apis::FETCH, 12),
         api(apis::API_VERSIONS, version),
         api(apis::METADATA, 3),
+        api(apis::SASL_HANDSHAKE, 1),
+        api(apis::SASL_AUTHENTICATE, 2),
     ]);
     let mut body = BytesMut::new();
     response.encode(&mut body, version).unwrap();
@@ -105,6 +107,8 @@ fn request(body: &'static [u8]) -> RawRequest {
         timeout: Duration::from_secs(5),
     }
 }
+
+mod authentication;
 
 #[tokio::test]
 async fn requests_are_pipelined_and_each_gets_its_own_answer() {

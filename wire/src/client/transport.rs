@@ -9,21 +9,28 @@ use std::task::{Context, Poll};
 use teeline_config::HostPort;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
+use super::tls::TlsClient;
 use super::{ClientConfig, ClientError};
 
-/// A stream to a broker. Protected kinds will join as further variants; nothing beyond this module and the
-/// start of a connection needs to know them.
+/// A stream to a broker. Nothing beyond this module and the start of a connection needs to know the kinds.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Transport {
     /// TCP as it is.
     Plaintext(TcpStream),
+    /// TLS over TCP. Boxed, because it is much larger.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Transport {
-    /// Connects to `address` the way the configuration says.
-    pub async fn connect(address: &HostPort, config: &ClientConfig) -> Result<Self, ClientError> {
+    /// Connects to `address`, with TLS if there is any.
+    pub(super) async fn connect(
+        address: &HostPort,
+        config: &ClientConfig,
+        tls: Option<&Arc<TlsClient>>,
+    ) -> Result<Self, ClientError> {
         let limit = config.endpoint.connect_timeout;
         let connecting = TcpStream::connect((address.host.as_str(), address.port));
         let stream = match tokio::time::timeout(limit, connecting).await {
@@ -39,7 +46,13 @@ impl Transport {
             address: address.to_string(),
             source: Arc::new(source),
         })?;
-        Ok(Self::Plaintext(stream))
+        match tls {
+            None => Ok(Self::Plaintext(stream)),
+            Some(tls) => {
+                let stream = tls.secure(stream, address, limit).await?;
+                Ok(Self::Tls(Box::new(stream)))
+            }
+        }
     }
 }
 
@@ -47,6 +60,7 @@ impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plaintext(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -55,6 +69,7 @@ impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plaintext(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -65,24 +80,28 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plaintext(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plaintext(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plaintext(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plaintext(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

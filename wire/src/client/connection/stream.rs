@@ -36,8 +36,8 @@ async fn read<S: AsyncRead>(shared: &Shared, mut reader: ReadHalf<S>, limits: Fr
                     return reason;
                 }
             }
-            Ok(None) => return shared.failed("the broker closed it"),
-            Err(FrameError::Io(error)) => return shared.failed(&error.to_string()),
+            Ok(None) => return shared.failed(shared.why_closed()),
+            Err(FrameError::Io(error)) => return shared.broken(error),
             Err(error) => {
                 return ClientError::Frame {
                     address: shared.address.to_string(),
@@ -63,7 +63,7 @@ async fn write<S: AsyncWrite>(
             pieces.extend(request);
         }
         if let Err(error) = write_pieces(&mut writer, &mut pieces).await {
-            return shared.failed(&error.to_string());
+            return shared.broken(error);
         }
     }
     shared.failed("it was closed")

@@ -32,7 +32,7 @@ fn wire_topic(version: i16, number: u8) -> WireTopic {
 
 prop_compose! {
     fn partition()(
-        number in 0i32..5, error in prop_oneof![Just(0i16), any::<i16>()], offsets: [i64; 3],
+        number in 0i32..5, error in prop_oneof![Just(0i16), any::<i16>()], offsets: [i64; 3], preferred in -1i32..3,
         aborted in proptest::option::of(proptest::collection::vec(any::<(i64, i64)>(), 0..4)),
         records in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..100)),
     ) -> PartitionData {
@@ -45,6 +45,7 @@ prop_compose! {
             .with_high_watermark(offsets[0])
             .with_last_stable_offset(offsets[1])
             .with_log_start_offset(offsets[2])
+            .with_preferred_read_replica(kafka_protocol::messages::BrokerId(preferred))
             .with_aborted_transactions(aborted.map(|list| list.into_iter().map(theirs).collect()))
             .with_records(records.map(Bytes::from))
     }
@@ -72,6 +73,7 @@ proptest! {
             for (index, part) in last {
                 let found = parsed.partitions.remove(&(wire_topic(version, number as u8), index)).unwrap();
                 prop_assert_eq!(found.error.0, part.error_code);
+                prop_assert_eq!(found.preferred.unwrap_or(-1), part.preferred_read_replica.0);
                 let found = found.partition;
                 prop_assert_eq!(found.high_watermark, part.high_watermark);
                 prop_assert_eq!(found.last_stable_offset, part.last_stable_offset);
@@ -102,12 +104,13 @@ fn requests_are_understood_by_kafka_protocol() {
         max_wait: Duration::from_millis(123),
         min_bytes: 7,
         max_bytes: 99_999,
+        nearest: true,
     };
     let queries = [query(1, 3, 1_000), query(2, 0, 0), query(1, 4, 5)];
     let leader = Leader { node_id: 1, epoch: 6 };
     let asked: Vec<_> = queries.iter().map(|query| (query, leader)).collect();
     for version in OLDEST..=NEWEST {
-        let mut body = encode_request(version, &asked, &options).unwrap();
+        let mut body = encode_request(version, &asked, &options, "rack-1").unwrap();
         let theirs = FetchRequest::decode(&mut body, version).unwrap();
         assert!(body.is_empty(), "version {version}");
         assert_eq!(
@@ -119,6 +122,7 @@ fn requests_are_understood_by_kafka_protocol() {
             (1, 0, -1)
         );
         assert_eq!(theirs.replica_id.0, -1);
+        assert_eq!(theirs.rack_id.as_str(), "rack-1");
         assert_eq!(theirs.topics.len(), 3);
         for (topic, query) in theirs.topics.iter().zip(&queries) {
             match version > NEWEST_BY_NAME {
