@@ -1,4 +1,4 @@
-/* faultfs: a recorder of file operations, loaded with LD_PRELOAD, for power-loss tests.
+/* faultfs: a recorder of file operations and a disk that fails or is slow on request, loaded with LD_PRELOAD.
  *
  * Every operation that changes a file or a directory below one of the roots is done and then appended to a log, in
  * the order in which it happened, with the bytes written. From the log a test computes what a disk could hold after
@@ -6,8 +6,11 @@
  * test is unmodified, and so is every library in it.
  *
  *   FAULTFS_ROOTS    absolute directories, separated by ':'
- *   FAULTFS_LOG      file to append the log to
+ *   FAULTFS_LOG      file to append the log to; without it nothing is recorded
  *   FAULTFS_KILL_AT  number of the operation (from 1) before which the process kills itself with SIGKILL; 0 never
+ *   FAULTFS_FAULTS   file that says what is wrong with the disk now; read before each operation, nothing while it is
+ *                    not there. Lines of "write|sync|create ERRNO MILLISECONDS": the operation waits that long, then fails
+ *                    with that error, or is done if it is 0
  *
  * Log records, little-endian: u32 magic 'FFS1', u8 operation, u8[3] zero, u64 inode, u64 offset, u32 length of path,
  * u32 length of second path or data; then both. Operations: see enum op.
@@ -29,6 +32,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum op { OP_CREATE = 1, OP_WRITE, OP_TRUNCATE, OP_SYNC, OP_SYNC_DIR, OP_RENAME, OP_LINK, OP_UNLINK, OP_MKDIR, OP_RMDIR };
@@ -37,22 +41,24 @@ static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char roots[8][PATH_MAX];
 static int root_count, log_fd = -1;
+static const char *faults;
 static uint64_t kill_at, operations;
 
 static void start(void) {
     const char *list = getenv("FAULTFS_ROOTS"), *log = getenv("FAULTFS_LOG"), *at = getenv("FAULTFS_KILL_AT");
-    if (!list || !log) return;
+    if (!list) return;
+    faults = getenv("FAULTFS_FAULTS");
     kill_at = at ? strtoull(at, NULL, 10) : 0;
     char copy[PATH_MAX * 4], *save = NULL;
     snprintf(copy, sizeof copy, "%s", list);
     for (char *root = strtok_r(copy, ":", &save); root && root_count < 8; root = strtok_r(NULL, ":", &save))
         snprintf(roots[root_count++], PATH_MAX, "%s", root);
-    log_fd = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (log) log_fd = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 }
 
 static int tracked_path(const char *path) {
     pthread_once(&once, start);
-    if (log_fd < 0 || !path) return 0;
+    if (!path) return 0;
     for (int i = 0; i < root_count; i++) {
         size_t n = strlen(roots[i]);
         if (!strncmp(path, roots[i], n) && (path[n] == '/' || path[n] == 0)) return 1;
@@ -79,7 +85,7 @@ static void absolute(int dirfd, const char *path, char *out) {
 static int path_of(int fd, char *out) {
     char link[64];
     pthread_once(&once, start);
-    if (log_fd < 0) return 0;
+    if (!root_count) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t n = readlink(link, out, PATH_MAX - 1);
     if (n <= 0) return 0;
@@ -95,7 +101,33 @@ static void maybe_kill(void) {
     }
 }
 
+/* Waits as long as the disk is said to, then says with which error the operation fails; 0 for none. */
+static int fault(const char *operation) {
+    char text[512], name[16];
+    if (!faults) return 0;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, faults, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    ssize_t n = syscall(SYS_read, fd, text, sizeof text - 1);
+    syscall(SYS_close, fd);
+    text[n < 0 ? 0 : n] = 0;
+    for (char *line = text; line && *line; line = strchr(line, '\n'), line += line != NULL) {
+        int error, milliseconds;
+        if (sscanf(line, "%15s %d %d", name, &error, &milliseconds) != 3 || strcmp(name, operation)) continue;
+        struct timespec wait = {milliseconds / 1000, (milliseconds % 1000) * 1000000L};
+        nanosleep(&wait, NULL);
+        return error;
+    }
+    return 0;
+}
+
+#define FAIL(operation) \
+    do { \
+        int failed = fault(operation); \
+        if (failed) { errno = failed; return -1; } \
+    } while (0)
+
 static void record(enum op op, uint64_t inode, uint64_t offset, const char *path, const struct iovec *data, int count, size_t len) {
+    if (log_fd < 0) return;
     unsigned char head[32] = {'F', 'F', 'S', '1', (unsigned char)op};
     uint32_t path_len = (uint32_t)strlen(path), data_len = (uint32_t)len;
     memcpy(head + 8, &inode, 8);
@@ -134,6 +166,7 @@ static int opened(int dirfd, const char *path, int flags, mode_t mode) {
     absolute(dirfd, path, full);
     if (!tracked_path(full) || !(flags & (O_CREAT | O_TRUNC)))
         return (int)syscall(SYS_openat, dirfd, path, flags, mode);
+    FAIL("create");
     pthread_mutex_lock(&lock);
     struct stat st;
     int existed = !fstatat(AT_FDCWD, full, &st, AT_SYMLINK_NOFOLLOW);
@@ -167,6 +200,7 @@ OPEN(openat64(int dirfd, const char *path, int flags, ...), dirfd)
     do { \
         char path[PATH_MAX]; \
         if (!path_of(fd, path)) return call; \
+        FAIL("write"); \
         pthread_mutex_lock(&lock); \
         maybe_kill(); \
         ssize_t done = call; \
@@ -201,6 +235,7 @@ ssize_t pwritev(int fd, const struct iovec *vector, int count, off_t at) { retur
 static int synced(int fd, long call) {
     char path[PATH_MAX];
     if (!path_of(fd, path)) return (int)syscall(call, fd);
+    FAIL("sync");
     pthread_mutex_lock(&lock);
     maybe_kill();
     struct stat st;

@@ -4,12 +4,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use teeline_archive::ledger::{Commit, LedgerState, PartitionState};
 use teeline_archive::segment::{Footer, SegmentInfo, SegmentReader};
+use teeline_archive::{OffsetRange, OffsetSet};
 
-use crate::source_log::RawBatch;
+use crate::source_log::{RawBatch, SourceLog};
+use crate::wait::wait_for;
 
 /// An archive, as far as it can be read.
 #[derive(Debug)]
@@ -34,15 +37,21 @@ pub struct ArchivedSegment {
 }
 
 impl Archived {
-    /// Reads the backup `backup_id` below `archive`, a directory: that of a filesystem store, or of an S3 server that
-    /// keeps objects as files.
-    pub fn read(archive: &Path, backup_id: &str) -> Self {
+    /// Only what the ledger says, without looking at any segment.
+    pub fn ledger_only(archive: &Path, backup_id: &str) -> Self {
         let mut archived = Self {
             ledger: LedgerState::new(),
             segments: Vec::new(),
             damage: Vec::new(),
         };
         archived.fold(&archive.join(backup_id).join("ledger"));
+        archived
+    }
+
+    /// Reads the backup `backup_id` below `archive`, a directory: that of a filesystem store, or of an S3 server that
+    /// keeps objects as files.
+    pub fn read(archive: &Path, backup_id: &str) -> Self {
+        let mut archived = Self::ledger_only(archive, backup_id);
         let listed: Vec<SegmentInfo> = archived.ledger.segments().cloned().collect();
         for info in listed {
             match read_segment(archive, &info) {
@@ -55,6 +64,19 @@ impl Archived {
             }
         }
         archived
+    }
+
+    /// What of `source` the ledger neither holds nor explains: the first such place.
+    pub fn first_hole(&self, source: &SourceLog) -> Option<String> {
+        source.0.iter().find_map(|((topic, partition), log)| {
+            let whole = OffsetRange::new(log.log_start, log.high_watermark - 1)?;
+            let explained = match self.partition(topic, &log.topic_id, *partition) {
+                Some(state) => state.explained(),
+                None => OffsetSet::new(),
+            };
+            let hole = *explained.holes(whole).first()?;
+            Some(format!("{topic}/{partition} lacks {hole} of {whole}"))
+        })
     }
 
     /// Chains of different writers are independent, commits within one come in order; names sort that way.
@@ -92,6 +114,18 @@ impl Archived {
             .filter(|segment| wanted(&segment.info))
             .collect()
     }
+}
+
+/// Until the ledger accounts for all of `source`: every offset held, or explained.
+pub fn await_whole(source: &SourceLog, archive: &Path, backup_id: &str, limit: Duration) {
+    wait_for(
+        "the archive to be whole",
+        limit,
+        || match Archived::ledger_only(archive, backup_id).first_hole(source) {
+            None => Ok(()),
+            Some(hole) => Err(hole),
+        },
+    );
 }
 
 fn read_segment(archive: &Path, info: &SegmentInfo) -> Result<(Footer, Vec<RawBatch>), String> {

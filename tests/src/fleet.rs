@@ -1,12 +1,13 @@
 //! Several proxies, each a process of its own with a buffer of its own, before one cluster and into one backup: the
 //! way of sidecars.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::admin_port;
 use crate::process::Process;
 use crate::programs::{Archive, Proxy, ProxySettings, STOP_LIMIT};
-use crate::stage::Stage;
 use crate::wait::{seconds, wait_for};
 
 /// One host: a proxy, and its segmenter where that is a process beside it.
@@ -24,11 +25,12 @@ pub struct Member {
 pub struct Fleet(pub Vec<Member>);
 
 impl Fleet {
-    /// `count` proxies that are configured and not started. Their buffers and logs lie below `name`-1, `name`-2, …
-    pub fn new(stage: &Stage, name: &str, count: usize, archive: &Archive) -> Self {
+    /// `count` proxies that are configured and not started. Their buffers and logs lie in directories of their own
+    /// below `directory`: `1`, `2`, …
+    pub fn new(directory: &Path, upstream: &str, count: usize, archive: &Archive) -> Self {
         let member = |number: usize| {
-            let directory = stage.directory(&format!("{name}-{number}"));
-            Member::new(ProxySettings::new(&directory, &stage.source.bootstrap(), archive))
+            let own = directory.join(number.to_string());
+            Member::new(ProxySettings::new(&own, upstream, archive))
         };
         Self((1..=count).map(member).collect())
     }

@@ -9,9 +9,10 @@
 //! - [`components`]: fetch or find Kafka's jars, versitygw and the client programs
 //! - [`kafka`], [`s3`], [`forgetful_store`]: servers
 //! - [`driver`], [`record`], [`read_back`], [`verdict`]: clients, what they sent, what they read, and whether it agrees
+//! - [`faultfs`], [`power_loss`]: a disk with faults, and what one holds after the power failed
 //! - [`stage`], [`nasty`]: a source and a target with the steps of a round trip, and a data set to be afraid of
 //! - [`programs`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's files
-//! - [`fleet`]: several proxies into one backup
+//! - [`fleet`], [`leaders`], [`chaos`]: several proxies into one backup; moving leaders; everything that can go wrong
 //! - [`source_log`], [`archived`], [`comparison`]: the log as a raw read gives it, an archive as its own readers give
 //!   it, and whether both are the same, offset by offset
 //! - [`tampering`]: damage done on purpose to a copy of an archive
@@ -23,13 +24,16 @@
 
 pub mod admin_port;
 pub mod archived;
+pub mod chaos;
 pub mod comparison;
 pub mod components;
 pub mod driver;
+pub mod faultfs;
 pub mod fleet;
 pub mod forgetful_store;
 pub mod kafka;
 pub mod kafka_log;
+pub mod leaders;
 pub mod nasty;
 pub mod notes;
 pub mod ports;

@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -24,8 +23,8 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use teeline_archive::ledger::{Commit, LedgerState};
 use teeline_archive::segment::SegmentReader;
-use teeline_tests::components::source;
 use teeline_tests::driver::{Driver, Family, ProducerConfig};
+use teeline_tests::faultfs;
 use teeline_tests::kafka::Kafka;
 use teeline_tests::power_loss::{Disk, Fate, read_log};
 use teeline_tests::programs::{Archive, ProxySettings};
@@ -50,7 +49,7 @@ fn every_acknowledged_record_survives_the_loss_of_everything_unsynced() {
     );
     let mut random = StdRng::seed_from_u64(seed);
     let work = WorkDir::create("power-loss");
-    let library = build_faultfs(&work);
+    let library = faultfs::build(work.path());
     let kafka = Kafka::start_one();
     let java = Driver::start(Family::Java);
     let mut total = 0;
@@ -85,19 +84,6 @@ fn number(variable: &str) -> Option<u64> {
         text.parse()
             .unwrap_or_else(|_| panic!("{variable} is not a number: {text}")),
     )
-}
-
-fn build_faultfs(work: &WorkDir) -> PathBuf {
-    let library = work.join("faultfs.so");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(source("faultfs/faultfs.c"))
-        .args(["-ldl", "-lpthread"])
-        .status()
-        .expect("run the C compiler");
-    assert!(built.success(), "faultfs does not compile");
-    library
 }
 
 /// One life of a proxy, ended by a power failure.

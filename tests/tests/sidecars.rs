@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::json;
 use teeline_archive::OffsetRange;
-use teeline_tests::archived::Archived;
-use teeline_tests::comparison::{Comparison, Wrong, compare};
+use teeline_tests::archived::{Archived, await_whole};
+use teeline_tests::comparison::{Wrong, compare};
 use teeline_tests::driver::{Driver, Isolation, ProducerConfig};
 use teeline_tests::fleet::Fleet;
 use teeline_tests::notes::note;
@@ -26,7 +26,7 @@ use teeline_tests::record::{Fate, read_load_log};
 use teeline_tests::source_log::{RawBatch, SourceLog};
 use teeline_tests::stage::Stage;
 use teeline_tests::tampering::ArchiveCopy;
-use teeline_tests::wait::{seconds, wait_for, wait_until};
+use teeline_tests::wait::{seconds, wait_until};
 
 const SIDECARS: usize = 4;
 const PARTITIONS: u32 = 3;
@@ -44,8 +44,14 @@ fn four_sidecars_make_one_whole_archive_whichever_of_them_is_killed() {
     for topic in TOPICS {
         stage.create_topic(topic, PARTITIONS);
     }
-    let archive = stage.directory("sidecars").join("archive");
-    let mut fleet = Fleet::new(&stage, "sidecar", SIDECARS, &Archive::Directory(archive.clone()));
+    let directory = stage.directory("sidecars");
+    let archive = directory.join("archive");
+    let mut fleet = Fleet::new(
+        &directory,
+        &stage.source.bootstrap(),
+        SIDECARS,
+        &Archive::Directory(archive.clone()),
+    );
     fleet.start();
     let loads = start_loads(&stage, &fleet);
     for round in 1..=rounds {
@@ -67,12 +73,13 @@ fn four_sidecars_make_one_whole_archive_whichever_of_them_is_killed() {
     }
     let restorer = Restorer::for_archive_of(&fleet.0[0].settings);
     let source = SourceLog::fetch(stage.go(), &stage.source.bootstrap(), &TOPICS);
-    await_whole(&restorer, &source);
+    // Only then the fleet may stop: what no proxy saw is found by whoever still runs.
+    await_whole(&source, &archive, restorer.backup_id(), seconds(60));
     fleet.stop();
 
     let compared = compare(&source, &Archived::read(&archive, restorer.backup_id()));
     compared.assert_equal();
-    note(&format!("sidecars: {}", figures(&compared)));
+    note(&format!("sidecars: {}", compared.figures()));
     let committed = stage.read_source(&TOPICS, Isolation::Committed);
     for load in &loads {
         let sent = read_load_log(&load.log);
@@ -169,39 +176,6 @@ fn kill_after(fleet: &mut Fleet, victim: usize, delay: Duration) {
     let kill_at = Instant::now() + delay;
     wait_until("the moment of the kill", seconds(5), || Instant::now() >= kill_at);
     fleet.0[victim].kill();
-}
-
-/// Until the archive's own account says that every partition is held to its end without a hole. Only then the fleet
-/// may stop: what no producer's proxy saw is found by whoever still runs.
-fn await_whole(restorer: &Restorer, source: &SourceLog) {
-    wait_for("the archive to be whole", seconds(60), || {
-        let run = restorer.run(&["coverage", restorer.backup_id(), "--json"]);
-        let coverage: Value =
-            serde_json::from_str(&run.stdout).map_err(|error| format!("{error}: {run:?}"))?;
-        let partitions = coverage["partitions"].as_array().ok_or("no partitions")?;
-        for ((topic, partition), log) in &source.0 {
-            let row = partitions
-                .iter()
-                .find(|row| row["topic"] == topic.as_str() && row["partition"] == *partition)
-                .ok_or_else(|| format!("{topic}/{partition} is not there"))?;
-            let whole = json!([[log.log_start, log.high_watermark - 1]]);
-            if row["held"] != whole {
-                return Err(format!("{topic}/{partition}: {} of {whole}", row["held"]));
-            }
-        }
-        Ok(())
-    });
-}
-
-fn figures(compared: &Comparison) -> String {
-    format!(
-        "{} batches on {} offsets, all in the archive ({:?}); {} offsets twice, {} records fetched",
-        compared.batches,
-        compared.offsets,
-        compared.by_origin,
-        compared.offsets_twice,
-        compared.records_fetched
-    )
 }
 
 /// A comparison that cannot fail proves nothing: one batch dropped, wherever it is held, is missed.

@@ -109,6 +109,8 @@ func (this *program) handle(line []byte, result answer) error {
 		return err
 	case "read":
 		return read(ctx, req, result)
+	case "ends":
+		return ends(ctx, req, result)
 	case "read_raw":
 		return readRaw(ctx, req, result)
 	default:

@@ -63,6 +63,38 @@ func readRaw(ctx context.Context, req request, result answer) error {
 	return nil
 }
 
+// ends tells of every partition how far it reaches, and how far its transactions have ended.
+func ends(ctx context.Context, req request, result answer) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(req.Bootstrap, ",")...))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	all, err := admin.ListEndOffsets(ctx, req.Topics...)
+	if err == nil {
+		err = all.Error()
+	}
+	if err != nil {
+		return err
+	}
+	stable, err := admin.ListCommittedOffsets(ctx, req.Topics...)
+	if err == nil {
+		err = stable.Error()
+	}
+	if err != nil {
+		return err
+	}
+	rows := []answer{}
+	all.Each(func(end kadm.ListedOffset) {
+		ended, _ := stable.Lookup(end.Topic, end.Partition)
+		rows = append(rows, answer{"topic": end.Topic, "partition": end.Partition, "high_watermark": end.Offset,
+			"last_stable_offset": ended.Offset})
+	})
+	result["partitions"] = rows
+	return nil
+}
+
 type rawLog struct {
 	client    *kgo.Client
 	topic     kadm.TopicDetail

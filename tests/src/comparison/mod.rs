@@ -274,6 +274,16 @@ impl Comparison {
         self.damage.is_empty() && self.findings.is_empty()
     }
 
+    /// The counts, for people.
+    pub fn figures(&self) -> String {
+        let superseded: usize = self.superseded.values().map(Vec::len).sum();
+        format!(
+            "{} batches on {} offsets; held by origin: {:?}; {} offsets twice, {} records fetched, {superseded} batches \
+             superseded",
+            self.batches, self.offsets, self.by_origin, self.offsets_twice, self.records_fetched
+        )
+    }
+
     /// Panics with what is wrong, if anything is.
     pub fn assert_equal(&self) {
         const SHOWN: usize = 20;
