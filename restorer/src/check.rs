@@ -1,17 +1,16 @@
 //! Looking at segments before they are restored: how much of them is wanted, and whether it is undamaged.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use teeline_archive::OffsetSet;
 use teeline_archive::segment::{BlockEntry, SegmentInfo};
 use teeline_runtime::{Shutdown, Store};
 
-use crate::cursor::wanted_blocks;
+use crate::cursor::BlockChoice;
 use crate::error::{Damage, RestorerError};
 use crate::footers::{ReadError, open_segment};
-use crate::plan::{PartitionPlan, Plan};
+use crate::plan::{Only, PartitionPlan, Plan};
 use crate::tally::Live;
 use crate::window::{Position, Window};
 
@@ -25,19 +24,19 @@ pub async fn refine(store: &Store, plan: &mut Plan) -> Result<(), RestorerError>
     if plan.window.is_all() {
         return Ok(());
     }
-    let window = plan.window;
+    let scope = Scope::of(plan);
     for partition in plan.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-        refine_partition(store, window, partition).await?;
+        refine_partition(store, scope, partition).await?;
     }
     Ok(())
 }
 
 async fn refine_partition(
     store: &Store,
-    window: Window,
+    scope: Scope,
     partition: &mut PartitionPlan,
 ) -> Result<(), RestorerError> {
-    let segments = selected(partition).map(|(info, contested)| measure(store, window, contested, info));
+    let segments = selected(scope, partition).map(|(info, choice)| measure(store, choice, info));
     let measured: Vec<_> = stream::iter(segments).buffered(SEGMENTS_AT_ONCE).collect().await;
     let (mut records, mut bytes) = (0u64, 0u64);
     let mut empty = Vec::new();
@@ -69,19 +68,19 @@ struct Measure {
 
 async fn measure(
     store: &Store,
-    window: Window,
-    contested: &OffsetSet,
+    choice: BlockChoice<'_>,
     info: &Arc<SegmentInfo>,
 ) -> Result<Measure, RestorerError> {
     let info = Arc::clone(info);
-    if window.position(info.timestamp_min, info.timestamp_max) == Position::Inside {
+    let position = choice.window.position(info.timestamp_min, info.timestamp_max);
+    if position == Position::Inside && choice.skipped.is_none() {
         let (records, bytes) = (info.record_count, info.object_bytes);
         return Ok(Measure { info, records, bytes });
     }
     let segment = open_segment(store, &info)
         .await
         .map_err(|error| error.into_error(&info.key))?;
-    let blocks = wanted_blocks(&segment.footer.blocks, window, contested);
+    let blocks = choice.wanted(&segment.footer.blocks);
     let inside = blocks
         .iter()
         .filter(|(_, position)| *position != Position::Outside);
@@ -93,25 +92,42 @@ async fn measure(
     Ok(Measure { info, records, bytes })
 }
 
-/// The segments of a partition that are read, each with the offsets that others claim too. Provisional offsets of
-/// unconfirmed segments claim nothing.
-fn selected(partition: &PartitionPlan) -> impl Iterator<Item = (&Arc<SegmentInfo>, &OffsetSet)> {
-    let confirmed = partition.segments.iter().map(|info| (info, &partition.contested));
-    confirmed.chain(partition.unconfirmed.iter().map(|info| (info, &*NOTHING)))
+/// What of the plan decides about all of its segments.
+#[derive(Debug, Clone, Copy)]
+struct Scope {
+    window: Window,
+    only: Option<Only>,
 }
 
-/// No offset at all.
-static NOTHING: LazyLock<OffsetSet> = LazyLock::new(OffsetSet::new);
+impl Scope {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            window: plan.window,
+            only: plan.only,
+        }
+    }
+}
+
+/// The segments of a partition that are read, and which of their blocks.
+fn selected(
+    scope: Scope,
+    partition: &PartitionPlan,
+) -> impl Iterator<Item = (&Arc<SegmentInfo>, BlockChoice<'_>)> {
+    let all = partition.segments.iter().chain(&partition.unconfirmed);
+    all.map(move |info| (info, partition.blocks_of(info, scope.window, scope.only)))
+}
 
 /// The largest block that is wanted, decompressed: no batch in it is larger. Reads footers only.
 pub async fn largest_block(store: &Store, plan: &Plan) -> Result<u64, RestorerError> {
-    let window = plan.window;
-    let segments = plan.partitions().flat_map(|(_, partition)| selected(partition));
-    let sizes = segments.map(|(info, contested)| async move {
+    let scope = Scope::of(plan);
+    let segments = plan
+        .partitions()
+        .flat_map(|(_, partition)| selected(scope, partition));
+    let sizes = segments.map(|(info, choice)| async move {
         let segment = open_segment(store, info)
             .await
             .map_err(|error| error.into_error(&info.key))?;
-        Ok(largest(&wanted_blocks(&segment.footer.blocks, window, contested)))
+        Ok(largest(&choice.wanted(&segment.footer.blocks)))
     });
     stream::iter(sizes)
         .buffer_unordered(SEGMENTS_AT_ONCE)
@@ -135,9 +151,11 @@ pub async fn check(
     live: &Arc<Live>,
     shutdown: &Shutdown,
 ) -> Result<u64, RestorerError> {
-    let window = plan.window;
-    let segments = plan.partitions().flat_map(|(_, partition)| selected(partition));
-    let checks = segments.map(|(info, contested)| check_segment(store, window, contested, info, live));
+    let scope = Scope::of(plan);
+    let segments = plan
+        .partitions()
+        .flat_map(|(_, partition)| selected(scope, partition));
+    let checks = segments.map(|(info, choice)| check_segment(store, choice, info, live));
     let mut largest_block = 0;
     let footers = plan
         .partitions()
@@ -180,12 +198,11 @@ pub async fn check(
 
 async fn check_segment(
     store: &Store,
-    window: Window,
-    contested: &OffsetSet,
+    choice: BlockChoice<'_>,
     info: &Arc<SegmentInfo>,
     live: &Arc<Live>,
 ) -> Result<Result<u64, Damage>, RestorerError> {
-    match check_blocks(store, window, contested, info, live).await {
+    match check_blocks(store, choice, info, live).await {
         Ok(largest) => Ok(Ok(largest)),
         Err(error) => error.into_damage(&info.key).map(Err),
     }
@@ -193,13 +210,12 @@ async fn check_segment(
 
 async fn check_blocks(
     store: &Store,
-    window: Window,
-    contested: &OffsetSet,
+    choice: BlockChoice<'_>,
     info: &Arc<SegmentInfo>,
     live: &Arc<Live>,
 ) -> Result<u64, ReadError> {
     let segment = open_segment(store, info).await?;
-    let wanted = wanted_blocks(&segment.footer.blocks, window, contested);
+    let wanted = choice.wanted(&segment.footer.blocks);
     let largest = largest(&wanted);
     let wanted: Vec<_> = wanted.into_iter().map(|(block, _)| block).collect();
     for run in neighbours(&wanted, REQUEST_BYTES_MAX) {

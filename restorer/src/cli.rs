@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use teeline_config::TopicPattern;
 
+use crate::plan::Only;
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -161,6 +163,9 @@ pub struct RestoreArgs {
     /// Restore doubtful unconfirmed records too (quarantined: nothing shows that the broker took any of their session)
     #[arg(long)]
     pub include_quarantined: bool,
+    /// Restore only one class of records that are no part of the log, into topics of other names (--map)
+    #[arg(long, value_name = "CLASS", value_enum)]
+    pub only: Option<Only>,
     /// Start producing without having checked everything first; each block is still checked as it is read
     #[arg(long)]
     pub no_validate_checksum: bool,

@@ -99,9 +99,9 @@ struct Decoding {
 const RUN_BYTES: u64 = 1024 * 1024;
 
 impl Cursor {
-    /// The start of a segment. `None` if the window wants none of its blocks.
-    pub fn new(segment: OpenSegment, window: Window, contested: &OffsetSet) -> Option<Self> {
-        let wanted = wanted_blocks(&segment.footer.blocks, window, contested);
+    /// The start of a segment. `None` if none of its blocks is wanted.
+    pub fn new(segment: OpenSegment, choice: BlockChoice<'_>) -> Option<Self> {
+        let wanted = choice.wanted(&segment.footer.blocks);
         let runs = into_runs(wanted);
         if runs.is_empty() {
             return None;
@@ -306,21 +306,54 @@ impl Run {
     }
 }
 
-/// The blocks that may hold wanted records, and those that claim offsets which others claim too.
-pub fn wanted_blocks(
-    blocks: &[BlockEntry],
-    window: Window,
-    contested: &OffsetSet,
-) -> Vec<(BlockEntry, Position)> {
-    let claims = |block: &BlockEntry| {
-        OffsetRange::new(block.first_offset, block.last_offset).is_some_and(|range| touches(contested, range))
-    };
-    blocks
-        .iter()
-        .map(|block| (block, window.position(block.timestamp_min, block.timestamp_max)))
-        .filter(|(block, position)| *position != Position::Outside || claims(block))
-        .map(|(block, position)| (block.clone(), position))
-        .collect()
+/// Which blocks of a segment are read: those that may hold wanted records, and those that claim offsets which others
+/// claim too. Not those that count no more.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockChoice<'a> {
+    /// The time window.
+    pub window: Window,
+    /// Offsets that several segments claim; none for provisional offsets, which claim nothing.
+    pub contested: Option<&'a OffsetSet>,
+    /// Offsets of the segment that count no more.
+    pub skipped: Option<&'a OffsetSet>,
+}
+
+impl BlockChoice<'_> {
+    /// The blocks, with their position to the window.
+    pub fn wanted(&self, blocks: &[BlockEntry]) -> Vec<(BlockEntry, Position)> {
+        let placed = blocks.iter().filter(|block| !self.skips(block));
+        placed
+            .map(|block| (block, self.position(block)))
+            .filter(|(block, position)| *position != Position::Outside || self.is_contested(block))
+            .map(|(block, position)| (block.clone(), position))
+            .collect()
+    }
+
+    /// Records of the window in blocks that count no more.
+    pub fn records_skipped(&self, blocks: &[BlockEntry]) -> u64 {
+        let skipped = blocks
+            .iter()
+            .filter(|block| self.skips(block) && self.position(block) != Position::Outside);
+        skipped.map(|block| u64::from(block.record_count)).sum()
+    }
+
+    fn position(&self, block: &BlockEntry) -> Position {
+        self.window.position(block.timestamp_min, block.timestamp_max)
+    }
+
+    fn is_contested(&self, block: &BlockEntry) -> bool {
+        let range = OffsetRange::new(block.first_offset, block.last_offset);
+        self.contested
+            .zip(range)
+            .is_some_and(|(contested, range)| touches(contested, range))
+    }
+
+    fn skips(&self, block: &BlockEntry) -> bool {
+        let range = OffsetRange::new(block.first_offset, block.last_offset);
+        self.skipped
+            .zip(range)
+            .is_some_and(|(skipped, range)| skipped.contains_range(range))
+    }
 }
 
 fn into_runs(wanted: Vec<Wanted>) -> VecDeque<Run> {

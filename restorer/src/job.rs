@@ -140,6 +140,7 @@ fn request(args: &RestoreArgs, settings: &Restore, now_ms: i64) -> Result<Reques
             )?,
         },
         include_quarantined: args.include_quarantined || settings.include_quarantined,
+        only: args.only,
     })
 }
 

@@ -16,13 +16,15 @@
 //! - [`check`], [`footers`]: checksums of everything selected, before the first record
 //! - [`work`]: partitions side by side; [`budget`]: their memory
 //! - [`stream`]: one partition as a run of batches: [`cursor`] (a segment, block by block), [`merge`] (overlapping
-//!   segments), [`transactions`], [`markers`] (what was committed), [`replay`] (what of a batch is produced)
+//!   segments), [`transactions`], [`markers`] (what was committed), [`replay`] (what of a batch is produced), [`apart`]
+//!   (what is no part of the log)
 //! - [`delivery`]: batches to one partition, exactly once and in order
 //! - [`tally`], [`progress`], [`report`], [`figures`]: counting and showing
 //! - [`describe`], [`coverage`], [`verify`]: the other subcommands
 //! - [`error`]: what can go wrong, and its exit code
 //! - [`restore`]: all of it from beginning to end
 
+pub mod apart;
 pub mod app;
 pub mod budget;
 pub mod check;

@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use teeline_archive::segment::SegmentInfo;
+use teeline_archive::segment::{MarkerEntry, SegmentInfo};
 use teeline_archive::{OffsetRange, OffsetSet};
 use teeline_runtime::Store;
 
 use crate::error::RestorerError;
 use crate::footers::open_segment;
+use crate::plan::Lost;
 use crate::transactions::{Decision, Evidence, MarkerAt, Markers, TransactionalBatch, decide};
 
 /// The markers of one partition.
@@ -22,6 +23,8 @@ pub struct MarkerSource {
     /// What is held of the partition; a marker counts only if nothing is missing in front of it.
     held: OffsetSet,
     evidence: Vec<Evidence>,
+    /// Markers that are not in the log any more end nothing.
+    lost: Lost,
     forgotten_below: i64,
 }
 
@@ -30,7 +33,7 @@ const FORGET_EVERY: i64 = 65_536;
 
 impl MarkerSource {
     /// Markers are looked for in those of the `segments` that have any.
-    pub fn new(segments: &[Arc<SegmentInfo>], held: OffsetSet, evidence: Vec<Evidence>) -> Self {
+    pub fn new(segments: &[Arc<SegmentInfo>], held: OffsetSet, evidence: Vec<Evidence>, lost: Lost) -> Self {
         let mut unread: Vec<_> = segments
             .iter()
             .filter(|segment| segment.control_count > 0)
@@ -42,6 +45,7 @@ impl MarkerSource {
             markers: Markers::default(),
             held,
             evidence,
+            lost,
             forgotten_below: 0,
         }
     }
@@ -57,7 +61,16 @@ impl MarkerSource {
             .first_after(store, batch.producer_id, batch.last_offset)
             .await?;
         let whole = marker.is_some_and(|marker| self.is_whole(batch.last_offset, marker.offset));
-        Ok(decide(batch, marker, whole, &self.evidence))
+        let decision = decide(batch, marker, whole, &self.evidence);
+        if decision == Decision::Undecided && marker.is_none() && self.reaches_the_end(batch.last_offset) {
+            return Ok(Decision::Open);
+        }
+        Ok(decision)
+    }
+
+    /// What the brokers answered about the batch's transaction, whatever the log says behind it.
+    pub fn evident(&self, batch: TransactionalBatch) -> Decision {
+        decide(batch, None, false, &self.evidence)
     }
 
     async fn first_after(
@@ -79,7 +92,9 @@ impl MarkerSource {
                 .await
                 .map_err(|error| error.into_error(&next.key))?;
             self.unread.pop_front();
-            for entry in &segment.footer.markers {
+            let gone = self.lost.of_segment(&segment.info.key);
+            let counts = |entry: &&MarkerEntry| !gone.is_some_and(|gone| gone.contains(entry.offset));
+            for entry in segment.footer.markers.iter().filter(counts) {
                 self.markers.insert(MarkerAt {
                     offset: entry.offset,
                     producer_id: entry.producer_id,
@@ -93,6 +108,15 @@ impl MarkerSource {
     fn is_whole(&self, last_offset: i64, marker_offset: i64) -> bool {
         match OffsetRange::new(last_offset.saturating_add(1), marker_offset) {
             Some(between) => self.held.contains_range(between),
+            None => true,
+        }
+    }
+
+    /// Whether nothing is missing behind an offset up to where the archive ends.
+    fn reaches_the_end(&self, last_offset: i64) -> bool {
+        let end = self.held.last().unwrap_or(-1);
+        match OffsetRange::new(last_offset.saturating_add(1), end) {
+            Some(behind) => self.held.contains_range(behind),
             None => true,
         }
     }

@@ -4,6 +4,8 @@
 //! are sorted out here; blocks within segments later, by the footers.
 
 mod contested;
+mod lost;
+mod partition;
 mod selection;
 mod view;
 
@@ -14,18 +16,20 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use teeline_archive::ledger::{AbsenceReason, Incarnation, LedgerState, PartitionState};
-use teeline_archive::segment::{SegmentInfo, UndecidedTransaction};
-use teeline_archive::{OffsetRange, OffsetSet};
+use teeline_archive::ledger::{Incarnation, LedgerState};
+use teeline_archive::segment::SegmentInfo;
 use teeline_config::TopicFilter;
 use uuid::Uuid;
 
 use crate::error::RestorerError;
 use crate::target::settings::Settings;
-use crate::transactions::Evidence;
-use crate::window::{Position, Window};
+use crate::window::Window;
 
 pub(crate) use contested::touches;
+pub use lost::Lost;
+pub use partition::PartitionPlan;
+use partition::plan_partition;
+pub(crate) use partition::{blocks_of, open_at_the_end};
 use selection::Choice;
 pub(crate) use view::show_holes;
 pub use view::{PartitionView, PlanView, TargetView, TopicView, render};
@@ -43,6 +47,31 @@ pub struct Request {
     pub window: Window,
     /// Whether doubtful unconfirmed records are wanted too.
     pub include_quarantined: bool,
+    /// Only one class of records, apart from the rest.
+    pub only: Option<Only>,
+}
+
+/// A class of records that is no part of the log, or not for certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Only {
+    /// Acknowledged by the source, and lost by it to a later leader
+    Superseded,
+    /// Captured, and never confirmed
+    Unconfirmed,
+    /// Rivals at the same offsets, where nothing tells which of them the source kept
+    Disputed,
+}
+
+impl Only {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Superseded => "superseded",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Disputed => "disputed",
+        }
+    }
 }
 
 /// What will be done.
@@ -54,6 +83,8 @@ pub struct Plan {
     pub source_cluster_id: Option<String>,
     /// Which time.
     pub window: Window,
+    /// Which class of records, if not the log itself.
+    pub only: Option<Only>,
     /// Topics, by name.
     pub topics: Vec<TopicPlan>,
 }
@@ -97,48 +128,41 @@ fn as_text<S: serde::Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::E
     serializer.collect_str(id)
 }
 
-/// One partition of a plan.
-#[derive(Debug, Clone)]
-pub struct PartitionPlan {
-    /// Its number.
-    pub partition: i32,
-    /// Segments with records of the window, and those that claim offsets of these.
-    pub segments: Vec<Arc<SegmentInfo>>,
-    /// Offsets that several segments claim: their blocks are read whatever their timestamps.
-    pub contested: OffsetSet,
-    /// Segments that may hold the markers of their transactions.
-    pub marker_segments: Vec<Arc<SegmentInfo>>,
-    /// Unconfirmed segments that will be restored.
-    pub unconfirmed: Vec<Arc<SegmentInfo>>,
-    /// Records of doubtful unconfirmed segments that will not.
-    pub records_quarantined: u64,
-    /// Offsets held.
-    pub held: OffsetSet,
-    /// Offsets missing, for no good reason.
-    pub holes: Vec<OffsetRange>,
-    /// Ends of transactions known without their markers.
-    pub evidence: Vec<Evidence>,
-    /// Transactions of which the archive certainly does not know the end.
-    pub undecided: Vec<UndecidedTransaction>,
-    /// At most so many records will be restored.
-    pub records_max: u64,
-    /// Bytes of the archive that will be read.
-    pub archive_bytes: u64,
-}
-
 /// Makes the plan.
 pub fn plan(state: &LedgerState, backup_id: &str, request: &Request) -> Result<Plan, RestorerError> {
     let choices = selection::choose(state, request)?;
-    let topics = choices
-        .into_iter()
-        .map(|choice| plan_topic(choice, request))
-        .collect();
+    let topics = choices.into_iter().map(|choice| plan_topic(choice, request));
+    let topics = match request.only {
+        None => topics.collect(),
+        Some(only) => apart(only, topics.filter(|topic| !topic.is_empty()).collect())?,
+    };
     Ok(Plan {
         backup_id: backup_id.to_owned(),
         source_cluster_id: state.cluster_id().map(str::to_owned),
         window: request.window,
+        only: request.only,
         topics,
     })
+}
+
+/// Records that are no part of the log must not get into a copy of it: they go into topics of their own.
+fn apart(only: Only, topics: Vec<TopicPlan>) -> Result<Vec<TopicPlan>, RestorerError> {
+    let only = only.as_str();
+    if topics.is_empty() {
+        let text = format!("the selected topics have no {only} records; nothing to restore");
+        return Err(RestorerError::Usage(text));
+    }
+    let unmapped = topics.iter().filter(|topic| topic.name == topic.target);
+    let maps: Vec<String> = unmapped
+        .map(|topic| format!("--map {0}={0}_{only}", topic.name))
+        .collect();
+    if maps.is_empty() {
+        return Ok(topics);
+    }
+    Err(RestorerError::Usage(format!(
+        "--only {only} restores records apart from the rest: give each topic another name ({})",
+        maps.join(" ")
+    )))
 }
 
 fn plan_topic(choice: Choice<'_>, request: &Request) -> TopicPlan {
@@ -171,115 +195,6 @@ fn plan_partitions(topic: &Incarnation, request: &Request) -> Vec<PartitionPlan>
     topic
         .partitions()
         .map(|(number, partition)| plan_partition(number, partition, request))
-        .collect()
-}
-
-fn plan_partition(number: i32, partition: &PartitionState, request: &Request) -> PartitionPlan {
-    // Segments of markers only hold nothing to restore; their markers are found by their footers.
-    let wanted = |segment: &&SegmentInfo| {
-        let position = request
-            .window
-            .position(segment.timestamp_min, segment.timestamp_max);
-        segment.record_count > 0 && position != Position::Outside
-    };
-    let contested = contested::contested(partition.segments(), |segment| wanted(&segment));
-    // What else claims the offsets of wanted records may be what the source kept, whatever its timestamps.
-    let rivals = |segment: &&SegmentInfo| contested::touches(&contested, segment.range());
-    let segments: Vec<_> = partition
-        .segments()
-        .iter()
-        .filter(|segment| wanted(segment) || rivals(segment))
-        .cloned()
-        .map(Arc::new)
-        .collect();
-    let first_wanted = segments
-        .iter()
-        .map(|segment| segment.start_offset)
-        .min()
-        .unwrap_or(i64::MAX);
-    let transactional = segments.iter().any(|segment| segment.transactional_count > 0);
-    let marks = |segment: &&SegmentInfo| {
-        transactional && segment.control_count > 0 && segment.end_offset >= first_wanted
-    };
-    let marker_segments: Vec<_> = partition
-        .segments()
-        .iter()
-        .filter(marks)
-        .cloned()
-        .map(Arc::new)
-        .collect();
-    let (quarantined, unconfirmed): (Vec<_>, Vec<_>) = partition
-        .unconfirmed()
-        .iter()
-        .filter(wanted)
-        .partition(|segment| segment.quarantined && !request.include_quarantined);
-    let unconfirmed: Vec<_> = unconfirmed.into_iter().cloned().map(Arc::new).collect();
-    let all = || segments.iter().chain(&unconfirmed);
-    PartitionPlan {
-        partition: number,
-        records_quarantined: quarantined.iter().map(|segment| segment.record_count).sum(),
-        held: partition.held(),
-        holes: holes(partition),
-        evidence: evidence(partition),
-        undecided: undecided(partition, &segments),
-        records_max: all().map(|segment| segment.record_count).sum(),
-        archive_bytes: all().map(|segment| segment.object_bytes).sum(),
-        segments,
-        contested,
-        marker_segments,
-        unconfirmed,
-    }
-}
-
-/// What is missing between the first and the last offset held. What compaction or retention took on the source is
-/// not missing: the topic would not have it either. What went down with the source is.
-fn holes(partition: &PartitionState) -> Vec<OffsetRange> {
-    let held = partition.held();
-    let (Some(first), Some(last)) = (held.first(), held.last()) else {
-        return Vec::new();
-    };
-    let mut explained = held;
-    let absences = partition.absences().iter();
-    absences
-        .filter(|absence| absence.reason != AbsenceReason::SourceLost)
-        .for_each(|absence| explained.insert(absence.range()));
-    explained.holes(OffsetRange { first, last })
-}
-
-fn evidence(partition: &PartitionState) -> Vec<Evidence> {
-    let known = partition.evidence().iter();
-    known
-        .map(|entry| Evidence {
-            producer_id: entry.producer_id,
-            producer_epoch: entry.producer_epoch,
-            first_offset: entry.first_offset,
-            last_offset: entry.last_offset,
-            commit: entry.commit,
-        })
-        .collect()
-}
-
-/// Transactions that were open when their segment closed, and that neither a marker behind them nor evidence can have
-/// ended. Others may turn out undecided while restoring.
-fn undecided(partition: &PartitionState, segments: &[Arc<SegmentInfo>]) -> Vec<UndecidedTransaction> {
-    let markers_up_to = partition
-        .segments()
-        .iter()
-        .filter(|segment| segment.control_count > 0)
-        .map(|segment| segment.end_offset)
-        .max()
-        .unwrap_or(-1);
-    let evident = |open: &UndecidedTransaction| {
-        partition.evidence().iter().any(|entry| {
-            entry.producer_id == open.producer_id
-                && entry.producer_epoch == open.producer_epoch
-                && entry.first_offset <= open.last_offset
-                && open.first_offset <= entry.last_offset
-        })
-    };
-    let open = segments.iter().flat_map(|segment| &segment.undecided);
-    open.filter(|open| open.last_offset > markers_up_to && !evident(open))
-        .copied()
         .collect()
 }
 
@@ -316,12 +231,5 @@ impl TopicPlan {
     /// Whether there is nothing to restore but the topic itself.
     pub fn is_empty(&self) -> bool {
         self.partitions.iter().all(PartitionPlan::is_empty)
-    }
-}
-
-impl PartitionPlan {
-    /// Whether there is anything to restore.
-    pub fn is_empty(&self) -> bool {
-        self.segments.is_empty() && self.unconfirmed.is_empty()
     }
 }

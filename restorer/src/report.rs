@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 use teeline_runtime::ExitCode;
 
+use crate::apart::OpenTransaction;
 use crate::figures;
-use crate::plan::{Plan, show_holes};
+use crate::plan::{Only, Plan, show_holes};
 use crate::tally::Tally;
 
 /// The final report.
@@ -20,6 +21,9 @@ pub struct Report {
     pub outcome: &'static str,
     /// The backup.
     pub backup_id: String,
+    /// Which class of records was restored, if not the log itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
     /// How long the producing took.
     pub elapsed_ms: u64,
     /// Sums over all partitions.
@@ -53,6 +57,9 @@ pub struct PartitionReport {
     pub tally: Tally,
     /// Offsets that the archive does not have: first and last.
     pub holes: Vec<(i64, i64)>,
+    /// Transactions that were not over where the archive ends; their records are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub open_transactions: Vec<OpenTransaction>,
     /// The target's end offset before.
     pub end_offset_before: i64,
     /// The target's end offset afterwards.
@@ -60,7 +67,7 @@ pub struct PartitionReport {
 }
 
 /// What the workers found out about one partition.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Restored {
     /// Which topic of the plan.
     pub topic: usize,
@@ -68,6 +75,8 @@ pub struct Restored {
     pub partition: i32,
     /// What was restored and what left out.
     pub tally: Tally,
+    /// Transactions that were not over where the archive ends.
+    pub open_transactions: Vec<OpenTransaction>,
 }
 
 impl PartitionReport {
@@ -95,6 +104,7 @@ impl Report {
                     .find(|work| work.topic == place && work.partition == number);
                 let mut tally = work.map(|work| work.tally).unwrap_or_default();
                 tally.records_quarantined = partition.records_quarantined;
+                tally.records_superseded += partition.records_superseded;
                 total += tally;
                 let (end_offset_before, end_offset_after) = offsets(&topic.target, number);
                 let holes = partition
@@ -106,6 +116,9 @@ impl Report {
                     partition: number,
                     tally,
                     holes,
+                    open_transactions: work
+                        .map(|work| work.open_transactions.clone())
+                        .unwrap_or_default(),
                     end_offset_before,
                     end_offset_after,
                 }
@@ -122,6 +135,7 @@ impl Report {
             kind: "report",
             outcome: "complete",
             backup_id: plan.backup_id.clone(),
+            only: plan.only,
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             total,
             topics,
@@ -165,15 +179,23 @@ impl Report {
             if !partition.holes.is_empty() {
                 reasons.push(format!("{at}: {}", show_holes(&partition.holes)));
             }
+            reasons.extend(ends_inside(
+                &at,
+                &partition.open_transactions,
+                partition.tally.records_open,
+            ));
             let surplus = partition.surplus();
             if surplus < 0 {
                 let lost = figures::of(surplus.unsigned_abs(), "acknowledged record");
                 reasons.push(format!("{at}: the target lost {lost}"));
             }
         }
+        let beside = |number: u64, only: Only| if self.only == Some(only) { 0 } else { number };
         let counted = [
             (
-                self.total.records_undecided,
+                self.total
+                    .records_undecided
+                    .saturating_sub(self.total.records_open),
                 "left out, since their transaction's end is not known",
             ),
             (
@@ -181,7 +203,7 @@ impl Report {
                 "left out, since other records claim their offsets and nothing tells which the source kept",
             ),
             (
-                self.total.records_unconfirmed,
+                beside(self.total.records_unconfirmed, Only::Unconfirmed),
                 "restored although no answer of the broker confirmed them",
             ),
             (
@@ -212,6 +234,30 @@ impl Report {
         notes
     }
 }
+
+/// Says that the archive ends inside of transactions: readers of committed records had not seen theirs either.
+fn ends_inside(at: &str, open: &[OpenTransaction], records: u64) -> Option<String> {
+    let first = open.iter().map(|open| open.first_offset).min()?;
+    let transactions = figures::of(open.len() as u64, "open transaction");
+    let producers = open.iter().take(OPEN_NAMED_MAX);
+    let named: Vec<String> = producers
+        .map(|open| format!("producer {} from offset {}", open.producer_id, open.first_offset))
+        .collect();
+    let more = open.len().saturating_sub(OPEN_NAMED_MAX);
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "{at}: the archive ends inside {transactions} ({}{more}); {} from offset {first} on left out",
+        named.join(", "),
+        figures::of(records, "record")
+    ))
+}
+
+/// At most so many transactions are named in a line.
+const OPEN_NAMED_MAX: usize = 3;
 
 /// The report as text.
 pub fn render(report: &Report) -> String {

@@ -6,15 +6,17 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use teeline_archive::OffsetSet;
 use teeline_archive::segment::SegmentInfo;
+use teeline_archive::{OffsetRange, OffsetSet};
 use teeline_wire::batch::{BatchHeader, BatchView};
 
+use crate::apart::{self, Given, OpenTransaction, OpenTransactions};
 use crate::cursor::{Cursor, Found, Source};
 use crate::error::RestorerError;
 use crate::footers::open_segment;
 use crate::markers::MarkerSource;
 use crate::merge::{Dropped, Head, Step, next_step};
+use crate::plan::{Lost, Only, PartitionPlan, blocks_of};
 use crate::replay::{Wanted, replay};
 use crate::tally::Tally;
 use crate::target::settings::BATCH_BYTES_MAX;
@@ -29,10 +31,30 @@ pub struct Parts {
     pub unconfirmed: Vec<Arc<SegmentInfo>>,
     /// Offsets that several of the segments claim.
     pub contested: OffsetSet,
+    /// What of the segments counts no more.
+    pub lost: Lost,
     /// Where transactions end.
     pub markers: MarkerSource,
     /// The time window.
     pub window: Window,
+    /// Which class of records, if not the log itself.
+    pub only: Option<Only>,
+}
+
+impl Parts {
+    /// What a plan says about a partition.
+    pub fn new(plan: PartitionPlan, window: Window, only: Option<Only>) -> Self {
+        let markers = MarkerSource::new(&plan.marker_segments, plan.held, plan.evidence, plan.lost.clone());
+        Self {
+            segments: plan.segments,
+            unconfirmed: plan.unconfirmed,
+            contested: plan.contested,
+            lost: plan.lost,
+            markers,
+            window,
+            only,
+        }
+    }
 }
 
 /// The stream.
@@ -40,6 +62,10 @@ pub struct PartitionStream {
     source: Source,
     window: Window,
     contested: OffsetSet,
+    lost: Lost,
+    only: Option<Only>,
+    given: Given,
+    open_transactions: OpenTransactions,
     upcoming: VecDeque<Arc<SegmentInfo>>,
     cursors: Vec<Cursor>,
     unconfirmed: VecDeque<Arc<SegmentInfo>>,
@@ -51,6 +77,14 @@ pub struct PartitionStream {
     next_offset: i64,
     ready: VecDeque<BatchView>,
     left_out: Tally,
+}
+
+/// What merging gives out.
+enum Next {
+    /// The next batch of the log, and the key of its segment.
+    OfTheLog(Found, String),
+    /// A batch that is not in the log, and was asked for.
+    Apart(Found, String),
 }
 
 /// Producer id, epoch and base sequence: with these a batch is the same wherever it lies.
@@ -77,6 +111,10 @@ impl PartitionStream {
             source,
             window: parts.window,
             contested: parts.contested,
+            lost: parts.lost,
+            only: parts.only,
+            given: Given::default(),
+            open_transactions: OpenTransactions::default(),
             upcoming: parts.segments.into(),
             cursors: Vec::new(),
             unconfirmed: parts.unconfirmed.into(),
@@ -93,6 +131,11 @@ impl PartitionStream {
     /// What was left out or rebuilt so far. Records produced are counted by whoever produces them.
     pub fn left_out(&self) -> Tally {
         self.left_out
+    }
+
+    /// Transactions that were not over where the archive ends, so far.
+    pub fn open_transactions(&self) -> Vec<OpenTransaction> {
+        self.open_transactions.list()
     }
 
     /// Reads which batches are unconfirmed. Before the first batch is asked for.
@@ -116,8 +159,11 @@ impl PartitionStream {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(Some(batch));
             }
-            if let Some((found, key)) = self.next_confirmed().await? {
-                self.accept(&found, &key).await?;
+            if let Some(next) = self.next_confirmed().await? {
+                match next {
+                    Next::OfTheLog(found, key) => self.accept(&found, &key).await?,
+                    Next::Apart(found, key) => self.accept_apart(&found, &key)?,
+                }
             } else if let Some((found, key)) = self.next_unconfirmed().await? {
                 self.accept_unconfirmed(&found, &key).await?;
             } else {
@@ -126,47 +172,69 @@ impl PartitionStream {
         }
     }
 
-    async fn open(&self, info: &Arc<SegmentInfo>) -> Result<Option<Cursor>, RestorerError> {
+    async fn open(&mut self, info: &Arc<SegmentInfo>) -> Result<Option<Cursor>, RestorerError> {
         let segment = open_segment(&self.source.store, info)
             .await
             .map_err(|error| error.into_error(&info.key))?;
-        // Provisional offsets claim nothing.
-        let nothing = OffsetSet::new();
-        let contested = if info.unconfirmed() {
-            &nothing
-        } else {
-            &self.contested
-        };
-        Ok(Cursor::new(segment, self.window, contested))
+        let choice = blocks_of(info, self.window, self.only, &self.contested, &self.lost);
+        if choice.skipped.is_some() && self.lost.gone_from(&info.key).is_some() {
+            self.left_out.records_superseded += choice.records_skipped(&segment.footer.blocks);
+        }
+        Ok(Cursor::new(segment, choice))
     }
 
-    /// The next batch of the log, with the key of its segment.
-    async fn next_confirmed(&mut self) -> Result<Option<(Found, String)>, RestorerError> {
+    /// The next batch of the log, or one beside it that was asked for.
+    async fn next_confirmed(&mut self) -> Result<Option<Next>, RestorerError> {
         loop {
             self.load_heads().await?;
-            let heads: Vec<Option<Head>> = self
-                .cursors
-                .iter()
-                .map(|cursor| cursor.head().map(Found::head))
-                .collect();
-            match next_step(&heads, self.next_offset) {
-                None => return Ok(None),
-                Some(Step::Drop(at, why)) => {
-                    if let Some(found) = self.cursors.get_mut(at).and_then(Cursor::take) {
-                        self.note_confirmed(found.batch.header());
-                        self.count_dropped(found.batch.header(), why);
+            let (at, dropped) = match self.lost_head() {
+                // What counts no more takes no part in merging.
+                Some((at, why)) => (at, Some(why)),
+                None => {
+                    let heads: Vec<Option<Head>> = self
+                        .cursors
+                        .iter()
+                        .map(|cursor| cursor.head().map(Found::head))
+                        .collect();
+                    match next_step(&heads, self.next_offset) {
+                        None => return Ok(None),
+                        Some(Step::Drop(at, why)) => {
+                            self.note_confirmed_at(at);
+                            (at, Some(why))
+                        }
+                        Some(Step::Take(at)) => (at, None),
                     }
                 }
-                Some(Step::Take(at)) => {
-                    let Some(cursor) = self.cursors.get_mut(at) else {
-                        return Ok(None);
-                    };
-                    if let Some(found) = cursor.take() {
-                        let key = cursor.key().to_owned();
-                        return Ok(Some((found, key)));
-                    }
-                }
+            };
+            let Some(cursor) = self.cursors.get_mut(at) else {
+                return Ok(None);
+            };
+            let Some(found) = cursor.take() else { continue };
+            let key = cursor.key().to_owned();
+            match dropped {
+                None => return Ok(Some(Next::OfTheLog(found, key))),
+                Some(why) if apart::wants(self.only, why) => return Ok(Some(Next::Apart(found, key))),
+                Some(why) => self.count_dropped(found.batch.header(), why),
             }
+        }
+    }
+
+    /// A head that counts no more, as the ledger says.
+    fn lost_head(&self) -> Option<(usize, Dropped)> {
+        if self.lost.is_empty() {
+            return None;
+        }
+        self.cursors.iter().enumerate().find_map(|(at, cursor)| {
+            let head = cursor.head()?.head();
+            let range = OffsetRange::new(head.base_offset, head.last_offset)?;
+            Some((at, self.lost.verdict(cursor.key(), range)?))
+        })
+    }
+
+    fn note_confirmed_at(&mut self, at: usize) {
+        let head = self.cursors.get(at).and_then(Cursor::head);
+        if let Some(header) = head.map(|found| *found.batch.header()) {
+            self.note_confirmed(&header);
         }
     }
 
@@ -237,13 +305,27 @@ impl PartitionStream {
         let from_offset = self.next_offset;
         self.next_offset = header.next_offset();
         self.note_confirmed(header);
-        if header.is_control() || header.record_count == 0 {
+        if self.only.is_some() || header.is_control() || header.record_count == 0 {
             return Ok(());
         }
         if header.is_transactional() && !self.is_committed(header).await? {
             return Ok(());
         }
         self.make_ready(found, key, from_offset).map(drop)
+    }
+
+    /// A batch that is no part of the log, and was asked for. The log does not tell what became of its transaction, so
+    /// it is left out only if the brokers said that it was aborted.
+    fn accept_apart(&mut self, found: &Found, key: &str) -> Result<(), RestorerError> {
+        let header = found.batch.header();
+        if header.is_control() || header.record_count == 0 || !self.given.is_new(header) {
+            return Ok(());
+        }
+        if header.is_transactional() && self.markers.evident(transactional(header)) == Decision::Aborted {
+            self.left_out.records_aborted += u64::from(header.records());
+            return Ok(());
+        }
+        self.make_ready(found, key, 0).map(drop)
     }
 
     async fn accept_unconfirmed(&mut self, found: &Found, key: &str) -> Result<(), RestorerError> {
@@ -264,17 +346,20 @@ impl PartitionStream {
     }
 
     async fn is_committed(&mut self, header: &BatchHeader) -> Result<bool, RestorerError> {
-        let batch = TransactionalBatch {
-            producer_id: header.producer_id,
-            producer_epoch: header.producer_epoch,
-            base_offset: header.base_offset,
-            last_offset: header.last_offset(),
-        };
         let records = u64::from(header.records());
-        match self.markers.decide(&self.source.store, batch).await? {
+        match self
+            .markers
+            .decide(&self.source.store, transactional(header))
+            .await?
+        {
             Decision::Committed => return Ok(true),
             Decision::Aborted => self.left_out.records_aborted += records,
             Decision::Undecided => self.left_out.records_undecided += records,
+            Decision::Open => {
+                self.left_out.records_undecided += records;
+                self.left_out.records_open += records;
+                self.open_transactions.note(header);
+            }
         }
         Ok(false)
     }
@@ -322,6 +407,15 @@ impl PartitionStream {
             };
             self.unconfirmed_cursor = self.open(&info).await?;
         }
+    }
+}
+
+fn transactional(header: &BatchHeader) -> TransactionalBatch {
+    TransactionalBatch {
+        producer_id: header.producer_id,
+        producer_epoch: header.producer_epoch,
+        base_offset: header.base_offset,
+        last_offset: header.last_offset(),
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Tally {
     pub records_aborted: u64,
     /// Records left out because the archive cannot tell whether their transaction was committed.
     pub records_undecided: u64,
+    /// Of these, records of transactions that were not over where the archive ends.
+    pub records_open: u64,
     /// Records that another copy of the same offsets made superfluous.
     pub records_duplicate: u64,
     /// Records that the source acknowledged and lost to a later leader.
@@ -47,6 +49,7 @@ impl AddAssign for Tally {
             records_outside_window,
             records_aborted,
             records_undecided,
+            records_open,
             records_duplicate,
             records_superseded,
             records_disputed,
@@ -61,6 +64,7 @@ impl AddAssign for Tally {
         self.records_outside_window += records_outside_window;
         self.records_aborted += records_aborted;
         self.records_undecided += records_undecided;
+        self.records_open += records_open;
         self.records_duplicate += records_duplicate;
         self.records_superseded += records_superseded;
         self.records_disputed += records_disputed;

@@ -58,6 +58,8 @@ pub enum Decision {
     Aborted,
     /// The archive cannot tell.
     Undecided,
+    /// The archive ends before the transaction does.
+    Open,
 }
 
 /// The markers of a partition that are known so far, by producer id.

@@ -11,12 +11,12 @@ use teeline_runtime::Shutdown;
 use teeline_wire::client::{Cluster, TopicPartition};
 use tokio::task::JoinSet;
 
+use crate::apart::OpenTransaction;
 use crate::budget::Budget;
 use crate::cursor::Source;
 use crate::delivery::{Delivery, DeliveryError, Limits};
 use crate::error::RestorerError;
-use crate::markers::MarkerSource;
-use crate::plan::{PartitionPlan, Plan};
+use crate::plan::{Only, PartitionPlan, Plan};
 use crate::report::Restored;
 use crate::stream::{PartitionStream, Parts};
 use crate::tally::{Live, Tally};
@@ -79,6 +79,7 @@ pub async fn restore_partitions(
             live: Arc::clone(live),
         },
         window: plan.window,
+        only: plan.only,
         limits: Limits {
             timeout: pace.delivery_timeout,
             bytes_under_way_max: UNDER_WAY_BYTES_MAX / workers.max(1),
@@ -126,6 +127,7 @@ struct Shared {
     jobs: Mutex<VecDeque<Job>>,
     source: Source,
     window: Window,
+    only: Option<Only>,
     limits: Limits,
     target: Target,
     stop: Shutdown,
@@ -161,7 +163,7 @@ async fn work_on_all(shared: &Shared) -> Result<Vec<Restored>, RestorerError> {
     while let Some(job) = shared.next_job() {
         let (topic, partition) = (job.topic, job.plan.partition);
         let working = Box::pin(restore_partition(shared, &cluster, job));
-        let tally = shared
+        let (tally, open_transactions) = shared
             .stop
             .run_until(working)
             .await
@@ -170,22 +172,20 @@ async fn work_on_all(shared: &Shared) -> Result<Vec<Restored>, RestorerError> {
             topic,
             partition,
             tally,
+            open_transactions,
         });
     }
     Ok(restored)
 }
 
-async fn restore_partition(shared: &Shared, cluster: &Cluster, job: Job) -> Result<Tally, RestorerError> {
+async fn restore_partition(
+    shared: &Shared,
+    cluster: &Cluster,
+    job: Job,
+) -> Result<(Tally, Vec<OpenTransaction>), RestorerError> {
     let Job { target, plan, .. } = job;
     let number = plan.partition;
-    let markers = MarkerSource::new(&plan.marker_segments, plan.held, plan.evidence);
-    let parts = Parts {
-        segments: plan.segments,
-        unconfirmed: plan.unconfirmed,
-        contested: plan.contested,
-        markers,
-        window: shared.window,
-    };
+    let parts = Parts::new(plan, shared.window, shared.only);
     let mut stream = PartitionStream::new(shared.source.clone(), parts);
     stream.prepare().await?;
     let producer = cluster.init_producer_id().await;
@@ -218,10 +218,11 @@ async fn restore_partition(shared: &Shared, cluster: &Cluster, job: Job) -> Resu
         records = delivered.records,
         "partition restored"
     );
-    Ok(Tally {
+    let tally = Tally {
         records: delivered.records,
         batches: delivered.batches,
         bytes: delivered.bytes,
         ..stream.left_out()
-    })
+    };
+    Ok((tally, stream.open_transactions()))
 }

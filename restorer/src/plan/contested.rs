@@ -6,13 +6,19 @@
 use teeline_archive::segment::SegmentInfo;
 use teeline_archive::{OffsetRange, OffsetSet};
 
+use super::Lost;
+
 /// The offsets held by several segments, at least one of them wanted.
-pub(super) fn contested(segments: &[SegmentInfo], wanted: impl Fn(&SegmentInfo) -> bool) -> OffsetSet {
+pub(super) fn contested(
+    segments: &[SegmentInfo],
+    lost: &Lost,
+    wanted: impl Fn(&SegmentInfo) -> bool,
+) -> OffsetSet {
     // Each range begins at one offset and is over at another; between them it counts.
     let mut events: Vec<(i64, i64, i64)> = Vec::new();
     for segment in segments {
         let counts = i64::from(wanted(segment));
-        for range in held(segment).ranges() {
+        for range in lost.held_by(segment).ranges() {
             events.push((range.first, 1, counts));
             events.push((range.last.saturating_add(1), -1, -counts));
         }
@@ -42,11 +48,4 @@ pub(super) fn contested(segments: &[SegmentInfo], wanted: impl Fn(&SegmentInfo) 
 pub(crate) fn touches(set: &OffsetSet, range: OffsetRange) -> bool {
     let after = set.ranges().partition_point(|held| held.last < range.first);
     set.ranges().get(after).is_some_and(|held| held.overlaps(&range))
-}
-
-/// What a segment holds, its gaps left out.
-fn held(segment: &SegmentInfo) -> OffsetSet {
-    let mut held: OffsetSet = [segment.range()].into_iter().collect();
-    segment.gaps.iter().for_each(|gap| held.remove(*gap));
-    held
 }

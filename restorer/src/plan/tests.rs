@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 use teeline_archive::OffsetRange;
-use teeline_archive::ledger::{Absence, AbsenceEvidence, Entry};
-use teeline_archive::segment::Origin;
+use teeline_archive::ledger::{Absence, AbsenceEvidence, AbsenceReason, Entry};
+use teeline_archive::segment::{Origin, UndecidedTransaction};
 use teeline_config::TopicPattern;
 
 use super::*;
 use crate::fixture::{BACKUP, FIRST_LIFE, Fixture, data, transactional};
 use crate::ledger::load_whole;
+use crate::window::Position;
 
 const SECOND_LIFE: Uuid = Uuid::from_u128(0x22);
 
@@ -223,12 +224,15 @@ async fn a_transaction_left_open_at_the_end_is_told_before() {
     fixture.commit().await;
     let backup = load_whole(&fixture.store, BACKUP).await.unwrap();
     let partition = backup.state.partition("orders", FIRST_LIFE, 0).unwrap();
-    assert_eq!(undecided(partition, &segments).len(), 1);
+    assert_eq!(
+        partition::undecided(partition, &segments, &Lost::default()).len(),
+        1
+    );
     fixture.evidence("orders", &open, true);
     fixture.commit().await;
     let backup = load_whole(&fixture.store, BACKUP).await.unwrap();
     let partition = backup.state.partition("orders", FIRST_LIFE, 0).unwrap();
-    assert!(undecided(partition, &segments).is_empty());
+    assert!(partition::undecided(partition, &segments, &Lost::default()).is_empty());
 }
 
 proptest! {

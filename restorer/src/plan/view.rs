@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use teeline_archive::OffsetRange;
 
-use super::{Life, PartitionPlan, Plan, TopicPlan};
+use super::{Life, Only, PartitionPlan, Plan, TopicPlan};
 use crate::figures;
 use crate::window::{Window, show_ms};
 
@@ -23,6 +23,9 @@ pub struct PlanView {
     pub target: TargetView,
     /// Which time.
     pub window: Window,
+    /// Which class of records, if not the log itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
     /// Topics.
     pub topics: Vec<TopicView>,
     /// At most so many records, all topics together.
@@ -88,6 +91,8 @@ pub struct PartitionView {
     pub records_unconfirmed: u64,
     /// Doubtful unconfirmed records that are left out.
     pub records_quarantined: u64,
+    /// Records left out with segments of which the log has lost everything.
+    pub records_superseded: u64,
     /// Offsets missing: first and last.
     pub holes: Vec<(i64, i64)>,
     /// Transactions of which the archive does not know the end.
@@ -126,6 +131,7 @@ impl PartitionView {
                 .map(|segment| segment.record_count)
                 .sum(),
             records_quarantined: partition.records_quarantined,
+            records_superseded: partition.records_superseded,
             holes: partition
                 .holes
                 .iter()
@@ -145,6 +151,7 @@ impl PlanView {
             source_cluster_id: plan.source_cluster_id.clone(),
             target,
             window: plan.window,
+            only: plan.only,
             topics: plan.topics.iter().map(TopicView::of).collect(),
             records_max: plan.records_max(),
             archive_bytes: plan.archive_bytes(),
@@ -194,7 +201,11 @@ fn write_head(text: &mut String, view: &PlanView) -> std::fmt::Result {
         id(&view.target.cluster_id),
         figures::of(view.target.brokers as u64, "broker"),
     )?;
-    writeln!(text, "window  {}", view.window)
+    writeln!(text, "window  {}", view.window)?;
+    if let Some(only) = view.only {
+        writeln!(text, "only    {} records, apart from the log", only.as_str())?;
+    }
+    Ok(())
 }
 
 fn write_topic(text: &mut String, topic: &TopicView) -> std::fmt::Result {
@@ -259,6 +270,12 @@ fn remarks(partition: &PartitionView) -> Vec<String> {
     }
     if partition.records_unconfirmed > 0 {
         remarks.push(figures::of(partition.records_unconfirmed, "unconfirmed record"));
+    }
+    if partition.records_superseded > 0 {
+        remarks.push(format!(
+            "{} left out",
+            figures::of(partition.records_superseded, "superseded record")
+        ));
     }
     if partition.records_quarantined > 0 {
         remarks.push(format!(
