@@ -1,8 +1,11 @@
 //! Every metric of the segmenter, declared once.
 
 use metrics::{counter, gauge, histogram};
-use teeline_archive::ledger::StateKind;
+use teeline_archive::ledger::{Entry, StateKind};
 use teeline_runtime::metrics::{Metric, declare};
+
+use crate::audit::upstream::Silence;
+use crate::audit::{PartitionReport, RoundReport};
 
 const METRICS: &[Metric] = &[
     Metric::counter(
@@ -90,6 +93,64 @@ const METRICS: &[Metric] = &[
     Metric::gauge(
         "teeline_left_offsets",
         "Offsets missing between those held, left to the auditor as other writers are at work.",
+    ),
+    Metric::gauge(
+        "teeline_audit_active",
+        "Whether this process is the auditor of the cluster's backup.",
+    ),
+    Metric::counter("teeline_audit_rounds_total", "Rounds of the auditor, by result."),
+    Metric::gauge(
+        "teeline_audit_last_round_timestamp_seconds",
+        "When the last round of the auditor succeeded, in epoch seconds.",
+    ),
+    Metric::gauge(
+        "teeline_audit_partitions",
+        "Partitions that the auditor looked at in its last round.",
+    ),
+    Metric::gauge(
+        "teeline_audit_unjudged_partitions",
+        "Partitions that the auditor could not look at in its last round.",
+    ),
+    Metric::gauge(
+        "teeline_audit_denied_topics",
+        "Topics that the auditor may not look at.",
+    ),
+    Metric::gauge("teeline_audit_held_offsets", "Offsets that the archive holds."),
+    Metric::gauge(
+        "teeline_audit_lag_offsets",
+        "Offsets of the log that the archive neither holds nor explains, those just written included.",
+    ),
+    Metric::gauge(
+        "teeline_audit_missing_offsets",
+        "Offsets of the log that the archive lacks for longer than the grace.",
+    ),
+    Metric::counter(
+        "teeline_audit_absent_offsets_total",
+        "Offsets that the log does not have, as recorded by the auditor, by reason.",
+    ),
+    Metric::counter(
+        "teeline_audit_superseded_offsets_total",
+        "Archived offsets that the log has lost, as recorded by the auditor.",
+    ),
+    Metric::counter(
+        "teeline_audit_segments_total",
+        "Segments that the auditor fetched and committed.",
+    ),
+    Metric::counter(
+        "teeline_audit_records_total",
+        "Records in segments that the auditor fetched and committed.",
+    ),
+    Metric::counter(
+        "teeline_upkeep_replaced_segments_total",
+        "Small segments that the auditor joined into larger ones.",
+    ),
+    Metric::counter(
+        "teeline_upkeep_joined_segments_total",
+        "Segments that took the place of small ones.",
+    ),
+    Metric::counter(
+        "teeline_upkeep_removed_segments_total",
+        "Replaced segments whose objects were deleted.",
     ),
     Metric::gauge("teeline_open_segments", "Segments that are open."),
     Metric::counter(
@@ -238,4 +299,119 @@ pub fn show(cluster: &str, gauges: &Gauges) {
     gauge!("teeline_left_offsets", "cluster" => cluster.clone()).set(gauges.left_offsets as f64);
     gauge!("teeline_open_segments", "cluster" => cluster.clone()).set(gauges.open_segments as f64);
     gauge!("teeline_uploads", "cluster" => cluster).set(gauges.uploads as f64);
+}
+
+/// Whether this process audits.
+pub fn audit_active(cluster: &str, active: bool) {
+    gauge!("teeline_audit_active", "cluster" => cluster.to_owned()).set(f64::from(u8::from(active)));
+}
+
+/// Small segments were joined, and replaced ones deleted.
+pub fn upkeep_done(replaced: usize, joined: usize, removed: usize) {
+    counter!("teeline_upkeep_replaced_segments_total").increment(replaced as u64);
+    counter!("teeline_upkeep_joined_segments_total").increment(joined as u64);
+    counter!("teeline_upkeep_removed_segments_total").increment(removed as u64);
+}
+
+/// A round of the auditor has ended.
+pub fn audit_round(cluster: &str, succeeded: bool) {
+    let result = if succeeded { "done" } else { "failed" };
+    counter!("teeline_audit_rounds_total", "cluster" => cluster.to_owned(), "result" => result).increment(1);
+}
+
+/// What the auditor wrote down.
+#[derive(Debug, Default)]
+pub struct AuditCounts {
+    segments: u64,
+    records: u64,
+    superseded: u64,
+    absent: Vec<(&'static str, u64)>,
+}
+
+impl AuditCounts {
+    /// Counts what is about to be committed.
+    pub fn of(entries: &[Entry]) -> Self {
+        let mut counts = AuditCounts::default();
+        for entry in entries {
+            match entry {
+                Entry::Segment(info) => {
+                    counts.segments = counts.segments.saturating_add(1);
+                    counts.records = counts.records.saturating_add(info.record_count);
+                }
+                Entry::Superseded(lost) if !lost.same => {
+                    counts.superseded = counts.superseded.saturating_add(lost.range().span());
+                }
+                Entry::Absent(absence) => {
+                    counts
+                        .absent
+                        .push((absence.reason.as_str(), absence.range().span()));
+                }
+                _ => {}
+            }
+        }
+        counts
+    }
+
+    /// It is committed.
+    pub fn show(&self) {
+        counter!("teeline_audit_segments_total").increment(self.segments);
+        counter!("teeline_audit_records_total").increment(self.records);
+        counter!("teeline_audit_superseded_offsets_total").increment(self.superseded);
+        for (reason, offsets) in &self.absent {
+            counter!("teeline_audit_absent_offsets_total", "reason" => *reason).increment(*offsets);
+        }
+    }
+}
+
+/// What a round of the auditor found.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct AuditGauges {
+    partitions: usize,
+    unjudged: usize,
+    denied: usize,
+    held: u64,
+    lag: u64,
+    missing: u64,
+}
+
+impl AuditGauges {
+    /// Adds the partitions of a round up.
+    pub fn of(report: &RoundReport) -> Self {
+        let round = &report.round;
+        let sum = |of: fn(&PartitionReport) -> u64| {
+            round
+                .partitions
+                .values()
+                .fold(0u64, |sum, partition| sum.saturating_add(of(partition)))
+        };
+        AuditGauges {
+            partitions: round.partitions.len(),
+            unjudged: round.unjudged,
+            denied: round
+                .missing
+                .iter()
+                .filter(|(_, silence)| *silence == Silence::NotAllowed)
+                .count(),
+            held: sum(|partition| partition.held),
+            lag: sum(|partition| partition.lag),
+            missing: sum(|partition| partition.wanted),
+        }
+    }
+}
+
+/// Shows what a round of the auditor found.
+pub fn show_audit(cluster: &str, gauges: &AuditGauges, now_ms: i64) {
+    let cluster = cluster.to_owned();
+    // Counts far below 2^53: nothing is lost in a gauge.
+    let set = |name: &'static str, value: f64| gauge!(name, "cluster" => cluster.clone()).set(value);
+    set(
+        "teeline_audit_last_round_timestamp_seconds",
+        now_ms as f64 / 1_000.0,
+    );
+    set("teeline_audit_partitions", gauges.partitions as f64);
+    set("teeline_audit_unjudged_partitions", gauges.unjudged as f64);
+    set("teeline_audit_denied_topics", gauges.denied as f64);
+    set("teeline_audit_held_offsets", gauges.held as f64);
+    set("teeline_audit_lag_offsets", gauges.lag as f64);
+    set("teeline_audit_missing_offsets", gauges.missing as f64);
 }

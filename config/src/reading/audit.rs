@@ -1,0 +1,51 @@
+//! Reads what the auditor is told.
+
+use crate::audit::{Audit, StartAt};
+use crate::section::Section;
+
+use super::endpoint::HOUR_MS;
+
+pub(super) fn audit(section: Option<Section<'_>>) -> Audit {
+    let default = Audit::default();
+    let Some(mut section) = section else {
+        return default;
+    };
+    let starts = [("earliest", StartAt::Earliest), ("latest", StartAt::Latest)];
+    let audit = Audit {
+        enabled: section.boolean("enabled").unwrap_or(default.enabled),
+        interval: section
+            .duration("interval", "interval_ms", 100, HOUR_MS)
+            .unwrap_or(default.interval),
+        grace: section
+            .duration("grace", "grace_ms", 0, 24 * HOUR_MS)
+            .unwrap_or(default.grace),
+        start: section.choice("start", &starts, &[]).unwrap_or(default.start),
+        bytes_per_second: section.size("rate_limit", "bytes_per_second", 64 << 10, 1 << 40),
+        partitions_at_once: section
+            .number("partitions_at_once", 1, 64)
+            .unwrap_or(default.partitions_at_once),
+        fetch_max_bytes: section
+            .size("fetch_max", "fetch_max_bytes", 64 << 10, 64 << 20)
+            .unwrap_or(default.fetch_max_bytes),
+        lease_ttl: section
+            .duration("lease_ttl", "lease_ttl_ms", 1_000, HOUR_MS)
+            .unwrap_or(default.lease_ttl),
+        report_interval: section
+            .duration("report_interval", "report_interval_ms", 0, 24 * HOUR_MS)
+            .unwrap_or(default.report_interval),
+        state: section.boolean("state").unwrap_or(default.state),
+        state_interval: section
+            .duration("state_interval", "state_interval_ms", 100, 24 * HOUR_MS)
+            .unwrap_or(default.state_interval),
+        state_flush_interval: section
+            .duration(
+                "state_flush_interval",
+                "state_flush_interval_ms",
+                100,
+                24 * HOUR_MS,
+            )
+            .unwrap_or(default.state_flush_interval),
+    };
+    section.finish();
+    audit
+}
