@@ -25,11 +25,14 @@
 //! | [`source`], [`fetching`] | asking the cluster, and what it answers |
 //! | [`fetcher`] | the Fetch engine: ranges of many partitions straight into segments |
 //! | [`state`] | the source's state beside its records: groups, settings, ACLs, quotas, users |
+//! | [`audit`] | makes the archive equal the log, and says why where it cannot |
+//! | [`upkeep`], [`stored`] | small segments become one, replaced ones go; segments read back |
 //! | [`chain`] | the ledger as one of its writers |
 //! | `pipeline` | the shell: tasks, limits, stopping in order |
 //! | [`cli`], [`process`], [`options`], [`error`], [`metrics`] | the edges |
 
 pub mod append_time;
+pub mod audit;
 pub mod batch;
 pub mod buffer;
 pub mod catalog;
