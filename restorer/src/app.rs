@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use clap::CommandFactory;
 use serde::Serialize;
+use teeline_archive::ledger::StateKind;
 use teeline_config::Config;
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::{Clock, ExitCode, Shutdown, Store, SystemClock, logging, signals};
 
-use crate::cli::{ArchiveArgs, BackupArgs, Cli, Command, RestoreArgs, SelectedArgs};
+use crate::cli::{ArchiveArgs, BackupArgs, Cli, Command, RestoreArgs, SelectedArgs, StateArgs};
 use crate::error::{Damage, RestorerError};
 use crate::ledger::{self, Summary};
 use crate::progress::{Display, Phase, print, print_json};
 use crate::restore::{self, Outcome};
 use crate::tally::Live;
-use crate::{coverage, describe, job, plan, report, verify};
+use crate::{coverage, describe, job, plan, report, state, verify};
 
 /// Runs the program.
 pub async fn run(cli: Cli) -> ExitCode {
@@ -38,6 +39,7 @@ async fn run_on_archive(command: &Command, archive: Option<&ArchiveArgs>) -> Res
         Command::List(args) => list(args, &config).await,
         Command::Describe(args) => describe(args, &config).await,
         Command::Coverage(args) => coverage(args, &config).await,
+        Command::State(args) => cluster_state(args, &config).await,
         Command::Verify(args) => verify(args, &config, &shutdown).await,
         Command::Restore(args) => restore(args, config, &shutdown).await,
         Command::Completions { .. } | Command::Man => Ok(ExitCode::Done),
@@ -48,6 +50,7 @@ fn archive_args(command: &Command) -> Option<&ArchiveArgs> {
     match command {
         Command::List(args) => Some(args),
         Command::Describe(args) => Some(&args.archive),
+        Command::State(args) => Some(&args.backup.archive),
         Command::Coverage(args) | Command::Verify(args) => Some(&args.backup.archive),
         Command::Restore(args) => Some(&args.archive),
         Command::Completions { .. } | Command::Man => None,
@@ -140,6 +143,28 @@ async fn coverage(args: &SelectedArgs, config: &Config) -> Result<ExitCode, Rest
         print(&coverage::render(&coverage));
     }
     Ok(if coverage.is_whole() {
+        ExitCode::Done
+    } else {
+        ExitCode::Incomplete
+    })
+}
+
+async fn cluster_state(args: &StateArgs, config: &Config) -> Result<ExitCode, RestorerError> {
+    let now_ms = SystemClock.now_ms();
+    let at_ms = job::moment("--at", args.at.as_deref(), None, now_ms)?.unwrap_or(now_ms);
+    let store = Store::open_existing(&job::storage(&args.backup.archive, config)?)?;
+    let backup = ledger::load(&store, &args.backup.backup_id).await?;
+    let kinds = match args.kinds.as_slice() {
+        [] => &StateKind::ALL,
+        kinds => kinds,
+    };
+    let found = state::state(&store, &backup, kinds, at_ms).await?;
+    if args.backup.archive.json {
+        print_json(&found);
+    } else {
+        print(&state::render(&found));
+    }
+    Ok(if found.is_whole() {
         ExitCode::Done
     } else {
         ExitCode::Incomplete

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use teeline_archive::ledger::StateKind;
 use teeline_config::TopicPattern;
 
 use crate::plan::Only;
@@ -48,6 +49,15 @@ pub enum Command {
                             teeline-restorer coverage default --archive ./teeline-archive --topic 'orders*' --json"
     )]
     Coverage(SelectedArgs),
+    /// Show what the cluster was beside its records, at a moment: groups and offsets, topics, ACLs, quotas, users
+    #[command(
+        long_about = "Shows what the source's cluster was beside its records, at a moment: consumer groups and their \
+                      committed offsets, topics with their settings and replicas, ACLs, quotas, and the names of SCRAM \
+                      users. Exit code 3 if something was not recorded by then, was not auditable, or cannot be read.",
+        after_help = "Examples:\n  teeline-restorer state default --archive ./teeline-archive --kind groups\n  \
+                            teeline-restorer state default --archive s3://backups/kafka --at -24h --json"
+    )]
+    State(StateArgs),
     /// Read every block of a backup and check it: checksums, batches, counts (exit code 3 on findings)
     #[command(
         after_help = "Examples:\n  teeline-restorer verify default --archive ./teeline-archive\n  \
@@ -100,6 +110,20 @@ pub struct BackupArgs {
     /// Where the archive lies
     #[command(flatten)]
     pub archive: ArchiveArgs,
+}
+
+/// The state of a cluster at a moment.
+#[derive(Debug, Args)]
+pub struct StateArgs {
+    /// The backup
+    #[command(flatten)]
+    pub backup: BackupArgs,
+    /// The moment: RFC 3339, epoch ms, or relative such as -24h; now if not given
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub at: Option<String>,
+    /// Only this: groups, topic-configs, acls, quotas or scram-users; may be repeated
+    #[arg(long = "kind", value_name = "KIND", value_parser = parse_kind)]
+    pub kinds: Vec<StateKind>,
 }
 
 /// Some topics of one backup.
@@ -181,6 +205,14 @@ pub struct RestoreArgs {
     /// No progress bar
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+fn parse_kind(text: &str) -> Result<StateKind, String> {
+    let known = StateKind::ALL.into_iter().find(|kind| kind.to_string() == text);
+    known.ok_or_else(|| {
+        let words: Vec<String> = StateKind::ALL.iter().map(StateKind::to_string).collect();
+        format!("expected one of {}", words.join(", "))
+    })
 }
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {

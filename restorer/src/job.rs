@@ -159,7 +159,8 @@ fn pairs(flag: &str, given: &[(String, String)]) -> Result<BTreeMap<String, Stri
     Ok(pairs)
 }
 
-fn moment(
+/// The moment that a flag or a setting names.
+pub(crate) fn moment(
     flag: &str,
     given: Option<&str>,
     from_file: Option<When>,

@@ -20,7 +20,7 @@
 //!   (what is no part of the log)
 //! - [`delivery`]: batches to one partition, exactly once and in order
 //! - [`tally`], [`progress`], [`report`], [`figures`]: counting and showing
-//! - [`describe`], [`coverage`], [`verify`]: the other subcommands
+//! - [`describe`], [`coverage`], [`state`], [`verify`]: the other subcommands
 //! - [`error`]: what can go wrong, and its exit code
 //! - [`restore`]: all of it from beginning to end
 
@@ -48,6 +48,7 @@ pub mod progress;
 pub mod replay;
 pub mod report;
 pub mod restore;
+pub mod state;
 pub mod stream;
 pub mod tally;
 pub mod target;
