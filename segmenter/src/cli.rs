@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use teeline_config::{
-    Buffer, Config, ConfigErrors, HostPort, KafkaEndpoint, Problem, Program, Segmenter as Settings, Storage,
+    Buffer, Config, ConfigErrors, HostPort, KafkaEndpoint, Mode, Problem, Program, Segmenter as Settings,
+    Storage,
 };
 
+use crate::backup::{self, BackupArgs};
 use crate::options::DrainReport;
 
 /// What was asked for.
@@ -15,10 +17,11 @@ use crate::options::DrainReport;
 #[command(
     name = "teeline-segmenter",
     version,
-    about = "Turns Teeline's write-ahead buffers into archived segments",
+    about = "Turns Teeline's write-ahead buffers, and topics of Kafka clusters, into archived segments",
     long_about = "Follows the write-ahead buffer of a teeline-proxy, archives it as segments with a ledger, and fetches \
                   from the cluster what the buffer does not hold. The proxy runs one inside unless told not to; this \
-                  program serves buffers beside it, and buffers that were left behind.",
+                  program serves buffers beside it, and buffers that were left behind. `backup` needs no proxy: it \
+                  takes topics of any cluster by Fetch, into the same archive.",
     after_help = EXIT_CODES,
     disable_help_subcommand = true
 )]
@@ -34,6 +37,9 @@ pub enum Command {
     /// Archive buffers until stopped, or until they are drained
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Back up topics of a cluster by Fetch, once or for ever
+    #[command(after_help = backup::args::EXAMPLES)]
+    Backup(BackupArgs),
     /// Validate a configuration file, offline, and report every problem
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
@@ -195,7 +201,12 @@ impl CheckArgs {
     /// used; the text then belongs on standard output.
     #[must_use]
     pub fn check(&self) -> (bool, String) {
-        let checked = Config::load_for(&self.config, Program::Segmenter);
+        let is_backup = |config: Config| config.mode == Some(Mode::Backup);
+        let program = match Config::load(&self.config).is_ok_and(is_backup) {
+            true => Program::Backup,
+            false => Program::Segmenter,
+        };
+        let checked = Config::load_for(&self.config, program);
         match (checked, self.json) {
             (Ok(config), false) => (true, summary(&self.config.display().to_string(), &config)),
             (Ok(config), true) => {
@@ -299,6 +310,10 @@ fn summary(path: &str, config: &Config) -> String {
             "\n  cluster {name}: {dir} -> backup {}",
             cluster.backup_id
         ));
+    }
+    if let (Some(Mode::Backup), Some(source), Some(id)) = (config.mode, &config.source, &config.backup_id) {
+        let servers: Vec<String> = source.bootstrap_servers.iter().map(HostPort::to_string).collect();
+        text.push_str(&format!("\n  source {} -> backup {id}", servers.join(", ")));
     }
     text
 }

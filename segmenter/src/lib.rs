@@ -27,12 +27,14 @@
 //! | [`state`] | the source's state beside its records: groups, settings, ACLs, quotas, users |
 //! | [`audit`] | makes the archive equal the log, and says why where it cannot |
 //! | [`upkeep`], [`stored`] | small segments become one, replaced ones go; segments read back |
+//! | [`backup`] | topics of a cluster, without a proxy: the auditor's rounds with an end |
 //! | [`chain`] | the ledger as one of its writers |
 //! | `pipeline` | the shell: tasks, limits, stopping in order |
 //! | [`cli`], [`process`], [`options`], [`error`], [`metrics`] | the edges |
 
 pub mod append_time;
 pub mod audit;
+pub mod backup;
 pub mod batch;
 pub mod buffer;
 pub mod catalog;

@@ -6,12 +6,14 @@ use std::process::ExitCode as ProcessExitCode;
 use clap::Parser;
 use teeline_runtime::exit::{ExitCode, report_error};
 use teeline_runtime::logging;
+use teeline_segmenter::backup::{self, BackupArgs};
 use teeline_segmenter::cli::{self, CheckArgs, Cli, Command, RunArgs};
 use teeline_segmenter::process;
 
 fn main() -> ProcessExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Backup(args) => back_up(&args),
         Command::Check(args) => check(&args),
         Command::Completions { shell } => print(&cli::completions(shell)),
         Command::Man => match cli::manual() {
@@ -35,6 +37,20 @@ fn run(args: &RunArgs) -> ExitCode {
             ExitCode::Done => ended.code,
             code => code,
         },
+        Err(error) => failed(&error, ExitCode::Failed),
+    }
+}
+
+fn back_up(args: &BackupArgs) -> ExitCode {
+    let plan = match args.plan() {
+        Ok(plan) => plan,
+        Err(errors) => return failed(&errors, ExitCode::Usage),
+    };
+    if let Err(error) = logging::init(&plan.config.log) {
+        return failed(&error, ExitCode::Usage);
+    }
+    match backup::process::run(args, plan) {
+        Ok(code) => code,
         Err(error) => failed(&error, ExitCode::Failed),
     }
 }

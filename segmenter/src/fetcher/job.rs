@@ -31,6 +31,7 @@ pub(super) async fn run(job: FetchJob, fetch: Fetch, found: mpsc::Sender<Found>)
     JobReport {
         id: job.id,
         topic: Arc::clone(&job.topic),
+        offsets: reading.offsets,
         segments: stored.segments,
         records: stored.records,
         bytes: stored.bytes,
@@ -58,6 +59,8 @@ struct Reading {
     /// Answers in a row that had nothing at the offset asked for.
     empty: u32,
     unreadable: Vec<(OffsetRange, BatchError)>,
+    /// Wanted offsets dealt with.
+    offsets: u64,
 }
 
 /// What to do after a response.
@@ -80,6 +83,7 @@ impl Reading {
             doubted: None,
             empty: 0,
             unreadable: Vec::new(),
+            offsets: 0,
             job,
             fetch,
         }
@@ -202,13 +206,18 @@ impl Reading {
             };
             offsets = offsets.saturating_add(range.map_or(0, |range| range.span()));
         }
-        self.fetch.progress.on_offsets(offsets);
+        self.count(offsets);
         let to = pieces.iter().rev().find_map(|piece| match piece {
             Piece::Batch(view) => Some(view.header().next_offset()),
             _ => None,
         });
         let covered = to.map_or(0, |to| to.saturating_sub(from));
         self.appetite.learn(bytes, u64::try_from(covered).unwrap_or(0));
+    }
+
+    fn count(&mut self, offsets: u64) {
+        self.offsets = self.offsets.saturating_add(offsets);
+        self.fetch.progress.on_offsets(offsets);
     }
 
     /// The answer had nothing at the offset asked for.
@@ -265,7 +274,7 @@ impl Reading {
         let offsets = gone
             .iter()
             .fold(0u64, |sum, range| sum.saturating_add(range.span()));
-        self.fetch.progress.on_offsets(offsets);
+        self.count(offsets);
         output.deleted(gone, Evidence::at(log_start)).await?;
         Ok(None)
     }

@@ -91,6 +91,8 @@ pub struct JobReport {
     pub id: PartitionId,
     /// Name of its topic.
     pub topic: Arc<str>,
+    /// Wanted offsets dealt with: held, absent or unreadable now.
+    pub offsets: u64,
     /// Segments stored.
     pub segments: u64,
     /// Records in them.

@@ -227,7 +227,11 @@ impl Output {
         Ok(())
     }
 
-    async fn tell_absent(&self, ranges: Vec<OffsetRange>, reason: AbsenceReason) -> Result<(), OutputError> {
+    async fn tell_absent(
+        &mut self,
+        ranges: Vec<OffsetRange>,
+        reason: AbsenceReason,
+    ) -> Result<(), OutputError> {
         for range in ranges {
             let gone = Gone {
                 id: self.job.id,
@@ -242,7 +246,7 @@ impl Output {
         Ok(())
     }
 
-    async fn tell(&self, found: Found) -> Result<(), OutputError> {
+    async fn tell(&mut self, found: Found) -> Result<(), OutputError> {
         self.found.send(found).await.map_err(|_| OutputError::Unheard)
     }
 }

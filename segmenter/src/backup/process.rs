@@ -1,0 +1,116 @@
+//! The process of `teeline-segmenter backup`: admin port, signals, one backup per file, the exit code.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use teeline_runtime::admin::AdminServer;
+use teeline_runtime::exit::{ExitCode, error_chain};
+use teeline_runtime::metrics as registry;
+use teeline_runtime::{Health, Shutdown, Store, SystemClock, signals};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::args::{BackupArgs, Job, Plan};
+use super::display::Display;
+use super::error::BackupError;
+use super::report::{BackupReport, Outcome};
+use super::run::{self, Surroundings};
+use crate::metrics;
+use crate::process::ProcessError;
+
+/// Makes every backup of the plan, some at a time, and prints their reports as they end.
+///
+/// # Errors
+/// What keeps the process from starting. What ends a backup later is logged, and in the exit code.
+pub fn run(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = plan.config.process.worker_threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.enable_all().build().map_err(ProcessError::Runtime)?;
+    runtime.block_on(serve(args, plan))
+}
+
+async fn serve(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> {
+    let health = Health::new();
+    let handle = registry::install()?;
+    metrics::register();
+    let _admin = AdminServer::start(&plan.config.admin, health.clone(), handle)?;
+    let shutdown = Shutdown::new();
+    let _signals = signals::listen(shutdown.clone()).map_err(ProcessError::Signals)?;
+    let display = Display::fitting(args.json);
+    let places = Arc::new(Semaphore::new(plan.config.backup.max_concurrent_backups));
+    let mut backups = JoinSet::new();
+    for job in plan.jobs {
+        let around = Surroundings {
+            store: Store::open(&job.storage)?,
+            clock: Arc::new(SystemClock),
+            display: display.clone(),
+            health: health.component(format!("backup/{}", job.backup_id)),
+            shutdown: shutdown.clone(),
+        };
+        let places = Arc::clone(&places);
+        backups.spawn(async move {
+            let _place = places.acquire_owned().await;
+            let ended = match around.shutdown.is_triggered() {
+                true => Err(BackupError::Stopped),
+                false => run::run(&job, &around).await,
+            };
+            if let Err(error) = &ended {
+                around.health.failed(error_chain(error));
+            }
+            (job, ended)
+        });
+    }
+    let mut code = ExitCode::Done;
+    while let Some(ended) = backups.join_next().await {
+        let own = match ended {
+            Ok((job, ended)) => tell(args, &job, ended),
+            Err(_) => {
+                tracing::error!("a backup has panicked");
+                ExitCode::Failed
+            }
+        };
+        code = worse(code, own);
+    }
+    Ok(code)
+}
+
+/// Prints how a backup ended; its exit code.
+fn tell(args: &BackupArgs, job: &Job, ended: Result<BackupReport, BackupError>) -> ExitCode {
+    match ended {
+        Ok(report) => {
+            let text = match args.json {
+                true => report.to_json().to_string(),
+                false => report.describe(),
+            };
+            // Whoever closed the pipe does not want to know.
+            let _ = writeln!(std::io::stdout(), "{text}");
+            match report.outcome {
+                Outcome::Complete | Outcome::Cut => ExitCode::Done,
+                Outcome::Stopped if job.backup.continuous && report.troubles.is_empty() => ExitCode::Done,
+                Outcome::Stopped | Outcome::Incomplete => ExitCode::Incomplete,
+            }
+        }
+        Err(error) => {
+            let reason = error_chain(&error);
+            if args.json {
+                let line =
+                    serde_json::json!({ "type": "error", "backup_id": job.backup_id, "error": reason });
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
+            eprintln!("error: backup {}: {reason}", job.backup_id);
+            error.exit_code()
+        }
+    }
+}
+
+fn worse(one: ExitCode, other: ExitCode) -> ExitCode {
+    let rank = |code| match code {
+        ExitCode::Done => 0,
+        ExitCode::Incomplete => 1,
+        ExitCode::Usage => 2,
+        ExitCode::Failed => 3,
+    };
+    if rank(other) > rank(one) { other } else { one }
+}

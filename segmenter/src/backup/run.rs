@@ -1,0 +1,513 @@
+//! One backup, from its beginning to its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use teeline_archive::names;
+use teeline_runtime::exit::error_chain;
+use teeline_runtime::{Clock, ComponentHealth, Shutdown, Store, StoreErrorKind};
+use teeline_wire::client::{ClientConfig, ClientError, ErrorCode};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::args::Job;
+use super::display::{Display, Shown};
+use super::error::{BackupError, Names};
+use super::patience::{Next, Patience, Went};
+use super::report::{BackupReport, Outcome, Trouble};
+use crate::audit::lease::{Lease, Standing};
+use crate::audit::upstream::Silence;
+use crate::audit::{AuditError, Auditor, Demand, KafkaUpstream, Round, RoundReport, Settings, Upstream};
+use crate::fetcher::{Ended, Fetch, JobReport, KafkaLog, Limits, Progress, RecordBudget, Throttle};
+use crate::fetching::FetchError;
+use crate::partition::PartitionId;
+use crate::source::SourceError;
+
+/// What a backup works with.
+pub struct Surroundings {
+    /// Where the archive is.
+    pub store: Store,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who is shown what.
+    pub display: Display,
+    /// Tells whether it works.
+    pub health: ComponentHealth,
+    /// Stops it.
+    pub shutdown: Shutdown,
+}
+
+/// Makes a backup.
+///
+/// # Errors
+/// What keeps it from beginning, or from going on. What single partitions lack is in the report.
+pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, BackupError> {
+    let begun = Instant::now();
+    prepare_store(job, &around.store).await?;
+    let upstream = Arc::new(KafkaUpstream::new(ClientConfig::from(&job.source)));
+    let clients = connect(job).await?;
+    let stop = around.shutdown.child();
+    let progress = Arc::new(Progress::default());
+    let budget = job
+        .backup
+        .max_messages
+        .map(|records| Arc::new(RecordBudget::new(records)));
+    let mut auditor = open(job, around, &upstream).await?;
+    let first = first_look(&mut auditor, job, &around.shutdown).await?;
+    let fetch = Fetch {
+        log: Arc::new(KafkaLog::new(clients)),
+        sink: auditor.sink(),
+        limits: limits(job, budget.clone()),
+        progress: Arc::clone(&progress),
+        shutdown: stop.clone(),
+    };
+    let lease = Tended::take(job, &around.store, stop).await?;
+    let shown = Shown::begin(&around.display, &job.backup_id, progress);
+    tracing::info!(backup_id = %job.backup_id, cluster_id = %first.cluster_id, partitions = first.partitions.len(),
+        continuous = job.backup.continuous, archive = around.store.address(), "backup started");
+    around.health.ready();
+    let mut rounds = Rounds {
+        job,
+        around,
+        upstream,
+        auditor,
+        fetch,
+        lease: &lease,
+        budget,
+        shown,
+        demand: demand(job, &first),
+        patience: Patience::new(job.backup.continuous, begun),
+        sum: Sum::default(),
+        reopened: 0,
+    };
+    let ended = rounds.run().await;
+    rounds.auditor.write_manifest(true).await;
+    let report = rounds.report(first.cluster_id, begun);
+    drop(rounds);
+    lease.release().await;
+    ended.map(|outcome| BackupReport { outcome, ..report })
+}
+
+async fn prepare_store(job: &Job, store: &Store) -> Result<(), BackupError> {
+    let usage = |error: teeline_archive::names::NameError| crate::SegmenterError::Usage(error.to_string());
+    names::check_backup_id(&job.backup_id).map_err(usage)?;
+    let key = names::probe_key(&job.backup_id, rand::random()).map_err(usage)?;
+    match store.probe_conditional_put(&key).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == StoreErrorKind::Unsupported => {
+            Err(BackupError::UnsuitableStore(error.to_string()))
+        }
+        Err(error) => Err(BackupError::Archive(error)),
+    }
+}
+
+/// Two connections to each broker read while one would wait for the other's response.
+const CLIENTS: usize = 2;
+
+async fn connect(job: &Job) -> Result<Vec<teeline_wire::client::Cluster>, BackupError> {
+    let mut config = ClientConfig::from(&job.source);
+    // A round is repeated anyway: one partition without a leader must not hold a place for long.
+    config.retry.deadline = config.retry.deadline.min(CALL_DEADLINE);
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS.min(job.backup.max_concurrent_partitions) {
+        let client = teeline_wire::client::Cluster::connect(config.clone()).await;
+        clients.push(client.map_err(BackupError::Source)?);
+    }
+    Ok(clients)
+}
+
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+async fn open(
+    job: &Job,
+    around: &Surroundings,
+    upstream: &Arc<KafkaUpstream>,
+) -> Result<Auditor, BackupError> {
+    let now_ms = around.clock.now_ms();
+    let settings = Settings {
+        name: job.backup_id.clone(),
+        backup_id: job.backup_id.clone(),
+        topics: job.backup.filter(),
+        start: job.backup.start.resolve(now_ms),
+        start_by_topic: job
+            .backup
+            .start_by_topic
+            .iter()
+            .map(|(pattern, start)| (pattern.clone(), start.resolve(now_ms)))
+            .collect(),
+        grace: Duration::ZERO,
+        // What a run has seen is written down at its end, whether anything was new or not.
+        report_interval: match job.backup.continuous {
+            true => teeline_config::Audit::DEFAULT_REPORT_INTERVAL,
+            false => Duration::ZERO,
+        },
+        segments: job.segments.clone(),
+    };
+    let upstream = Arc::clone(upstream) as Arc<dyn Upstream>;
+    let clock = Arc::clone(&around.clock);
+    Ok(Auditor::open(settings, around.store.clone(), upstream, clock).await?)
+}
+
+fn limits(job: &Job, budget: Option<Arc<RecordBudget>>) -> Limits {
+    Limits {
+        jobs_at_once: job.backup.max_concurrent_partitions,
+        fetch_bytes: i32::try_from(job.backup.fetch_max_bytes).unwrap_or(i32::MAX),
+        segment_age_max: Duration::from_millis(job.segments.segment_max_interval_ms),
+        throttle: job
+            .backup
+            .bytes_per_second
+            .map(|rate| Arc::new(Throttle::new(rate))),
+        budget,
+    }
+}
+
+/// Looks until there is a whole answer, and refuses what cannot be meant. Nothing is written.
+async fn first_look(auditor: &mut Auditor, job: &Job, shutdown: &Shutdown) -> Result<Round, BackupError> {
+    let mut patience = Patience::new(false, Instant::now());
+    loop {
+        let round = match auditor.plan(&Demand::Now).await {
+            Ok(round) => round,
+            Err(error) if error.may_pass() => match patience.after(Went::Nowhere, Instant::now()) {
+                Next::GiveUp => return Err(error.into()),
+                Next::After(pause) => {
+                    tracing::warn!(backup_id = %job.backup_id, error = %error_chain(&error), "trying again");
+                    let waited = shutdown.run_until(tokio::time::sleep(pause)).await;
+                    waited.ok_or(BackupError::Stopped)?;
+                    continue;
+                }
+            },
+            Err(error) => return Err(error.into()),
+        };
+        let named = |name: &str| {
+            let mut names = job
+                .backup
+                .topics
+                .include
+                .iter()
+                .filter_map(|pattern| pattern.exact_name());
+            names.any(|wanted| wanted == name)
+        };
+        let missing = round
+            .missing
+            .iter()
+            .filter(|(name, why)| *why == Silence::Gone && named(name));
+        let missing: Vec<Arc<str>> = missing.map(|(name, _)| Arc::clone(name)).collect();
+        if !missing.is_empty() {
+            return Err(BackupError::MissingTopics(Names(missing)));
+        }
+        if round.unjudged > 0 {
+            // Those without a leader just now belong to the end that is fixed here.
+            if let Next::After(pause) = patience.after(Went::Refused, Instant::now()) {
+                let waited = shutdown.run_until(tokio::time::sleep(pause)).await;
+                waited.ok_or(BackupError::Stopped)?;
+                continue;
+            }
+        }
+        if round.partitions.is_empty() && round.missing.is_empty() && !job.backup.continuous {
+            return Err(BackupError::NoTopics);
+        }
+        return Ok(round);
+    }
+}
+
+/// A run that ends does so where the logs ended at the first look.
+fn demand(job: &Job, first: &Round) -> Demand {
+    if job.backup.continuous {
+        return Demand::Now;
+    }
+    let ends = first
+        .partitions
+        .iter()
+        .map(|(id, partition)| (*id, partition.demanded_to));
+    Demand::Until(ends.collect())
+}
+
+/// The lease, held by a task of its own while rounds take their time.
+struct Tended {
+    lease: Arc<Mutex<Lease>>,
+    is_lost: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Tended {
+    async fn take(job: &Job, store: &Store, stop: Shutdown) -> Result<Self, BackupError> {
+        let mut lease = Lease::new(store.clone(), &job.backup_id, PROGRAM, LEASE_TTL)?;
+        // Somebody else may take it in the same moment: the last one has it.
+        if lease.take().await.map_err(BackupError::Archive)? == Standing::Theirs {
+            return Err(BackupError::TakenOver {
+                backup_id: job.backup_id.clone(),
+            });
+        }
+        let pace = lease.pace();
+        let lease = Arc::new(Mutex::new(lease));
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let (own, lost) = (Arc::clone(&lease), Arc::clone(&is_lost));
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(pace).await;
+                // A store that does not answer says nothing about whose the lease is.
+                if let Ok(Standing::Theirs) = own.lock().await.tend(Instant::now()).await {
+                    lost.store(true, Ordering::Relaxed);
+                    return stop.trigger();
+                }
+            }
+        });
+        Ok(Tended { lease, is_lost, task })
+    }
+
+    fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is still ours, asked now.
+    async fn is_still_mine(&self) -> bool {
+        matches!(
+            self.lease.lock().await.tend(Instant::now()).await,
+            Ok(Standing::Mine)
+        )
+    }
+
+    async fn release(self) {
+        self.task.abort();
+        if let Err(error) = self.lease.lock().await.release().await {
+            tracing::debug!(%error, "the lease is left to run out");
+        }
+    }
+}
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+const PROGRAM: &str = concat!("teeline-segmenter backup ", env!("CARGO_PKG_VERSION"));
+const LEASE_TTL: Duration = teeline_config::Audit::DEFAULT_LEASE_TTL;
+/// Another writer may commit once between our taking the lease and its noticing.
+const REOPENED_MAX: u32 = 3;
+
+/// The rounds of a backup.
+struct Rounds<'a> {
+    job: &'a Job,
+    around: &'a Surroundings,
+    upstream: Arc<KafkaUpstream>,
+    auditor: Auditor,
+    fetch: Fetch,
+    lease: &'a Tended,
+    budget: Option<Arc<RecordBudget>>,
+    shown: Shown,
+    demand: Demand,
+    patience: Patience,
+    sum: Sum,
+    reopened: u32,
+}
+
+/// What all rounds together did.
+#[derive(Default)]
+struct Sum {
+    segments: u64,
+    records: u64,
+    bytes: u64,
+    left: u64,
+    topics: BTreeSet<Arc<str>>,
+    partitions: BTreeSet<PartitionId>,
+    denied: Vec<Trouble>,
+    unreadable: BTreeMap<(PartitionId, i64), Trouble>,
+    failed: BTreeMap<PartitionId, Trouble>,
+}
+
+impl Rounds<'_> {
+    async fn run(&mut self) -> Result<Outcome, BackupError> {
+        loop {
+            let done = self.auditor.round(&self.demand, &self.fetch).await;
+            if self.lease.is_lost() {
+                return Err(self.taken_over());
+            }
+            let went = match done {
+                Ok(report) => {
+                    self.around.health.ready();
+                    let went = self.sum.take(&report);
+                    self.shown
+                        .expect(self.fetch.progress.offsets().saturating_add(self.sum.left));
+                    if let Some(outcome) = self.outcome(&report) {
+                        return Ok(outcome);
+                    }
+                    match report.jobs.is_empty() && report.round.unjudged == 0 {
+                        true if self.pause(self.job.backup.interval).await => continue,
+                        true => return Ok(Outcome::Stopped),
+                        false => went,
+                    }
+                }
+                Err(AuditError::Fenced { .. }) => {
+                    self.reopen().await?;
+                    Went::Nowhere
+                }
+                Err(error) if error.may_pass() => {
+                    let reason = error_chain(&error);
+                    self.around.health.not_ready(reason.clone());
+                    tracing::warn!(backup_id = %self.job.backup_id, error = %reason, "a round failed; trying again");
+                    match self.patience.after(Went::Nowhere, Instant::now()) {
+                        Next::GiveUp => return Err(error.into()),
+                        Next::After(pause) if self.pause(pause).await => continue,
+                        Next::After(_) => return Ok(Outcome::Stopped),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match self.patience.after(went, Instant::now()) {
+                Next::GiveUp => return Ok(Outcome::Incomplete),
+                Next::After(pause) if self.pause(pause).await => {}
+                Next::After(_) => return Ok(Outcome::Stopped),
+            }
+        }
+    }
+
+    /// Whether this was the last round, and how it ended then.
+    fn outcome(&self, report: &RoundReport) -> Option<Outcome> {
+        let limited = report.jobs.iter().any(|job| matches!(job.ended, Ended::Limited));
+        if limited {
+            return Some(Outcome::Cut);
+        }
+        if self.around.shutdown.is_triggered() {
+            return Some(Outcome::Stopped);
+        }
+        let is_over = report.jobs.is_empty() && report.round.unjudged == 0 && !self.job.backup.continuous;
+        is_over.then(|| match self.sum.troubles().next() {
+            None => Outcome::Complete,
+            Some(_) => Outcome::Incomplete,
+        })
+    }
+
+    /// Somebody else has written the chain. If the lease is ours, it was the one before us, and notices by and by.
+    async fn reopen(&mut self) -> Result<(), BackupError> {
+        self.reopened = self.reopened.saturating_add(1);
+        if self.reopened > REOPENED_MAX || !self.lease.is_still_mine().await {
+            return Err(self.taken_over());
+        }
+        tracing::info!(backup_id = %self.job.backup_id, "an earlier auditor has committed meanwhile; reading on");
+        self.auditor = open(self.job, self.around, &self.upstream).await?;
+        self.fetch.sink = self.auditor.sink();
+        Ok(())
+    }
+
+    fn taken_over(&self) -> BackupError {
+        BackupError::TakenOver {
+            backup_id: self.job.backup_id.clone(),
+        }
+    }
+
+    /// False when it was told to stop meanwhile.
+    async fn pause(&self, pause: Duration) -> bool {
+        if pause.is_zero() {
+            return !self.around.shutdown.is_triggered();
+        }
+        self.around
+            .shutdown
+            .run_until(tokio::time::sleep(pause))
+            .await
+            .is_some()
+    }
+
+    fn report(&mut self, cluster_id: Arc<str>, begun: Instant) -> BackupReport {
+        let spent = self.budget.as_ref().is_some_and(|budget| budget.is_spent());
+        BackupReport {
+            backup_id: self.job.backup_id.clone(),
+            cluster_id: cluster_id.to_string(),
+            outcome: Outcome::Incomplete,
+            max_messages_reached: spent && self.sum.left > 0,
+            topics: self.sum.topics.len() as u64,
+            partitions: self.sum.partitions.len() as u64,
+            segments: self.sum.segments,
+            records: self.sum.records,
+            bytes: self.sum.bytes,
+            offsets_left: self.sum.left,
+            seconds: begun.elapsed().as_secs_f64(),
+            troubles: self.sum.troubles().cloned().collect(),
+        }
+    }
+}
+
+impl Sum {
+    fn take(&mut self, report: &RoundReport) -> Went {
+        self.segments = self.segments.saturating_add(report.segments);
+        self.records = self.records.saturating_add(report.records);
+        let round = &report.round;
+        self.topics.extend(
+            round
+                .partitions
+                .values()
+                .map(|partition| Arc::clone(&partition.topic)),
+        );
+        self.partitions.extend(round.partitions.keys());
+        self.denied = round
+            .missing
+            .iter()
+            .filter(|(_, why)| *why == Silence::NotAllowed)
+            .map(|(topic, _)| Trouble::new(topic, None, None, NOT_ALLOWED.to_owned()))
+            .collect();
+        self.failed.clear();
+        let mut went = match report.segments > 0 || report.jobs.iter().any(|job| job.ended.is_done()) {
+            true => Went::Forward,
+            false => Went::Refused,
+        };
+        let wanted = round.partitions.values();
+        let mut left = wanted.fold(0u64, |sum, partition| sum.saturating_add(partition.wanted));
+        for job in &report.jobs {
+            self.bytes = self.bytes.saturating_add(job.bytes);
+            left = left.saturating_sub(job.offsets);
+            self.note_unreadable(job);
+            let Ended::Failed(error) = &job.ended else {
+                continue;
+            };
+            let reason = error_chain(error);
+            tracing::warn!(topic = %job.topic, partition = job.id.partition, error = %reason, "a partition could not be read to its end");
+            let trouble = Trouble::new(&job.topic, Some(job.id.partition), None, reason);
+            self.failed.insert(job.id, trouble);
+            if went == Went::Refused && !is_refusal(error) {
+                went = Went::Nowhere;
+            }
+        }
+        self.left = left;
+        went
+    }
+
+    fn note_unreadable(&mut self, job: &JobReport) {
+        for (range, error) in &job.unreadable {
+            let trouble = Trouble::new(
+                &job.topic,
+                Some(job.id.partition),
+                Some(*range),
+                error_chain(error),
+            );
+            self.unreadable.insert((job.id, range.first), trouble);
+        }
+    }
+
+    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+        self.denied
+            .iter()
+            .chain(self.failed.values())
+            .chain(self.unreadable.values())
+    }
+}
+
+const NOT_ALLOWED: &str = "may not be read (hint: the principal needs DESCRIBE and READ)";
+
+/// Whether waiting does not cure it.
+fn is_refusal(error: &FetchError) -> bool {
+    match error {
+        FetchError::Source {
+            source: SourceError::Unavailable(error),
+            ..
+        } => !passes(error),
+        FetchError::Source { .. } | FetchError::Batch { .. } => true,
+        FetchError::Write(_) | FetchError::BeyondEnd { .. } | FetchError::Nothing { .. } => false,
+    }
+}
+
+fn passes(error: &ClientError) -> bool {
+    error.is_retriable() && error.code().is_none_or(ErrorCode::is_retriable)
+}
