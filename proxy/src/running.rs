@@ -7,7 +7,7 @@ use teeline_config::cluster::{Ack, OnFailure, VirtualCluster};
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::health::ComponentHealth;
 use teeline_runtime::shutdown::Shutdown;
-use teeline_segmenter::{DrainReport, Options, SegmenterError};
+use teeline_segmenter::{AuditOptions, DrainReport, Options, SegmenterError};
 use teeline_wire::client::ClientConfig;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -237,6 +237,10 @@ fn start_segmenter(settings: &VirtualCluster, environment: &Environment) -> Opti
         source_lost: false,
         until_drained: false,
         audited: environment.config.audit.enabled,
+        audit: Some(AuditOptions {
+            topics: settings.capture.topics(),
+            settings: environment.config.audit.clone(),
+        }),
     };
     let stop = Shutdown::new();
     let health = environment.health.clone();

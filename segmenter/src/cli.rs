@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use teeline_config::{
-    Buffer, Config, ConfigErrors, HostPort, KafkaEndpoint, Mode, Problem, Program, Segmenter as Settings,
-    Storage,
+    Buffer, Capture, Config, ConfigErrors, HostPort, KafkaEndpoint, Mode, Problem, Program,
+    Segmenter as Settings, Storage, TopicFilter,
 };
 
 use crate::backup::{self, BackupArgs};
@@ -107,6 +107,8 @@ pub struct Job {
     pub buffer_dir: PathBuf,
     /// The captured cluster.
     pub upstream: Option<KafkaEndpoint>,
+    /// Which topics of it are captured.
+    pub topics: TopicFilter,
 }
 
 /// What a run is to do.
@@ -157,6 +159,7 @@ impl RunArgs {
                 backup_id: cluster.backup_id.clone(),
                 buffer_dir: cluster.capture.buffer.dir.clone(),
                 upstream: Some(cluster.own_endpoint().clone()),
+                topics: cluster.capture.topics(),
             })
             .collect();
         let storage = config
@@ -186,6 +189,7 @@ impl RunArgs {
             backup_id: self.backup_id.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned()),
             buffer_dir: self.buffer.clone().unwrap_or_else(|| Buffer::DEFAULT_DIR.into()),
             upstream,
+            topics: Capture::default().topics(),
         };
         Ok(Plan {
             config: Config::default(),

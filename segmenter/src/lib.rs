@@ -71,15 +71,18 @@ mod pipeline;
 mod testing;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use error::SegmenterError;
-pub use options::{DrainReport, Options};
+pub use options::{AuditOptions, DrainReport, Options};
 use teeline_runtime::{Health, Shutdown, SystemClock};
+use tokio::task::JoinHandle;
 
-/// Runs one segmenter until it is told to stop, or until its buffer is drained.
+/// Runs one segmenter until it is told to stop, or until its buffer is drained, and an auditor beside it if it is to.
 ///
 /// When told to stop it archives what the buffer holds; the future may be dropped at any moment, as what is not
-/// committed then is still in the buffer.
+/// committed then is still in the buffer. The auditor stops at once, and what it has not committed is found again; only
+/// its lease is given back before the run ends.
 ///
 /// # Errors
 /// What cannot be waited out; see [`SegmenterError`].
@@ -90,6 +93,7 @@ pub async fn run(
 ) -> Result<DrainReport, SegmenterError> {
     let component = health.component(format!("segmenter/{}", options.name));
     component.ready();
+    let auditor = start_auditor(&options, &health, &shutdown);
     let ended = match pipeline::start(options, None, Arc::new(SystemClock), &health, shutdown).await {
         Ok(Some(pipeline)) => pipeline.run().await,
         Ok(None) => Ok(DrainReport {
@@ -98,8 +102,62 @@ pub async fn run(
         }),
         Err(error) => Err(error),
     };
+    if let Some(auditor) = auditor {
+        auditor.stop().await;
+    }
     if let Err(error) = &ended {
         component.failed(teeline_runtime::exit::error_chain(error));
     }
     ended
+}
+
+/// A running auditor; it ends with its segmenter.
+struct RunningAuditor {
+    task: JoinHandle<()>,
+    stop: Shutdown,
+}
+
+impl RunningAuditor {
+    /// Mostly it has stopped by then: it was told when the segmenter was.
+    async fn stop(mut self) {
+        self.stop.trigger();
+        let _ = tokio::time::timeout(AUDITOR_PATIENCE, &mut self.task).await;
+    }
+}
+
+impl Drop for RunningAuditor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The lease is released within this time, or it runs out by itself.
+const AUDITOR_PATIENCE: Duration = Duration::from_secs(2);
+
+fn start_auditor(options: &Options, health: &Health, shutdown: &Shutdown) -> Option<RunningAuditor> {
+    let audit = options.audit.as_ref().filter(|audit| audit.settings.enabled)?;
+    // A run that ends by itself is about its buffer alone.
+    let upstream = options
+        .upstream
+        .clone()
+        .filter(|_| !options.source_lost && !options.until_drained)?;
+    metrics::register();
+    let job = audit::service::Job {
+        name: options.name.clone(),
+        backup_id: options.backup_id.clone(),
+        store: options.store.clone(),
+        upstream,
+        topics: audit.topics.clone(),
+        segments: options.settings.clone(),
+        settings: audit.settings.clone(),
+    };
+    let stop = shutdown.child();
+    let health = health.component(format!("auditor/{}", options.name));
+    let task = tokio::spawn(audit::service::run(
+        job,
+        Arc::new(SystemClock),
+        health,
+        stop.clone(),
+    ));
+    Some(RunningAuditor { task, stop })
 }

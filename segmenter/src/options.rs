@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use teeline_archive::ids::BufferPosition;
-use teeline_config::Segmenter as Settings;
+use teeline_config::{Segmenter as Settings, TopicFilter};
 use teeline_runtime::Store;
 use teeline_wire::client::ClientConfig;
 
@@ -30,6 +30,17 @@ pub struct Options {
     /// An auditor compares the whole backup with the log, so that holes between the captures of several writers may be left
     /// to it.
     pub audited: bool,
+    /// The auditor that runs beside the segmenter, if one does.
+    pub audit: Option<AuditOptions>,
+}
+
+/// What the auditor beside a segmenter is told, apart from what it shares with it.
+#[derive(Debug, Clone)]
+pub struct AuditOptions {
+    /// Which topics: those that are captured.
+    pub topics: TopicFilter,
+    /// How it audits.
+    pub settings: teeline_config::Audit,
 }
 
 /// How a run ended.

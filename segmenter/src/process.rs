@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::{Plan, RunArgs};
 use crate::error::SegmenterError;
-use crate::options::{DrainReport, Options};
+use crate::options::{AuditOptions, DrainReport, Options};
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,10 @@ async fn serve(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
             source_lost: args.source_lost,
             until_drained: args.drains(),
             audited: plan.config.audit.enabled,
+            audit: Some(AuditOptions {
+                topics: job.topics.clone(),
+                settings: plan.config.audit.clone(),
+            }),
         };
         let (name, health, shutdown) = (job.name.clone(), health.clone(), shutdown.clone());
         segmenters.spawn(async move { (name, crate::run(options, health, shutdown).await) });

@@ -174,6 +174,7 @@ async fn open(
         backup_id: job.backup_id.clone(),
         topics: job.topics.clone(),
         start: job.settings.start,
+        start_by_topic: Vec::new(),
         grace: job.settings.grace,
         report_interval: job.settings.report_interval,
         segments: job.segments.clone(),

@@ -52,6 +52,7 @@ fn options(buffer: &TestBuffer, store: &Store) -> Options {
         source_lost: false,
         until_drained: true,
         audited: false,
+        audit: None,
     }
 }
 

@@ -1,0 +1,292 @@
+//! Verdicts of a round: what is to be fetched, and what is to be written down.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use teeline_archive::OffsetRange;
+use teeline_archive::ledger::{AbsenceReason, Entry, PartitionState, Superseded};
+use teeline_archive::segment::SegmentInfo;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    Auditor, DOUBTS_AT_ONCE, Fingerprint, GONE_AFTER, PartitionReport, Round, Seen, UNREADABLE_FOR,
+    partition_state,
+};
+use crate::audit::compare;
+use crate::audit::entries::{self, Sighting};
+use crate::audit::judge::{self, Case, Doubt, Verdict};
+use crate::audit::upstream::{LogPartition, Silence, Survey};
+use crate::fetcher::{FetchJob, JobReport};
+use crate::partition::PartitionId;
+
+impl Auditor {
+    pub(super) async fn judge(&mut self, seen: &Seen, now_ms: i64, round: &mut Round) {
+        let id = seen.partition.id;
+        let state = partition_state(self.ledger.state(), &seen.partition);
+        let fingerprint = fingerprint(seen, state);
+        let no_ends = BTreeMap::new();
+        let memory = self.memory.get(&id);
+        let last = memory.and_then(|memory| memory.last.as_ref());
+        let verdict = match last.filter(|(of, _)| *of == fingerprint) {
+            Some((_, verdict)) => verdict.clone(),
+            None => {
+                let case = Case {
+                    partition: &seen.partition,
+                    state,
+                    bounds: seen.bounds,
+                    ends: memory.map_or(&no_ends, |memory| &memory.ends),
+                    start: seen.start,
+                    demanded_to: seen.demanded_to,
+                    cleanup_policy: self.cleanup_policy(id.incarnation),
+                    now_ms,
+                };
+                match judge::judge(&case) {
+                    Some(verdict) => verdict,
+                    None => {
+                        round.unjudged = round.unjudged.saturating_add(1);
+                        return;
+                    }
+                }
+            }
+        };
+        let compared = self.compare(seen, &verdict, now_ms).await;
+        round.entries.extend(compared.into_iter().map(Entry::Superseded));
+        round
+            .entries
+            .extend(verdict.superseded.iter().cloned().map(Entry::Superseded));
+        round
+            .entries
+            .extend(verdict.absences.iter().cloned().map(Entry::Absent));
+        self.write_audit(seen, now_ms, round);
+        let wanted = self.readable(id, &verdict.wanted);
+        let window = OffsetRange::new(
+            seen.start.max(seen.bounds.log_start),
+            seen.bounds.high_watermark.saturating_sub(1),
+        );
+        let span = |ranges: &[OffsetRange]| {
+            ranges
+                .iter()
+                .fold(0u64, |sum, range| sum.saturating_add(range.span()))
+        };
+        let lag = window.map_or(0, |window| span(&verdict.explained.holes(window)));
+        round.partitions.insert(
+            id,
+            PartitionReport {
+                topic: Arc::clone(&seen.partition.topic),
+                start: seen.start,
+                bounds: seen.bounds,
+                demanded_to: seen.demanded_to,
+                wanted: span(&wanted),
+                lag,
+                held: verdict.held.span(),
+            },
+        );
+        if !wanted.is_empty() {
+            round.jobs.push(FetchJob {
+                id,
+                topic: Arc::clone(&seen.partition.topic),
+                cluster_id: Arc::clone(&round.cluster_id),
+                leader: id.partition,
+                is_compacted: self.cleanup_policy(id.incarnation).contains("compact"),
+                ranges: wanted,
+            });
+        }
+        self.memory.entry(id).or_default().last = Some((fingerprint, verdict));
+    }
+
+    /// Settles doubts by comparing contents; what the store does not give now is compared in a later round.
+    async fn compare(&mut self, seen: &Seen, verdict: &Verdict, now_ms: i64) -> Vec<Superseded> {
+        let mut found = Vec::new();
+        for doubt in verdict.doubts.iter().take(DOUBTS_AT_ONCE) {
+            let key = (doubt.segment.key.clone(), seen.bounds.leader_epoch);
+            if self.undecided.contains(&key) {
+                continue;
+            }
+            let Some(state) = partition_state(self.ledger.state(), &seen.partition) else {
+                continue;
+            };
+            let doubtful: HashSet<&str> = verdict
+                .doubts
+                .iter()
+                .map(|doubt| doubt.segment.key.as_str())
+                .collect();
+            let is_sure = |segment: &SegmentInfo| {
+                segment.leader_epoch_last >= 0 && !doubtful.contains(segment.key.as_str())
+            };
+            match compare::compare(&self.store, state, doubt, is_sure).await {
+                Ok(comparison) => {
+                    if comparison.same.is_empty() && comparison.different.is_empty() {
+                        self.undecided.insert(key);
+                    }
+                    for (ranges, same) in [(&comparison.same, true), (&comparison.different, false)] {
+                        found.extend(
+                            ranges
+                                .ranges()
+                                .iter()
+                                .map(|range| by_contents(seen, doubt, *range, same, now_ms)),
+                        );
+                    }
+                }
+                Err(error) => {
+                    let reason = teeline_runtime::exit::error_chain(&error);
+                    tracing::warn!(topic = %seen.partition.topic, partition = seen.partition.id.partition,
+                        segment = %doubt.segment.key, error = %reason,
+                        "a captured segment could not be compared with the log");
+                    if !matches!(error, compare::CompareError::Store(_)) {
+                        self.undecided.insert(key);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn write_audit(&self, seen: &Seen, now_ms: i64, round: &mut Round) {
+        let no_ends = BTreeMap::new();
+        let sighting = Sighting {
+            partition: &seen.partition,
+            bounds: seen.bounds,
+            start: seen.start,
+            ends: self
+                .memory
+                .get(&seen.partition.id)
+                .map_or(&no_ends, |memory| &memory.ends),
+            now_ms,
+        };
+        let state = partition_state(self.ledger.state(), &seen.partition);
+        let report_after_ms = i64::try_from(self.settings.report_interval.as_millis()).unwrap_or(i64::MAX);
+        let audit =
+            entries::partition_audit(&sighting, state.and_then(PartitionState::audit), report_after_ms);
+        round.entries.extend(audit.map(Entry::Audit));
+    }
+
+    pub(super) fn write_topics(&self, survey: &Survey, now_ms: i64, round: &mut Round) {
+        let state = self.ledger.state();
+        for topic in &survey.topics {
+            let known = state.topic(&topic.name, topic.incarnation);
+            let configs = self
+                .topics
+                .get(&topic.incarnation)
+                .and_then(|topic| topic.configs.as_ref());
+            let snapshot = entries::topic_snapshot(topic, known, configs, now_ms);
+            round.entries.extend(snapshot.map(Entry::Topic));
+        }
+        let mut brokers = state.source_brokers().to_vec();
+        brokers.sort();
+        // Fewer of the same are brokers that are down for a while.
+        if survey.brokers.iter().any(|broker| !brokers.contains(broker)) {
+            round.entries.push(Entry::SourceBrokers(survey.brokers.clone()));
+        }
+    }
+
+    /// Explains the holes of partitions that cannot be looked at: deleted with their topic, or not ours to read.
+    pub(super) fn write_unseen(&mut self, survey: &Survey, now: Instant, now_ms: i64, round: &mut Round) {
+        let denied: BTreeSet<Arc<str>> = survey
+            .missing
+            .iter()
+            .filter(|(_, silence)| *silence == Silence::NotAllowed)
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        for name in denied.difference(&self.denied) {
+            tracing::warn!(topic = %name, backup_id = %self.settings.backup_id,
+                "the topic may not be described or read by the auditor's principal: its completeness cannot be shown \
+                 (hint: grant DESCRIBE and READ)");
+        }
+        self.denied = denied;
+        let there: HashSet<Uuid> = survey.topics.iter().map(|topic| topic.incarnation).collect();
+        let unclear = |name: &str| {
+            survey
+                .missing
+                .iter()
+                .any(|(missing, silence)| **missing == *name && *silence == Silence::NotNow)
+        };
+        for (key, incarnation) in self.ledger.state().topics() {
+            if !self.settings.topics.matches(&key.name)
+                || there.contains(&key.incarnation)
+                || unclear(&key.name)
+            {
+                continue;
+            }
+            let topic: Arc<str> = Arc::from(key.name.as_str());
+            let reason = if self.denied.contains(&topic) {
+                AbsenceReason::NotAuditable
+            } else {
+                let memory = self.topics.entry(key.incarnation).or_default();
+                let since = *memory.gone_since.get_or_insert(now);
+                if now.duration_since(since) < GONE_AFTER {
+                    continue;
+                }
+                AbsenceReason::Deleted
+            };
+            for (number, state) in incarnation.partitions() {
+                let id = PartitionId {
+                    incarnation: key.incarnation,
+                    partition: number,
+                };
+                let partition = LogPartition {
+                    topic: Arc::clone(&topic),
+                    id,
+                };
+                let unseen = entries::unseen(&partition, state, reason, now_ms);
+                round.entries.extend(unseen.into_iter().map(Entry::Absent));
+            }
+        }
+        for topic in &survey.topics {
+            if let Some(memory) = self.topics.get_mut(&topic.incarnation) {
+                memory.gone_since = None;
+            }
+        }
+    }
+
+    /// What is wanted, without batches that the source could not give whole a while ago.
+    fn readable(&self, id: PartitionId, wanted: &[OffsetRange]) -> Vec<OffsetRange> {
+        let aside = self.memory.get(&id).and_then(|memory| memory.unreadable.as_ref());
+        match aside.filter(|(until, _)| Instant::now() < *until) {
+            Some((_, set)) => wanted.iter().flat_map(|range| set.holes(*range)).collect(),
+            None => wanted.to_vec(),
+        }
+    }
+
+    pub(super) fn note_unreadable(&mut self, jobs: &[JobReport]) {
+        for job in jobs.iter().filter(|job| !job.unreadable.is_empty()) {
+            let ranges = job.unreadable.iter().map(|(range, _)| *range).collect();
+            let memory = self.memory.entry(job.id).or_default();
+            memory.unreadable = Some((Instant::now() + UNREADABLE_FOR, ranges));
+        }
+    }
+}
+
+fn by_contents(seen: &Seen, doubt: &Doubt, range: OffsetRange, same: bool, now_ms: i64) -> Superseded {
+    Superseded {
+        topic: seen.partition.topic.to_string(),
+        incarnation: seen.partition.id.incarnation,
+        partition: seen.partition.id.partition,
+        segment: doubt.segment.key.clone(),
+        first_offset: range.first,
+        last_offset: range.last,
+        leader_epoch: doubt.segment.leader_epoch_last,
+        end_offset: -1,
+        at_ms: now_ms,
+        same,
+    }
+}
+
+fn fingerprint(seen: &Seen, state: Option<&PartitionState>) -> Fingerprint {
+    Fingerprint {
+        bounds: seen.bounds,
+        demanded_to: seen.demanded_to,
+        start: seen.start,
+        segments: state.map_or(0, |state| state.segments().len()),
+        absences: state.map_or(0, |state| state.absences().len()),
+        superseded: state.map_or(0, |state| {
+            state
+                .superseded()
+                .len()
+                .saturating_add(state.superseded_copies().len())
+        }),
+        audited_ms: state
+            .and_then(PartitionState::audit)
+            .map_or(-1, |audit| audit.at_ms),
+    }
+}
