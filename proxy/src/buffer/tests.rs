@@ -284,6 +284,45 @@ async fn a_disk_that_fails_loses_its_session_tells_who_waits_and_begins_another(
 }
 
 #[tokio::test]
+async fn a_broken_buffer_keeps_what_is_not_archived_and_releases_what_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::new(dir.path());
+    let writer = open(WriterSettings {
+        file_bytes: 1_000,
+        ..settings(dir.path())
+    });
+    let first = writer.append(vec![intent(1, 100)]).await.unwrap();
+    writer.wait_synced(first.end()).await.unwrap();
+    // The next two files cannot be made: no file follows the first, for about a second.
+    for number in [2, 3] {
+        fs::write(directory.file_path(number), b"in the way").unwrap();
+    }
+    let second = writer.append(vec![intent(2, 2_000)]).await.unwrap();
+    writer.wait_synced(second.end()).await.unwrap();
+    let lost = writer.append(vec![intent(3, 10)]).await.unwrap();
+    assert_eq!(writer.wait_synced(lost.end()).await, Err(SyncLost));
+    directory.publish_archived(first.end()).unwrap();
+    eventually("a look at what is archived", || {
+        writer.state().archived == Some(first.end())
+    })
+    .await;
+    assert!(
+        directory.file_path(1).exists(),
+        "the second frame is not archived"
+    );
+    directory.publish_archived(second.end()).unwrap();
+    eventually("the release of the first file", || {
+        !directory.file_path(1).exists()
+    })
+    .await;
+    assert!(
+        writer.state().broken.is_some(),
+        "the release makes the room that may be missing"
+    );
+    writer.close().await.unwrap_err();
+}
+
+#[tokio::test]
 async fn a_second_writer_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let writer = open(settings(dir.path()));

@@ -351,15 +351,24 @@ impl Thread {
         self.publish_usage();
     }
 
-    /// Where the file after the oldest one begins.
+    /// Where the file after the oldest one begins. While the buffer is broken the last file has no successor: it ends
+    /// where the last sync did, as nothing behind that was promised to anybody.
     fn next_start(&self) -> BufferPosition {
         let next = self.closed.get(1).map(|file| (file.session, file.first_lsn));
         let active = self
             .active
             .as_ref()
             .map(|active| (self.session, active.first_lsn));
-        let (session, lsn) = next.or(active).unwrap_or((self.session, Lsn(0)));
-        BufferPosition { session, lsn }
+        match next.or(active) {
+            Some((session, lsn)) => BufferPosition { session, lsn },
+            None => {
+                let synced = self.shared.waiters.synced();
+                BufferPosition {
+                    lsn: synced.lsn.next(),
+                    ..synced
+                }
+            }
+        }
     }
 }
 
