@@ -126,7 +126,6 @@ impl Poller {
                 self.cluster.metrics.upstream_up.set(0.0);
                 self.cluster.metrics.catalog_failures.increment(1);
                 // Only the cause: attempts and times would make each round a new state.
-                // Only the cause: attempts and times would make each round a new state.
                 self.health
                     .not_ready(format!("no broker answers: {}", root_cause(error)));
             }
