@@ -30,7 +30,7 @@ pub struct Kafka {
     class_path: String,
     // Last, so that the nodes are gone before their directories and ports are.
     _work: WorkDir,
-    _ports: PortBlock,
+    ports: PortBlock,
 }
 
 #[derive(Debug)]
@@ -58,6 +58,13 @@ impl Kafka {
 
     /// A cluster formatted and with its ports known, but not running yet.
     pub fn prepare(node_count: u16, extra_properties: &str) -> Self {
+        Self::prepare_with(node_count, extra_properties, &[])
+    }
+
+    /// The same, with further arguments for formatting. In the properties `{address N}` and `{port N}` stand for the
+    /// cluster's addresses: 0 to 2 are the brokers', 10 to 12 the controllers', the others up to 19 free for further
+    /// listeners; see [`Kafka::address`].
+    pub fn prepare_with(node_count: u16, extra_properties: &str, format_arguments: &[&str]) -> Self {
         let work = WorkDir::create("kafka");
         let ports = PortBlock::reserve();
         let class_path = components::broker_class_path();
@@ -65,12 +72,16 @@ impl Kafka {
         let voters: Vec<String> = (0..node_count)
             .map(|index| format!("{}@{}", index + 1, ports.address(10 + index)))
             .collect();
+        let extra_properties = (0..20).fold(extra_properties.to_owned(), |text, index| {
+            text.replace(&format!("{{address {index}}}"), &ports.address(index))
+                .replace(&format!("{{port {index}}}"), &ports.port(index).to_string())
+        });
         let nodes: Vec<Node> = (0..node_count)
             .map(|index| {
                 let id = i32::from(index) + 1;
                 let directory = work.subdirectory(&format!("node-{id}"));
                 let properties = properties(id, node_count, &ports, index, &voters.join(","), &directory);
-                fs::write(directory.join("server.properties"), properties + extra_properties)
+                fs::write(directory.join("server.properties"), properties + &extra_properties)
                     .expect("write a broker's configuration");
                 Node {
                     id,
@@ -85,10 +96,10 @@ impl Kafka {
             nodes,
             class_path,
             _work: work,
-            _ports: ports,
+            ports,
         };
         for node in &kafka.nodes {
-            kafka.format(node);
+            kafka.format(node, format_arguments);
         }
         kafka
     }
@@ -134,6 +145,11 @@ impl Kafka {
         addresses.join(",")
     }
 
+    /// What `{address N}` stood for.
+    pub fn address(&self, index: u16) -> String {
+        self.ports.address(index)
+    }
+
     /// The id in every answer of this cluster.
     pub fn cluster_id(&self) -> &str {
         &self.cluster_id
@@ -172,11 +188,12 @@ impl Kafka {
             .unwrap_or_else(|| panic!("no node {id}"))
     }
 
-    fn format(&self, node: &Node) {
+    fn format(&self, node: &Node, arguments: &[&str]) {
         let mut command = tool_command(&self.class_path, "kafka.tools.StorageTool");
         command
             .args(["format", "-t", &self.cluster_id, "-c"])
-            .arg(node.directory.join("server.properties"));
+            .arg(node.directory.join("server.properties"))
+            .args(arguments);
         let output = command.output().expect("run Kafka's storage tool");
         assert!(
             output.status.success(),
@@ -256,6 +273,7 @@ fn properties(id: i32, nodes: u16, ports: &PortBlock, index: u16, voters: &str, 
         "process.roles=broker,controller\n\
          node.id={id}\n\
          broker.rack=rack-{id}\n\
+         replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector\n\
          controller.quorum.voters={voters}\n\
          listeners=PLAINTEXT://{broker},CONTROLLER://{controller}\n\
          advertised.listeners=PLAINTEXT://{broker}\n\

@@ -1,0 +1,11 @@
+//! Teeline's own connections to brokers that want TLS and SASL.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test stops at the first surprise"
+)]
+
+mod client;
+
+mod secured;
