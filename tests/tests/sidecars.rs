@@ -26,7 +26,7 @@ use teeline_tests::record::{Fate, read_load_log};
 use teeline_tests::source_log::{RawBatch, SourceLog};
 use teeline_tests::stage::Stage;
 use teeline_tests::tampering::ArchiveCopy;
-use teeline_tests::wait::{seconds, wait_until};
+use teeline_tests::wait::{seconds, wait_for, wait_until};
 
 const SIDECARS: usize = 4;
 const PARTITIONS: u32 = 3;
@@ -52,17 +52,31 @@ fn four_sidecars_make_one_whole_archive_whichever_of_them_is_killed() {
         SIDECARS,
         &Archive::Directory(archive.clone()),
     );
+    fleet.audit_quickly(seconds(6));
     fleet.start();
     let loads = start_loads(&stage, &fleet);
     for round in 1..=rounds {
         await_progress(&stage, &loads);
-        let victim = rng.random_range(0..SIDECARS);
+        let auditor = await_one_auditor(&fleet);
+        // The first to die is the one that audits: another has to take over.
+        let victim = if round == 1 {
+            auditor
+        } else {
+            rng.random_range(0..SIDECARS)
+        };
         kill_after(
             &mut fleet,
             victim,
             Duration::from_micros(rng.random_range(0..400_000)),
         );
-        note(&format!("sidecars, round {round}: killed {}", victim + 1));
+        note(&format!(
+            "sidecars, round {round}: killed {}, the auditor is {}",
+            victim + 1,
+            auditor + 1
+        ));
+        if victim == auditor {
+            await_one_auditor(&fleet);
+        }
         fleet.0[victim].launch();
         fleet.0[victim].wait_ready();
     }
@@ -170,6 +184,14 @@ fn await_progress(stage: &Stage, loads: &[Load]) {
             load.acknowledged(stage) > before + 20
         });
     }
+}
+
+/// Until one of them audits, and no other does.
+fn await_one_auditor(fleet: &Fleet) -> usize {
+    wait_for("one auditor", seconds(60), || match fleet.auditors()[..] {
+        [one] => Ok(one),
+        ref others => Err(format!("{others:?} say that they audit")),
+    })
 }
 
 fn kill_after(fleet: &mut Fleet, victim: usize, delay: Duration) {

@@ -90,6 +90,7 @@ impl Chaos {
         };
         let mut fleet = Fleet::new(work.path(), &bootstrap, MEMBERS, &archive);
         fleet.configure(configure);
+        fleet.audit_quickly(seconds(6));
         // Stores, brokers and disks fail here, and it is right to say so; a panic never is.
         fleet.announce(" WARN ");
         let apart = ProxySettings::new(&work.join("apart"), &bootstrap, &archive);
