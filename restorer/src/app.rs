@@ -2,15 +2,17 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use serde::Serialize;
 use teeline_archive::ledger::StateKind;
 use teeline_config::Config;
 use teeline_runtime::exit::error_chain;
-use teeline_runtime::{Clock, ExitCode, Shutdown, Store, SystemClock, logging, signals};
+use teeline_runtime::{Clock as _, ExitCode, Shutdown, Store, SystemClock, logging, signals};
 
-use crate::cli::{ArchiveArgs, BackupArgs, Cli, Command, RestoreArgs, SelectedArgs, StateArgs};
+use crate::cli::{ArchiveArgs, BackupArgs, Cli, Command, CoverageArgs, RestoreArgs, SelectedArgs, StateArgs};
+use crate::coverage::Clock;
 use crate::error::{Damage, RestorerError};
 use crate::ledger::{self, Summary};
 use crate::progress::{Display, Phase, print, print_json};
@@ -38,7 +40,7 @@ async fn run_on_archive(command: &Command, archive: Option<&ArchiveArgs>) -> Res
     match command {
         Command::List(args) => list(args, &config).await,
         Command::Describe(args) => describe(args, &config).await,
-        Command::Coverage(args) => coverage(args, &config).await,
+        Command::Coverage(args) => coverage(args, &config, &shutdown).await,
         Command::State(args) => cluster_state(args, &config).await,
         Command::Verify(args) => verify(args, &config, &shutdown).await,
         Command::Restore(args) => restore(args, config, &shutdown).await,
@@ -51,7 +53,8 @@ fn archive_args(command: &Command) -> Option<&ArchiveArgs> {
         Command::List(args) => Some(args),
         Command::Describe(args) => Some(&args.archive),
         Command::State(args) => Some(&args.backup.archive),
-        Command::Coverage(args) | Command::Verify(args) => Some(&args.backup.archive),
+        Command::Coverage(args) => Some(&args.selected.backup.archive),
+        Command::Verify(args) => Some(&args.backup.archive),
         Command::Restore(args) => Some(&args.archive),
         Command::Completions { .. } | Command::Man => None,
     }
@@ -133,11 +136,32 @@ async fn describe(args: &BackupArgs, config: &Config) -> Result<ExitCode, Restor
     })
 }
 
-async fn coverage(args: &SelectedArgs, config: &Config) -> Result<ExitCode, RestorerError> {
-    let store = Store::open_existing(&job::storage(&args.backup.archive, config)?)?;
-    let backup = ledger::load(&store, &args.backup.backup_id).await?;
-    let coverage = coverage::coverage(&backup, &job::topics(&args.topics));
-    if args.backup.archive.json {
+async fn coverage(
+    args: &CoverageArgs,
+    config: &Config,
+    shutdown: &Shutdown,
+) -> Result<ExitCode, RestorerError> {
+    let CoverageArgs { selected, .. } = args;
+    let source = job::source(args, config)?;
+    let store = Store::open_existing(&job::storage(&selected.backup.archive, config)?)?;
+    let backup = ledger::load(&store, &selected.backup.backup_id).await?;
+    let topics = job::topics(&selected.topics);
+    let live = match &source {
+        None => None,
+        Some(endpoint) => {
+            let asking = coverage::live::ask(endpoint, &topics, &backup.state);
+            let live = shutdown.run_until(asking).await;
+            Some(live.ok_or(RestorerError::Interrupted)??)
+        }
+    };
+    // What was archived while the cluster was asked is not missing.
+    let backup = match &live {
+        None => backup,
+        Some(_) => ledger::load(&store, &selected.backup.backup_id).await?,
+    };
+    let clock = Clock::new(SystemClock.now_ms(), Duration::from_secs(args.grace));
+    let coverage = coverage::coverage(&backup, &topics, clock, live.as_ref());
+    if selected.backup.archive.json {
         print_json(&coverage);
     } else {
         print(&coverage::render(&coverage));
@@ -191,7 +215,7 @@ async fn verify(
     } else {
         print(&verify::render(&verification));
     }
-    Ok(if verification.damage.is_empty() {
+    Ok(if verification.is_clean() {
         ExitCode::Done
     } else {
         ExitCode::Incomplete

@@ -43,12 +43,17 @@ pub enum Command {
                             teeline-restorer describe default --archive s3://backups/kafka --json"
     )]
     Describe(BackupArgs),
-    /// Show which offsets of each partition are held, and the holes between them (exit code 3 if there are any)
+    /// Show which offsets of each partition are held, and why the others are not (exit code 3 if one is unexplained)
     #[command(
+        long_about = "Shows for each partition which offsets are held and where they came from, how far the log goes, \
+                      and for every offset that is missing the reason and what shows it. From the ledger alone, or \
+                      with --source checked against the cluster. Exit code 3 if an offset is missing without an \
+                      explanation.",
         after_help = "Examples:\n  teeline-restorer coverage default --archive ./teeline-archive\n  \
-                            teeline-restorer coverage default --archive ./teeline-archive --topic 'orders*' --json"
+                            teeline-restorer coverage default --archive ./teeline-archive --topic 'orders*' --json\n  \
+                            teeline-restorer coverage default --archive ./teeline-archive --source localhost:9092"
     )]
-    Coverage(SelectedArgs),
+    Coverage(CoverageArgs),
     /// Show what the cluster was beside its records, at a moment: groups and offsets, topics, ACLs, quotas, users
     #[command(
         long_about = "Shows what the source's cluster was beside its records, at a moment: consumer groups and their \
@@ -135,6 +140,23 @@ pub struct SelectedArgs {
     /// Which topics
     #[command(flatten)]
     pub topics: TopicArgs,
+}
+
+/// What coverage is to be held against.
+#[derive(Debug, Args)]
+pub struct CoverageArgs {
+    /// Backup and topics
+    #[command(flatten)]
+    pub selected: SelectedArgs,
+    /// Check against the cluster that the backup comes from; with --config, its `source` says how to get in
+    #[arg(long, value_name = "HOST:PORT")]
+    pub source: Option<String>,
+    /// Check against the cluster that `source` in the file of --config names
+    #[arg(long, requires = "config")]
+    pub live: bool,
+    /// How long a record may take into the archive: a hole that an audit saw so long ago is due
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub grace: u64,
 }
 
 /// Which topics, by the names they have in the archive.

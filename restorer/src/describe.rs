@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use teeline_archive::ledger::{Incarnation, PartitionState};
+use teeline_archive::ledger::{Incarnation, PartitionState, StateObject};
 
 use crate::error::Damage;
 use crate::figures;
 use crate::ledger::{Backup, Summary};
-use crate::plan::show_holes;
+use crate::plan::{Lost, open_at_the_end, show_holes};
 use crate::window::show_ms;
 
 /// A backup in detail.
@@ -21,8 +21,23 @@ pub struct Description {
     pub source_brokers: Vec<String>,
     /// When the source was declared gone for good, epoch milliseconds.
     pub source_lost_at_ms: Option<i64>,
+    /// Stored pieces of the cluster's state (groups, configurations and so on): number and time of the last one, by kind.
+    pub cluster_state: Vec<StateDescription>,
     /// Topics, each life of its own.
     pub topic_lives: Vec<TopicDescription>,
+}
+
+/// What there is of one kind of the cluster's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StateDescription {
+    /// `groups`, `topic-configs`, `acls`, `quotas` or `scram-users`.
+    pub kind: String,
+    /// Objects.
+    pub objects: usize,
+    /// From when, epoch milliseconds.
+    pub from_ms: i64,
+    /// Until when, epoch milliseconds.
+    pub to_ms: i64,
 }
 
 /// One life of a topic.
@@ -65,6 +80,10 @@ pub struct PartitionDescription {
     pub records: u64,
     /// Records in unconfirmed segments.
     pub records_unconfirmed: u64,
+    /// Records that the log has lost, at most: segments are counted, not batches.
+    pub records_superseded: u64,
+    /// Transactions that were not over where the archive ends, as far as the ledger tells.
+    pub open_transactions: usize,
     /// Bytes as stored.
     pub object_bytes: u64,
     /// Offsets missing without an explanation: first and last.
@@ -85,8 +104,30 @@ pub fn describe(backup: &Backup) -> Description {
         summary: backup.summary(),
         source_brokers: backup.state.source_brokers().to_vec(),
         source_lost_at_ms: backup.state.source_lost_at_ms(),
+        cluster_state: describe_state(backup.state.state_objects()),
         topic_lives: topic_lives.collect(),
     }
+}
+
+fn describe_state(objects: &[StateObject]) -> Vec<StateDescription> {
+    let mut kinds: Vec<StateDescription> = Vec::new();
+    for object in objects {
+        let kind = object.kind.to_string();
+        // The ledger lists them by kind.
+        match kinds.last_mut().filter(|last| last.kind == kind) {
+            Some(last) => {
+                last.objects += 1;
+                last.to_ms = last.to_ms.max(object.last_at_ms);
+            }
+            None => kinds.push(StateDescription {
+                kind,
+                objects: 1,
+                from_ms: object.first_at_ms,
+                to_ms: object.last_at_ms,
+            }),
+        }
+    }
+    kinds
 }
 
 fn describe_topic(
@@ -130,9 +171,17 @@ fn describe_partition(partition: i32, state: &PartitionState) -> PartitionDescri
             .iter()
             .map(|segment| segment.record_count)
             .sum(),
+        records_superseded: records_superseded(state),
+        open_transactions: open_at_the_end(state).len(),
         object_bytes: all().map(|segment| segment.object_bytes).sum(),
         holes: state.holes().iter().map(|hole| (hole.first, hole.last)).collect(),
     }
+}
+
+fn records_superseded(state: &PartitionState) -> u64 {
+    let lost = Lost::of(state);
+    let segments = state.segments().iter();
+    segments.fold(0, |sum, segment| sum.saturating_add(lost.records_gone(segment)))
 }
 
 /// A listing as text.
@@ -205,7 +254,12 @@ fn write_head(text: &mut String, description: &Description) -> std::fmt::Result 
         figures::of(summary.segments, "segment"),
         figures::bytes(summary.object_bytes),
         saved(summary.object_bytes, summary.uncompressed_bytes),
-    )
+    )?;
+    for state in &description.cluster_state {
+        let (from, to) = (show_ms(state.from_ms), show_ms(state.to_ms));
+        writeln!(text, "state    {} from {from} to {to}", state.kind)?;
+    }
+    Ok(())
 }
 
 fn write_topic(text: &mut String, topic: &TopicDescription) -> std::fmt::Result {
@@ -257,6 +311,13 @@ fn row(partition: &PartitionDescription) -> Vec<String> {
     }
     if partition.records_unconfirmed > 0 {
         remarks.push(figures::of(partition.records_unconfirmed, "unconfirmed record"));
+    }
+    if partition.records_superseded > 0 {
+        remarks.push(figures::of(partition.records_superseded, "superseded record"));
+    }
+    if partition.open_transactions > 0 {
+        let open = figures::of(partition.open_transactions as u64, "open transaction");
+        remarks.push(format!("ends inside {open}"));
     }
     vec![
         partition.partition.to_string(),

@@ -7,7 +7,7 @@ use teeline_config::{
     Config, ConfigErrors, HostPort, KafkaEndpoint, Problem, Program, Restore, Storage, TopicFilter, When,
 };
 
-use crate::cli::{ArchiveArgs, RestoreArgs, TopicArgs};
+use crate::cli::{ArchiveArgs, CoverageArgs, RestoreArgs, TopicArgs};
 use crate::error::RestorerError;
 use crate::plan::Request;
 use crate::target::Permissions;
@@ -61,13 +61,27 @@ pub fn topics(args: &TopicArgs) -> TopicFilter {
     TopicFilter::new(args.include.clone(), args.exclude.clone())
 }
 
+/// The cluster to hold coverage against, if one is named. An address on the command line takes its credentials from the
+/// file's `source`.
+pub fn source(args: &CoverageArgs, config: &Config) -> Result<Option<KafkaEndpoint>, RestorerError> {
+    match (&args.source, &config.source) {
+        (None, None) if args.live => Err(missing("source", "name the cluster there, or with --source")),
+        (None, source) => Ok(source.clone().filter(|_| args.live)),
+        (Some(text), None) => endpoint("--source", text).map(Some),
+        (Some(text), Some(source)) => Ok(Some(KafkaEndpoint {
+            bootstrap_servers: endpoint("--source", text)?.bootstrap_servers,
+            ..source.clone()
+        })),
+    }
+}
+
 /// The restore that arguments and file describe. Flags win over the file, setting by setting.
 pub fn restore(args: &RestoreArgs, mut config: Config, now_ms: i64) -> Result<RestoreJob, RestorerError> {
     if args.archive.archive.is_some() {
         config.storage = Some(storage(&args.archive, &config)?);
     }
     if let Some(text) = &args.target {
-        config.target = Some(endpoint(text)?);
+        config.target = Some(endpoint("--target", text)?);
     }
     config.backup_id = args.backup_id.clone().or(config.backup_id);
     let problems = config.problems_for(Program::Restorer);
@@ -184,13 +198,13 @@ pub(crate) fn moment(
     }
 }
 
-/// The endpoint of a `--target`: one address, or several separated by commas.
-fn endpoint(text: &str) -> Result<KafkaEndpoint, RestorerError> {
+/// The endpoint that a flag names: one address, or several separated by commas.
+fn endpoint(flag: &str, text: &str) -> Result<KafkaEndpoint, RestorerError> {
     let mut servers = Vec::new();
     for part in text.split(',') {
         let server: HostPort = part.parse().map_err(|error| {
             let problem = Problem {
-                key: "--target".to_owned(),
+                key: flag.to_owned(),
                 value: Some(part.to_owned()),
                 message: format!("{error}"),
                 hint: "write it as host:port".to_owned(),

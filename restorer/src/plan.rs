@@ -25,11 +25,11 @@ use crate::error::RestorerError;
 use crate::target::settings::Settings;
 use crate::window::Window;
 
-pub(crate) use contested::touches;
+pub(crate) use contested::{held_twice, touches};
 pub use lost::Lost;
 pub use partition::PartitionPlan;
 use partition::plan_partition;
-pub(crate) use partition::{blocks_of, open_at_the_end};
+pub(crate) use partition::{blocks_of, disputes, open_at_the_end};
 use selection::Choice;
 pub(crate) use view::show_holes;
 pub use view::{PartitionView, PlanView, TargetView, TopicView, render};

@@ -65,6 +65,8 @@ pub struct PartitionStream {
     lost: Lost,
     only: Option<Only>,
     given: Given,
+    /// Offsets of what was given out apart from the log.
+    apart: OffsetSet,
     open_transactions: OpenTransactions,
     upcoming: VecDeque<Arc<SegmentInfo>>,
     cursors: Vec<Cursor>,
@@ -114,6 +116,7 @@ impl PartitionStream {
             lost: parts.lost,
             only: parts.only,
             given: Given::default(),
+            apart: OffsetSet::new(),
             open_transactions: OpenTransactions::default(),
             upcoming: parts.segments.into(),
             cursors: Vec::new(),
@@ -136,6 +139,11 @@ impl PartitionStream {
     /// Transactions that were not over where the archive ends, so far.
     pub fn open_transactions(&self) -> Vec<OpenTransaction> {
         self.open_transactions.list()
+    }
+
+    /// Offsets of the records given out so far that are no part of the log: superseded or disputed ones.
+    pub fn apart(&self) -> &OffsetSet {
+        &self.apart
     }
 
     /// Reads which batches are unconfirmed. Before the first batch is asked for.
@@ -324,6 +332,9 @@ impl PartitionStream {
         if header.is_transactional() && self.markers.evident(transactional(header)) == Decision::Aborted {
             self.left_out.records_aborted += u64::from(header.records());
             return Ok(());
+        }
+        if let Some(range) = OffsetRange::new(header.base_offset, header.last_offset()) {
+            self.apart.insert(range);
         }
         self.make_ready(found, key, 0).map(drop)
     }

@@ -6,18 +6,24 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
-use teeline_archive::segment::{BlockEntry, MarkerEntry, SegmentInfo, decode_block};
+use teeline_archive::segment::{BlockEntry, MarkerEntry, Origin, SegmentInfo, decode_block};
+use teeline_archive::{OffsetRange, OffsetSet};
 use teeline_config::TopicFilter;
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::{Shutdown, Store};
 use teeline_wire::batch::{BatchView, batches, control_marker};
 
+use crate::budget::Budget;
 use crate::check::{neighbours, stored};
+use crate::cursor::Source;
 use crate::error::{Damage, RestorerError};
 use crate::figures;
 use crate::footers::{OpenSegment, ReadError, open_segment};
 use crate::ledger::Backup;
+use crate::plan::{Only, disputes, touches};
+use crate::stream::{PartitionStream, Parts};
 use crate::tally::Live;
+use crate::window::Window;
 
 /// What was read, and what was found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -34,8 +40,25 @@ pub struct Verification {
     pub records: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// Ranges that different records claim, where nothing tells which of them the source kept.
+    pub disputed: Vec<DisputedRange>,
     /// What is wrong; empty when nothing is.
     pub damage: Vec<Damage>,
+}
+
+/// Offsets that different records claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DisputedRange {
+    /// Topic.
+    pub topic: String,
+    /// Which of its lives.
+    pub incarnation: String,
+    /// Partition.
+    pub partition: i32,
+    /// First offset.
+    pub first_offset: i64,
+    /// Last offset.
+    pub last_offset: i64,
 }
 
 /// What one segment holds, counted.
@@ -47,6 +70,8 @@ struct Counted {
     control: u64,
     transactional: u64,
     markers: Vec<MarkerEntry>,
+    /// Offsets that the batches cover.
+    covered: OffsetSet,
     bytes: u64,
 }
 
@@ -87,6 +112,10 @@ pub async fn verify(
                 Err(error) => verification.damage.push(error.into_damage(&info.key)?),
             }
         }
+        // Rivals are found by merging, which takes segments that can be read.
+        if verification.damage.is_empty() {
+            verification.disputed = disputed(store, backup, topics, live).await?;
+        }
         Ok::<(), RestorerError>(())
     };
     shutdown
@@ -106,7 +135,51 @@ fn selected<'a>(backup: &'a Backup, topics: &'a TopicFilter) -> impl Iterator<It
         .filter(|segment| topics.matches(&segment.identity.topic))
 }
 
+/// What different records claim. Only segments that overlap are read once more.
+async fn disputed(
+    store: &Store,
+    backup: &Backup,
+    topics: &TopicFilter,
+    live: &Arc<Live>,
+) -> Result<Vec<DisputedRange>, RestorerError> {
+    let source = Source {
+        store: store.clone(),
+        budget: Budget::new(MERGE_BYTES_MAX),
+        live: Arc::clone(live),
+    };
+    let mut found = Vec::new();
+    for (key, topic) in backup.state.topics() {
+        if !topics.matches(&key.name) {
+            continue;
+        }
+        for (number, state) in topic.partitions() {
+            let Some(plan) = disputes(number, state) else {
+                continue;
+            };
+            let parts = Parts::new(plan, Window::default(), Some(Only::Disputed));
+            let mut stream = PartitionStream::new(source.clone(), parts);
+            while stream.next().await?.is_some() {}
+            found.extend(stream.apart().ranges().iter().map(|range| DisputedRange {
+                topic: key.name.clone(),
+                incarnation: key.incarnation.to_string(),
+                partition: number,
+                first_offset: range.first,
+                last_offset: range.last,
+            }));
+        }
+    }
+    Ok(found)
+}
+
+/// Memory for blocks while segments are merged.
+const MERGE_BYTES_MAX: usize = 48 * 1024 * 1024;
+
 impl Verification {
+    /// Whether nothing was found.
+    pub fn is_clean(&self) -> bool {
+        self.damage.is_empty() && self.disputed.is_empty()
+    }
+
     fn add(&mut self, info: &SegmentInfo, counted: Counted) {
         self.blocks += counted.blocks;
         self.batches += counted.batches;
@@ -164,7 +237,28 @@ async fn read_segment(
         }
     }
     compare_markers(&segment, &counted)?;
+    compare_offsets(info, &counted)?;
     Ok(counted)
+}
+
+/// Coverage believes what a segment says about its offsets, so that must be what is inside.
+fn compare_offsets(info: &SegmentInfo, counted: &Counted) -> Result<(), ReadError> {
+    let mut claimed: OffsetSet = [info.range()].into_iter().collect();
+    info.gaps.iter().for_each(|gap| claimed.remove(*gap));
+    let wrong = match info.identity.origin {
+        // Captured: what lies between the batches is a gap, all of it.
+        Origin::Tee => counted.covered != claimed,
+        // Read back: what lies between them was missing in the log, unless it is a gap.
+        Origin::Fetch => info.gaps.iter().any(|gap| touches(&counted.covered, *gap)),
+        // Provisional offsets claim nothing.
+        Origin::Unconfirmed => false,
+    };
+    let ends = (counted.covered.first(), counted.covered.last());
+    if wrong || ends != (Some(info.start_offset), Some(info.end_offset)) {
+        let reason = "its batches do not cover the offsets that it claims to hold";
+        return Err(ReadError::Damaged(reason.to_owned()));
+    }
+    Ok(())
 }
 
 fn compare_markers(segment: &OpenSegment, counted: &Counted) -> Result<(), ReadError> {
@@ -196,6 +290,9 @@ fn count_block(content: &bytes::Bytes, entry: &BlockEntry) -> Result<Counted, Re
             .map_err(|error| damaged(at(Some(&batch)), &error))?;
         let header = batch.header();
         counted.batches += 1;
+        if let Some(range) = OffsetRange::new(header.base_offset, header.last_offset()) {
+            counted.covered.insert(range);
+        }
         // A control batch that compaction has emptied ends nothing any more; segments count it as data without records.
         if let Some(marker) = control_marker(&batch).ok().flatten() {
             counted.control += 1;
@@ -228,6 +325,9 @@ impl Counted {
         self.control += other.control;
         self.transactional += other.transactional;
         self.markers.extend(other.markers);
+        for range in other.covered.ranges() {
+            self.covered.insert(*range);
+        }
         self.bytes += other.bytes;
     }
 }
@@ -239,6 +339,13 @@ pub fn render(verification: &Verification) -> String {
         // Writing into a String cannot fail.
         let _ = writeln!(text, "damaged: {}: {}", found.key, found.reason);
     }
+    for range in &verification.disputed {
+        let _ = writeln!(
+            text,
+            "disputed: {} partition {}: offsets {}..={}; restore --only disputed gives the rivals back",
+            range.topic, range.partition, range.first_offset, range.last_offset
+        );
+    }
     let _ = writeln!(
         text,
         "read {} with {} in {} and {}, {}",
@@ -248,7 +355,7 @@ pub fn render(verification: &Verification) -> String {
         figures::of(verification.blocks, "block"),
         figures::bytes(verification.bytes),
     );
-    let findings = verification.damage.len() as u64;
+    let findings = (verification.damage.len() + verification.disputed.len()) as u64;
     let verdict = if findings == 0 {
         "no damage".to_owned()
     } else {
@@ -257,3 +364,7 @@ pub fn render(verification: &Verification) -> String {
     let _ = writeln!(text, "{verdict}");
     text
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

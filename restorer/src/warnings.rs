@@ -1,6 +1,7 @@
 //! What to know before a restore, although it will work.
 
-use crate::plan::{Plan, TopicPlan};
+use crate::figures;
+use crate::plan::{PartitionPlan, Plan, TopicPlan};
 use crate::target::Found;
 use crate::target::settings::Settings;
 use crate::window::show_ms;
@@ -22,6 +23,10 @@ pub fn of(
             "the ledger has {unknown_entries} entries of a newer version, which this one does not understand"
         ));
     }
+    warnings.extend(
+        plan.partitions()
+            .filter_map(|(topic, partition)| open_transactions(topic, partition)),
+    );
     for topic in &plan.topics {
         let settings = found
             .topics
@@ -39,6 +44,18 @@ pub fn of(
         }
     }
     warnings
+}
+
+/// Says that the archive ends inside of transactions. Footers may show more while restoring; the report has them all.
+fn open_transactions(topic: &TopicPlan, partition: &PartitionPlan) -> Option<String> {
+    let first = partition.undecided.iter().map(|open| open.first_offset).min()?;
+    Some(format!(
+        "topic {} partition {}: the archive ends inside {} (from offset {first} on); their records are left out, as a \
+         reader of committed records would not have seen them",
+        topic.name,
+        partition.partition,
+        figures::of(partition.undecided.len() as u64, "open transaction"),
+    ))
 }
 
 /// Retention that would delete restored records as soon as it is in force again.

@@ -3,6 +3,7 @@
 //! Which of two batches at the same offsets counts is decided by merging them, so both have to be read; also the one
 //! whose timestamps lie outside the window.
 
+use teeline_archive::ledger::PartitionState;
 use teeline_archive::segment::SegmentInfo;
 use teeline_archive::{OffsetRange, OffsetSet};
 
@@ -42,6 +43,11 @@ pub(super) fn contested(
         }
     }
     contested
+}
+
+/// The offsets of a partition that several segments hold. Which of two batches counts is decided by merging them.
+pub(crate) fn held_twice(partition: &PartitionState) -> OffsetSet {
+    contested(partition.segments(), &Lost::of(partition), |_| true)
 }
 
 /// Whether some offset of the range is in the set.

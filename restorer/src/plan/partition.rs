@@ -143,6 +143,16 @@ impl PartitionPlan {
     }
 }
 
+/// What has to be read to see which records of a partition are disputed; `None` when no two segments overlap.
+pub(crate) fn disputes(number: i32, partition: &PartitionState) -> Option<PartitionPlan> {
+    let request = Request {
+        only: Some(Only::Disputed),
+        ..Request::default()
+    };
+    let plan = plan_partition(number, partition, &request);
+    (!plan.is_empty()).then_some(plan)
+}
+
 /// Which blocks of a segment are read.
 pub(crate) fn blocks_of<'a>(
     info: &SegmentInfo,

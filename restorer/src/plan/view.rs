@@ -265,7 +265,7 @@ fn remarks(partition: &PartitionView) -> Vec<String> {
     if partition.transactions_undecided > 0 {
         remarks.push(figures::of(
             partition.transactions_undecided as u64,
-            "undecided transaction",
+            "open transaction",
         ));
     }
     if partition.records_unconfirmed > 0 {
