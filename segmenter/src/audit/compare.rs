@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use teeline_archive::ledger::PartitionState;
 use teeline_archive::names;
 use teeline_archive::segment::{
     BlockEntry, Footer, Location, SegmentError, SegmentInfo, SegmentReader, batches,
@@ -58,29 +57,19 @@ pub enum CompareError {
     },
 }
 
-/// Compares the doubtful offsets of a segment with those segments of the partition that are sure: their leader epochs are
-/// known, and the log has them.
+/// Compares the doubtful offsets of a segment with the segments that are certain there.
 ///
 /// # Errors
 /// When one of the segments cannot be read.
-pub async fn compare(
-    store: &Store,
-    state: &PartitionState,
-    doubt: &Doubt,
-    is_sure: impl Fn(&SegmentInfo) -> bool,
-) -> Result<Comparison, CompareError> {
+pub async fn compare(store: &Store, doubt: &Doubt) -> Result<Comparison, CompareError> {
     let mut comparison = Comparison::default();
     let Some(span) = span_of(&doubt.ranges) else {
         return Ok(comparison);
     };
     let questioned = Stored::open(store, &doubt.segment).await?;
     let mut sure = Vec::new();
-    for segment in state.segments() {
-        let overlaps = segment.range().overlaps(&span);
-        if overlaps && segment.key != doubt.segment.key && is_sure(segment) {
-            let valid = state.held_by(segment);
-            sure.push((Stored::open(store, segment).await?, valid));
-        }
+    for (segment, valid) in &doubt.sure {
+        sure.push((Stored::open(store, segment).await?, valid));
     }
     for block in questioned.reader.blocks_by_offset(span.first, span.last) {
         let own = questioned.batches_of(store, block).await?;

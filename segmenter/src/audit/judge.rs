@@ -59,6 +59,8 @@ pub struct Doubt {
     pub segment: SegmentInfo,
     /// Which of its offsets can be compared.
     pub ranges: OffsetSet,
+    /// What they are compared with: segments that are certain there, with the offsets that are.
+    pub sure: Vec<(SegmentInfo, OffsetSet)>,
 }
 
 /// The leader epochs whose ends must be known to judge the partition.
@@ -86,7 +88,8 @@ pub fn epochs_in_question(state: &PartitionState, leader_epoch: i32) -> BTreeSet
 /// is not known: look again.
 pub fn judge(case: &Case<'_>) -> Option<Verdict> {
     let mut verdict = Verdict::default();
-    let mut certain = OffsetSet::new();
+    let mut settled = OffsetSet::new();
+    let mut certain: Vec<(&SegmentInfo, OffsetSet)> = Vec::new();
     let mut doubtful: Vec<(&SegmentInfo, OffsetSet)> = Vec::new();
     if let Some(state) = case.state {
         let lost = lost_ranges(state);
@@ -102,7 +105,10 @@ pub fn judge(case: &Case<'_>) -> Option<Verdict> {
             };
             insert_all(&mut verdict.held, &own);
             insert_all(&mut verdict.held, &doubt);
-            insert_all(&mut certain, &own);
+            insert_all(&mut settled, &own);
+            if !own.is_empty() {
+                certain.push((segment, own));
+            }
             if let Some(range) = superseded {
                 verdict.superseded.push(supersede(case, segment, range));
             }
@@ -112,7 +118,6 @@ pub fn judge(case: &Case<'_>) -> Option<Verdict> {
         }
     }
     let absent = absent_now(case);
-    let mut settled = certain;
     insert_all(&mut settled, &absent);
     verdict.explained = verdict.held.clone();
     insert_all(&mut verdict.explained, &absent);
@@ -121,7 +126,7 @@ pub fn judge(case: &Case<'_>) -> Option<Verdict> {
         verdict.wanted = settled.holes(window);
         verdict.doubts = doubtful
             .into_iter()
-            .filter_map(|(segment, doubt)| comparable(segment, &doubt, window, &settled))
+            .filter_map(|(segment, doubt)| comparable(segment, &doubt, window, &settled, &certain))
             .collect();
     }
     // What is deleted already needs no fetch to be found missing.
@@ -221,6 +226,7 @@ fn comparable(
     doubt: &OffsetSet,
     window: OffsetRange,
     settled: &OffsetSet,
+    certain: &[(&SegmentInfo, OffsetSet)],
 ) -> Option<Doubt> {
     let mut ranges = OffsetSet::new();
     for range in doubt.ranges() {
@@ -232,9 +238,16 @@ fn comparable(
             ranges.insert(within);
         }
     }
-    (!ranges.is_empty()).then(|| Doubt {
+    let span = OffsetRange::new(ranges.first()?, ranges.last()?)?;
+    let sure = certain
+        .iter()
+        .filter(|(other, _)| other.range().overlaps(&span))
+        .map(|(other, own)| ((*other).clone(), own.clone()))
+        .collect();
+    Some(Doubt {
         segment: segment.clone(),
         ranges,
+        sure,
     })
 }
 
@@ -351,4 +364,4 @@ fn insert_all(set: &mut OffsetSet, more: &OffsetSet) {
 
 #[cfg(test)]
 #[path = "judge_tests.rs"]
-mod tests;
+pub(super) mod tests;

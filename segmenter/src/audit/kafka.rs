@@ -64,12 +64,14 @@ impl KafkaUpstream {
             }
             None => cluster.metadata(TopicSelection::All).await?,
         };
-        let unseen: Vec<Arc<str>> = request
-            .known
-            .iter()
-            .filter(|name| !metadata.topics.iter().any(|topic| topic.name == **name))
-            .cloned()
+        let include = request.topics.include.iter();
+        let exact = include.filter_map(|pattern| pattern.exact_name()).map(Arc::from);
+        let unseen: BTreeSet<Arc<str>> = exact
+            .chain(request.known.iter().cloned())
+            .filter(|name| request.topics.matches(name))
+            .filter(|name| !metadata.topics.iter().any(|topic| topic.name == *name))
             .collect();
+        let unseen: Vec<Arc<str>> = unseen.into_iter().collect();
         if !unseen.is_empty() {
             // A list of all topics leaves out what may not be seen; asking by name tells it from what is not there.
             let asked = cluster.metadata(TopicSelection::Named(&unseen)).await?;

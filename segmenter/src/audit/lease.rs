@@ -235,7 +235,7 @@ mod tests {
         Lease::new(store.clone(), "daily", "test", TTL).unwrap()
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_first_one_gets_it_and_the_next_one_when_it_is_released() {
         let store = Store::in_memory();
         let (mut one, mut other) = (lease(&store), lease(&store));
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(one.tend(Instant::now()).await.unwrap(), Standing::Theirs);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_holder_that_is_silent_for_the_whole_time_is_replaced_and_notices() {
         let store = Store::in_memory();
         let (mut one, mut other) = (lease(&store), lease(&store));
@@ -271,7 +271,7 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn of_many_who_take_it_at_once_one_has_it() {
         let store = Store::in_memory();
         let mut leases: Vec<Lease> = (0..8).map(|_| lease(&store)).collect();

@@ -28,6 +28,8 @@ pub mod error;
 pub mod judge;
 pub mod kafka;
 pub mod lease;
+#[cfg(test)]
+mod model_tests;
 pub mod service;
 pub mod upstream;
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use teeline_archive::OffsetRange;
 use teeline_archive::ledger::{AbsenceReason, Entry, PartitionState, Superseded};
-use teeline_archive::segment::SegmentInfo;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -103,18 +102,7 @@ impl Auditor {
             if self.undecided.contains(&key) {
                 continue;
             }
-            let Some(state) = partition_state(self.ledger.state(), &seen.partition) else {
-                continue;
-            };
-            let doubtful: HashSet<&str> = verdict
-                .doubts
-                .iter()
-                .map(|doubt| doubt.segment.key.as_str())
-                .collect();
-            let is_sure = |segment: &SegmentInfo| {
-                segment.leader_epoch_last >= 0 && !doubtful.contains(segment.key.as_str())
-            };
-            match compare::compare(&self.store, state, doubt, is_sure).await {
+            match compare::compare(&self.store, doubt).await {
                 Ok(comparison) => {
                     if comparison.same.is_empty() && comparison.different.is_empty() {
                         self.undecided.insert(key);
