@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::admin_port;
 use crate::process::Process;
-use crate::programs::{Archive, Proxy, ProxySettings, STOP_LIMIT};
+use crate::programs::{Archive, Proxy, ProxySettings, STOP_LIMIT, assert_orderly_log};
 use crate::wait::{seconds, wait_for};
 
 /// One host: a proxy, and its segmenter where that is a process beside it.
@@ -77,7 +77,7 @@ impl Fleet {
             }
         }
         for member in &mut self.0 {
-            member.stop();
+            member.wait_stopped();
         }
     }
 
@@ -166,20 +166,23 @@ impl Member {
         values.map(|value| value.unwrap_or(0.0)).sum()
     }
 
-    /// SIGTERM, everything archived, an orderly log.
-    pub fn stop(&mut self) {
+    /// Everything archived, an orderly log; the proxy was told to stop.
+    fn wait_stopped(&mut self) {
         if let Some(mut proxy) = self.proxy.take() {
-            proxy.stop();
+            proxy.wait_stopped();
         }
-        if let Some(mut segmenter) = self.segmenter.take() {
-            // It follows the buffer until its proxy has closed it, and no longer once it is told to stop.
-            wait_for("everything to be archived", STOP_LIMIT, || {
-                match self.metric("teeline_unarchived_batches") {
-                    0.0 => Ok(()),
-                    left => Err(format!("{left} batches are not in the archive yet")),
-                }
-            });
-            assert_eq!(segmenter.stop(STOP_LIMIT), 0, "{}", segmenter.log_tail());
-        }
+        let Some(mut segmenter) = self.segmenter.take() else {
+            return;
+        };
+        // It serves the buffer for ever: a proxy might write it again.
+        wait_for("everything to be archived", STOP_LIMIT, || {
+            segmenter.assert_running();
+            match self.metric("teeline_unarchived_batches") {
+                0.0 => Ok(()),
+                left => Err(format!("{left} batches are not in the archive yet")),
+            }
+        });
+        assert_eq!(segmenter.stop(STOP_LIMIT), 0, "{}", segmenter.log_tail());
+        assert_orderly_log(&segmenter.log(), &self.settings.announced);
     }
 }

@@ -81,8 +81,11 @@ impl Kafka {
                 let id = i32::from(index) + 1;
                 let directory = work.subdirectory(&format!("node-{id}"));
                 let properties = properties(id, node_count, &ports, index, &voters.join(","), &directory);
-                fs::write(directory.join("server.properties"), properties + &extra_properties)
-                    .expect("write a broker's configuration");
+                fs::write(
+                    directory.join("server.properties"),
+                    properties + &extra_properties,
+                )
+                .expect("write a broker's configuration");
                 Node {
                     id,
                     port: ports.port(index),

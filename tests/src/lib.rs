@@ -11,7 +11,8 @@
 //! - [`driver`], [`record`], [`read_back`], [`verdict`]: clients, what they sent, what they read, and whether it agrees
 //! - [`faultfs`], [`power_loss`]: a disk with faults, and what one holds after the power failed
 //! - [`stage`], [`nasty`]: a source and a target with the steps of a round trip, and a data set to be afraid of
-//! - [`programs`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's files
+//! - [`programs`], [`backups`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's
+//!   files
 //! - [`fleet`], [`leaders`], [`chaos`]: several proxies into one backup; moving leaders; everything that can go wrong
 //! - [`source_log`], [`archived`], [`comparison`]: the log as a raw read gives it, an archive as its own readers give
 //!   it, and whether both are the same, offset by offset
@@ -24,6 +25,7 @@
 
 pub mod admin_port;
 pub mod archived;
+pub mod backups;
 pub mod chaos;
 pub mod comparison;
 pub mod components;

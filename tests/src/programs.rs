@@ -54,7 +54,7 @@ pub enum Archive {
 }
 
 impl Archive {
-    fn storage(&self) -> Value {
+    pub(crate) fn storage(&self) -> Value {
         match self {
             Self::Directory(path) => json!({"backend": "filesystem", "path": path}),
             Self::S3 { endpoint, prefix } => json!({
@@ -213,10 +213,17 @@ impl Proxy {
 
     /// SIGTERM; it must exit with 0, everything archived, and an orderly log.
     pub fn stop(&mut self) {
-        let code = self.process.stop(STOP_LIMIT);
+        self.process.terminate();
+        self.wait_stopped();
+    }
+
+    /// The second half of [`Self::stop`], for tests that stop several proxies at once: a second SIGTERM would end one
+    /// without its drain.
+    pub fn wait_stopped(&mut self) {
+        let status = self.process.wait_exit(STOP_LIMIT);
         assert_eq!(
-            code,
-            0,
+            status.code(),
+            Some(0),
             "the proxy did not archive everything; its log ends with\n{}",
             self.process.log_tail()
         );
@@ -285,13 +292,26 @@ pub struct RestorerRun {
 impl Restorer {
     /// For the archive that `settings` write to.
     pub fn for_archive_of(settings: &ProxySettings) -> Self {
-        let config = settings.directory.join("restorer.yaml");
-        fs::create_dir_all(&settings.directory).expect("create the restorer's directory");
-        let document = json!({"storage": settings.document["storage"]});
-        fs::write(&config, document.to_string()).expect("write the restorer's configuration");
+        Self::with_storage(
+            &settings.directory,
+            &settings.document["storage"],
+            settings.backup_id(),
+        )
+    }
+
+    /// For a backup in an archive; the configuration goes into `directory`.
+    pub fn at(directory: &Path, archive: &Archive, backup_id: &str) -> Self {
+        Self::with_storage(directory, &archive.storage(), backup_id)
+    }
+
+    fn with_storage(directory: &Path, storage: &Value, backup_id: &str) -> Self {
+        let config = directory.join("restorer.yaml");
+        fs::create_dir_all(directory).expect("create the restorer's directory");
+        fs::write(&config, json!({"storage": storage}).to_string())
+            .expect("write the restorer's configuration");
         Self {
             config,
-            backup_id: settings.backup_id().to_owned(),
+            backup_id: backup_id.to_owned(),
         }
     }
 

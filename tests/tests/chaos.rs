@@ -48,23 +48,25 @@ fn whatever_happens_the_archive_is_the_brokers_log_offset_by_offset() {
         }
     });
     chaos.quiesce();
+    chaos.note("quiet");
 
     let bootstrap = chaos.kafka.bootstrap();
     let restorer = Restorer::for_archive_of(&chaos.fleet.0[0].settings);
     let source = SourceLog::fetch(&chaos.go, &bootstrap, &TOPICS);
     await_whole(&source, &chaos.archive(), restorer.backup_id(), seconds(60));
+    chaos.note("the archive is whole");
     chaos.fleet.stop();
 
     let compared = compare(&source, &Archived::read(&chaos.archive(), restorer.backup_id()));
     compared.assert_equal();
-    note(&format!("chaos: {}", compared.figures()));
+    chaos.note(&compared.figures());
     let committed = read(&chaos, &bootstrap, &TOPICS, Isolation::Committed);
     assert_every_acknowledgement(&chaos, &committed, &compared);
     third.assert_in(&committed);
     let by_librdkafka = librdkafka::consume(&bootstrap, "librdkafka", PARTITIONS as i32);
     assert_eq!(by_librdkafka.count(), count_of(&committed, "librdkafka"));
     assert_restored(&chaos, &restorer, &committed);
-    note(&format!("chaos: all is well (seed {seed})"));
+    chaos.note(&format!("all is well (seed {seed})"));
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -92,7 +94,7 @@ fn assert_every_acknowledgement(chaos: &Chaos, committed: &ReadBack, compared: &
             let (kept, lost): (Vec<Sent>, Vec<Sent>) = told
                 .into_iter()
                 .partition(|sent| is_in(committed, load.topic, &sent.ack, sent.digest));
-            assert_listed(&lost, load.topic, compared);
+            assert_listed(chaos, &lost, load.topic, compared);
             told = kept;
         }
         assert_acknowledged(committed, load.topic, &told);
@@ -100,9 +102,9 @@ fn assert_every_acknowledgement(chaos: &Chaos, committed: &ReadBack, compared: &
 }
 
 /// Records that were acknowledged and are not in the log.
-fn assert_listed(lost: &[Sent], topic: &str, compared: &Comparison) {
-    note(&format!(
-        "chaos: the cluster lost {} records of {topic} that it had acknowledged",
+fn assert_listed(chaos: &Chaos, lost: &[Sent], topic: &str, compared: &Comparison) {
+    chaos.note(&format!(
+        "the cluster lost {} records of {topic} that it had acknowledged",
         lost.len()
     ));
     let listed = superseded_records(compared);

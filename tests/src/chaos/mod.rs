@@ -11,6 +11,7 @@ pub mod faults;
 pub mod producers;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -60,6 +61,7 @@ pub struct Chaos {
     pub fleet: Fleet,
     /// Who produces.
     pub loads: Vec<Load>,
+    started: Instant,
     rng: StdRng,
     broken: Vec<(Broken, u32)>,
     work: WorkDir,
@@ -68,7 +70,7 @@ pub struct Chaos {
 impl Chaos {
     /// Starts brokers, store and proxies, and creates the topics.
     pub fn start(seed: u64) -> Self {
-        let work = WorkDir::create("chaos");
+        let (work, started) = (WorkDir::create("chaos"), Instant::now());
         let (kafka, (s3, java, go)) = std::thread::scope(|scope| {
             let kafka = scope.spawn(Kafka::start_three);
             let others = (
@@ -103,6 +105,7 @@ impl Chaos {
             go,
             fleet,
             loads: Vec::new(),
+            started,
             rng: StdRng::seed_from_u64(seed),
             broken: Vec::new(),
             work,
@@ -116,9 +119,17 @@ impl Chaos {
         for fault in Fault::shuffled(&mut self.rng) {
             self.mend_what_is_due();
             let what = self.strike(fault);
-            note(&format!("chaos, round {number}: {what}"));
+            self.note(&format!("round {number}: {what}"));
             self.await_progress(progress);
         }
+    }
+
+    /// A remark, with the time of the run.
+    pub fn note(&self, text: &str) {
+        note(&format!(
+            "chaos, {:>3} s: {text}",
+            self.started.elapsed().as_secs()
+        ));
     }
 
     /// Mends everything, ends every load, and waits until the cluster has nothing left to do: every replica in sync,
@@ -127,7 +138,7 @@ impl Chaos {
         self.mend_everything();
         for load in &self.loads {
             let counts = load.driver(&self.java, &self.go).stop_load(&load.name, 60);
-            note(&format!("chaos, {}: {counts}", load.name));
+            self.note(&format!("{}: {counts}", load.name));
         }
         let bootstrap = self.kafka.bootstrap();
         leaders::await_in_sync(&self.java, &bootstrap, &TOPICS);
