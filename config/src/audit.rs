@@ -43,6 +43,14 @@ pub struct Audit {
     pub state_interval: Duration,
     /// How often changes of it are stored.
     pub state_flush_interval: Duration,
+    /// Whether small segments are joined into larger ones.
+    pub compact: bool,
+    /// How often small segments are looked for.
+    pub compact_interval: Duration,
+    /// Only segments of this age are joined.
+    pub compact_min_age: Duration,
+    /// How long the objects of segments that were joined stay.
+    pub keep_replaced: Duration,
 }
 
 impl Audit {
@@ -62,6 +70,12 @@ impl Audit {
     pub const DEFAULT_STATE_INTERVAL: Duration = Duration::from_secs(10);
     /// At most one object a minute and kind.
     pub const DEFAULT_STATE_FLUSH_INTERVAL: Duration = Duration::from_secs(60);
+    /// Small segments cost requests when they are read, which is rare: there is no hurry.
+    pub const DEFAULT_COMPACT_INTERVAL: Duration = Duration::from_secs(600);
+    /// Longer than any transaction stays open, and long enough for eight segments of an idle partition.
+    pub const DEFAULT_COMPACT_MIN_AGE: Duration = Duration::from_secs(3_600);
+    /// Longer than a restore that has loaded the ledger takes.
+    pub const DEFAULT_KEEP_REPLACED: Duration = Duration::from_secs(24 * 3_600);
 }
 
 impl Default for Audit {
@@ -79,6 +93,10 @@ impl Default for Audit {
             state: true,
             state_interval: Self::DEFAULT_STATE_INTERVAL,
             state_flush_interval: Self::DEFAULT_STATE_FLUSH_INTERVAL,
+            compact: true,
+            compact_interval: Self::DEFAULT_COMPACT_INTERVAL,
+            compact_min_age: Self::DEFAULT_COMPACT_MIN_AGE,
+            keep_replaced: Self::DEFAULT_KEEP_REPLACED,
         }
     }
 }

@@ -100,6 +100,18 @@ impl SegmentSink {
         id: PartitionId,
         origin: Origin,
     ) -> Result<SegmentWriter, WriteError> {
+        self.begin_as_of(cluster_id, topic, id, origin, self.clock.now_ms())
+    }
+
+    /// Begins a segment of batches that were archived before, at `created_at_ms`.
+    pub fn begin_as_of(
+        &self,
+        cluster_id: &str,
+        topic: &str,
+        id: PartitionId,
+        origin: Origin,
+        created_at_ms: i64,
+    ) -> Result<SegmentWriter, WriteError> {
         let identity = SegmentIdentity {
             backup_id: self.backup_id.clone(),
             cluster_id: cluster_id.to_owned(),
@@ -110,7 +122,7 @@ impl SegmentSink {
             session: SessionId(self.session.load(Ordering::Relaxed)),
             counter: self.counter.fetch_add(1, Ordering::Relaxed),
             origin,
-            created_at_ms: self.clock.now_ms(),
+            created_at_ms,
         };
         let builder = SegmentBuilder::new(identity, self.codec, self.level, self.block_bytes)?;
         Ok(SegmentWriter {

@@ -45,6 +45,16 @@ pub(super) fn audit(section: Option<Section<'_>>) -> Audit {
                 24 * HOUR_MS,
             )
             .unwrap_or(default.state_flush_interval),
+        compact: section.boolean("compact").unwrap_or(default.compact),
+        compact_interval: section
+            .duration("compact_interval", "compact_interval_ms", 100, 24 * HOUR_MS)
+            .unwrap_or(default.compact_interval),
+        compact_min_age: section
+            .duration("compact_min_age", "compact_min_age_ms", 0, 24 * HOUR_MS)
+            .unwrap_or(default.compact_min_age),
+        keep_replaced: section
+            .duration("keep_replaced", "keep_replaced_ms", 0, 30 * 24 * HOUR_MS)
+            .unwrap_or(default.keep_replaced),
     };
     section.finish();
     audit

@@ -6,17 +6,13 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
-use teeline_archive::names;
-use teeline_archive::segment::{
-    BlockEntry, Footer, Location, SegmentError, SegmentInfo, SegmentReader, batches,
-};
 use teeline_archive::{OffsetRange, OffsetSet};
-use teeline_runtime::{Store, StoreError};
+use teeline_runtime::Store;
 use teeline_wire::batch::{BatchError, BatchView};
 use teeline_wire::records::{DECOMPRESSED_BYTES_MAX, RecordView, Records};
 
 use super::judge::Doubt;
+use crate::stored::{StoredError, StoredSegment};
 
 /// What the comparison of a doubtful segment showed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,19 +28,10 @@ pub struct Comparison {
 /// Why two contents could not be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// The store does not give them. May pass.
-    #[error("read a segment to compare it")]
-    Store(#[from] StoreError),
-    /// A segment is damaged.
-    #[error("read segment {key} to compare it")]
-    Segment {
-        /// Its key.
-        key: String,
-        /// What is wrong with it.
-        #[source]
-        source: SegmentError,
-    },
-    /// A batch of a segment cannot be read.
+    /// A segment cannot be read.
+    #[error(transparent)]
+    Read(#[from] StoredError),
+    /// The records of a batch cannot be read.
     #[error("read the records at offset {offset} of segment {key} to compare them")]
     Batch {
         /// The segment's key.
@@ -66,12 +53,12 @@ pub async fn compare(store: &Store, doubt: &Doubt) -> Result<Comparison, Compare
     let Some(span) = span_of(&doubt.ranges) else {
         return Ok(comparison);
     };
-    let questioned = Stored::open(store, &doubt.segment).await?;
+    let questioned = StoredSegment::open(store, &doubt.segment).await?;
     let mut sure = Vec::new();
     for (segment, valid) in &doubt.sure {
-        sure.push((Stored::open(store, segment).await?, valid));
+        sure.push((StoredSegment::open(store, segment).await?, valid));
     }
-    for block in questioned.reader.blocks_by_offset(span.first, span.last) {
+    for block in questioned.blocks_by_offset(span.first, span.last) {
         let own = questioned.batches_of(store, block).await?;
         let Some(reach) = own.first().zip(own.last()).and_then(|(first, last)| {
             OffsetRange::new(first.header().base_offset, last.header().last_offset())
@@ -80,7 +67,7 @@ pub async fn compare(store: &Store, doubt: &Doubt) -> Result<Comparison, Compare
         };
         let mut log = Vec::new();
         for (segment, valid) in &sure {
-            for block in segment.reader.blocks_by_offset(reach.first, reach.last) {
+            for block in segment.blocks_by_offset(reach.first, reach.last) {
                 let batches = segment.batches_of(store, block).await?;
                 log.extend(
                     batches
@@ -90,7 +77,7 @@ pub async fn compare(store: &Store, doubt: &Doubt) -> Result<Comparison, Compare
             }
         }
         for batch in &own {
-            judge_batch(&questioned.key, batch, &log, &doubt.ranges, &mut comparison)?;
+            judge_batch(questioned.key(), batch, &log, &doubt.ranges, &mut comparison)?;
         }
     }
     Ok(comparison)
@@ -194,58 +181,3 @@ fn range_of(batch: &BatchView) -> OffsetRange {
 fn span_of(set: &OffsetSet) -> Option<OffsetRange> {
     OffsetRange::new(set.first()?, set.last()?)
 }
-
-/// A segment in the store.
-struct Stored {
-    key: String,
-    reader: SegmentReader,
-}
-
-impl Stored {
-    async fn open(store: &Store, segment: &SegmentInfo) -> Result<Stored, CompareError> {
-        let key = segment.key.clone();
-        let unusable = |source| CompareError::Segment {
-            key: key.clone(),
-            source,
-        };
-        let at = match segment.codec.has_sidecar() {
-            true => names::segment_index_key(&key),
-            false => key.clone(),
-        };
-        let (mut tail, size) = store.get_tail(&at, TAIL_BYTES).await?;
-        let range = loop {
-            match Footer::locate(&tail, size).map_err(unusable)? {
-                Location::Located { range } => break range,
-                Location::NeedMore { bytes } => tail = store.get_tail(&at, bytes).await?.0,
-            }
-        };
-        let footer = Footer::decode(tail.get(range).unwrap_or_default()).map_err(unusable)?;
-        Ok(Stored {
-            reader: SegmentReader::new(footer),
-            key: segment.key.clone(),
-        })
-    }
-
-    async fn batches_of(&self, store: &Store, block: &BlockEntry) -> Result<Vec<BatchView>, CompareError> {
-        let stored = store.get_range(&self.key, block.range()).await?;
-        let content: Bytes =
-            self.reader
-                .decode_block(&stored, block)
-                .map_err(|source| CompareError::Segment {
-                    key: self.key.clone(),
-                    source,
-                })?;
-        batches(&content)
-            .map(|batch| {
-                BatchView::parse(&batch).map_err(|source| CompareError::Batch {
-                    key: self.key.clone(),
-                    offset: block.first_offset,
-                    source,
-                })
-            })
-            .collect()
-    }
-}
-
-/// Holds the footers of nearly all segments.
-const TAIL_BYTES: u64 = 64 * 1024;

@@ -25,6 +25,8 @@ use super::upstream::Upstream;
 use crate::fetcher::{Ended, Fetch, KafkaLog, Limits, Progress, Throttle};
 use crate::metrics;
 use crate::state::{self, Recorder};
+use crate::upkeep::plan::Rules;
+use crate::upkeep::{self, UpkeepReport};
 
 /// What the auditor of a process is told.
 #[derive(Debug, Clone)]
@@ -217,12 +219,22 @@ async fn go_round(
         shutdown: Shutdown::new(),
     };
     let mut troubles = Troubles::default();
+    let mut upkeep_at = Instant::now() + job.settings.compact_interval;
     loop {
         match auditor.round(&Demand::Aged, &fetch).await {
             Ok(report) => {
                 troubles.over();
                 finished(job, &report, clock.now_ms());
                 metrics::audit_round(&job.name, true);
+                if job.settings.compact && Instant::now() >= upkeep_at {
+                    let more = keep_up(job, auditor, clock.now_ms()).await?;
+                    let pause = if more {
+                        Duration::ZERO
+                    } else {
+                        job.settings.compact_interval
+                    };
+                    upkeep_at = Instant::now() + pause;
+                }
             }
             Err(error) if error.may_pass() => {
                 metrics::audit_round(&job.name, false);
@@ -242,6 +254,23 @@ async fn go_round(
             }
         }
     }
+}
+
+/// Joins small segments. True when there is more to do at once.
+async fn keep_up(job: &Job, auditor: &mut Auditor, now_ms: i64) -> Result<bool, AuditError> {
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let rules = Rules::new(
+        job.segments.segment_max_bytes,
+        millis(job.settings.compact_min_age),
+        millis(job.settings.keep_replaced),
+    );
+    // Upkeep is abandoned by dropping it, like a round.
+    let report = upkeep::round(auditor, &job.store, &rules, now_ms, &Shutdown::new()).await?;
+    if report != UpkeepReport::default() {
+        tracing::info!(cluster = %job.name, replaced = report.replaced, joined = report.joined,
+            removed = report.removed, "small segments were joined");
+    }
+    Ok(report.more)
 }
 
 /// Shows what a round found.

@@ -38,6 +38,10 @@ impl Engine {
                 for segment in state.segments() {
                     self.load_segment(id, &topic, segment, newest_ms);
                 }
+                // What was joined since is still what its writer has committed.
+                for (segment, _) in state.replaced() {
+                    self.load_segment(id, &topic, segment, newest_ms);
+                }
                 self.take_superseded(id, state);
             }
         }

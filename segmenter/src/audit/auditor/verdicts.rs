@@ -18,6 +18,7 @@ use crate::audit::judge::{self, Case, Doubt, Verdict};
 use crate::audit::upstream::{LogPartition, Silence, Survey};
 use crate::fetcher::{FetchJob, JobReport};
 use crate::partition::PartitionId;
+use crate::stored::StoredError;
 
 impl Auditor {
     pub(super) async fn judge(&mut self, seen: &Seen, now_ms: i64, round: &mut Round) {
@@ -121,7 +122,7 @@ impl Auditor {
                     tracing::warn!(topic = %seen.partition.topic, partition = seen.partition.id.partition,
                         segment = %doubt.segment.key, error = %reason,
                         "a captured segment could not be compared with the log");
-                    if !matches!(error, compare::CompareError::Store(_)) {
+                    if !matches!(error, compare::CompareError::Read(StoredError::Store { .. })) {
                         self.undecided.insert(key);
                     }
                 }
