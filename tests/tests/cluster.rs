@@ -6,6 +6,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod followers;
 mod librdkafka;
 
 use std::sync::Mutex;
@@ -111,6 +112,8 @@ fn nothing_is_lost_or_doubled_while_leaders_move_and_a_broker_dies() {
         assert!(found, "a record that librdkafka was told of is not in the source");
     }
     restore_and_compare(&stage, &settings);
+    // Kills a broker, so it is the last.
+    followers::assert_followers_answer(&mut stage.source, TOPICS[0]);
 }
 
 fn seed() -> u64 {

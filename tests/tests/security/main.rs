@@ -7,5 +7,6 @@
 )]
 
 mod client;
+mod programs;
 
 mod secured;

@@ -189,13 +189,18 @@ impl Cluster {
         }
         let bootstrap = self.config().endpoint.bootstrap_servers.iter();
         let bootstrap = bootstrap.map(|address| (Peer::Bootstrap(address.clone()), address.clone()));
-        let mut last = None;
+        let (mut last, mut refused) = (None, None);
         for (peer, address) in known.into_iter().chain(bootstrap) {
             match self.open(peer, &address, Lane::Control).await {
                 Ok(connection) => return Ok(connection),
+                // One broker with a wrong certificate must not keep us from the others.
+                Err(error) if error.is_refusal() => refused = Some(error),
                 Err(error) if !error.is_retriable() => return Err(error),
                 Err(error) => last = Some(Box::new(error)),
             }
+        }
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         let bootstrap: Vec<_> = self
             .config()

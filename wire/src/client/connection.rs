@@ -8,6 +8,7 @@
 //! session ends.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,7 +40,6 @@ pub struct Connection {
 }
 
 /// A request whose body is encoded already.
-#[derive(Debug)]
 pub struct RawRequest {
     /// Which API.
     pub api_key: i16,
@@ -49,6 +49,13 @@ pub struct RawRequest {
     pub body: Vec<Bytes>,
     /// How long the answer may take.
     pub timeout: Duration,
+}
+
+impl fmt::Debug for RawRequest {
+    // Without the body, which may hold a credential.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} version {}", apis::name(self.api_key), self.api_version)
+    }
 }
 
 /// A request on its way.

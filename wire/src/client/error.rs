@@ -343,6 +343,11 @@ impl ClientError {
         }
     }
 
+    /// Whether this broker and we do not trust each other; another one may be set up rightly.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Tls { .. } | Self::Authentication { .. })
+    }
+
     /// The broker's error code, also through [`ClientError::GaveUp`].
     pub fn code(&self) -> Option<ErrorCode> {
         match self {

@@ -3,6 +3,9 @@
 //! Three things are Kafka's own: the password is used as its UTF-8 bytes, without SASLprep; there is no channel
 //! binding; fewer than 4096 iterations are refused, as by Kafka's own clients. The broker must prove that it knows the
 //! password's keys, otherwise it may be anybody.
+//!
+//! Rejected: the crates rsasl (prepares passwords by SASLprep), scram and its fork (bring ring beside the library that
+//! TLS uses anyway) and sasl (has no SHA-512).
 
 use std::fmt;
 use std::num::NonZeroU32;
