@@ -125,6 +125,12 @@ impl Kafka {
         self.wait_ready(index, 1);
     }
 
+    /// The same without waiting: it joins while the test goes on.
+    pub fn launch_node(&mut self, id: i32) {
+        let index = self.index_of(id);
+        self.launch(index);
+    }
+
     /// SIGKILL to one node.
     pub fn kill_node(&mut self, id: i32) {
         let index = self.index_of(id);

@@ -63,6 +63,7 @@ fn whatever_happens_the_archive_is_the_brokers_log_offset_by_offset() {
     let committed = read(&chaos, &bootstrap, &TOPICS, Isolation::Committed);
     assert_every_acknowledgement(&chaos, &committed, &compared);
     third.assert_in(&committed);
+    chaos.note("every acknowledgement is accounted for");
     let by_librdkafka = librdkafka::consume(&bootstrap, "librdkafka", PARTITIONS as i32);
     assert_eq!(by_librdkafka.count(), count_of(&committed, "librdkafka"));
     assert_restored(&chaos, &restorer, &committed);
@@ -162,6 +163,7 @@ fn assert_restored(chaos: &Chaos, restorer: &Restorer, committed: &ReadBack) {
     let mut flags = vec!["--allow-source"];
     flags.extend(maps.iter().flat_map(|map| ["--map", map.as_str()]));
     restorer.restore_all(&bootstrap, &flags);
+    chaos.note("restored");
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut restored = read(chaos, &bootstrap, &names, Isolation::Uncommitted);
     for topic in TOPICS {

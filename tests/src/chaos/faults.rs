@@ -115,7 +115,8 @@ impl Chaos {
         for (what, _) in due {
             match what {
                 Broken::Segmenter => self.fleet.0[APART].launch_segmenter(),
-                Broken::Broker(id) => self.kafka.restart_node(id),
+                // It takes its time to come back, and nobody waits for it.
+                Broken::Broker(id) => self.kafka.launch_node(id),
                 Broken::Store => self.s3.start_again(),
             }
         }
