@@ -48,7 +48,16 @@ impl Ledger {
     /// Reads what other writers have committed since. True when there was something.
     pub async fn refresh(&mut self) -> Result<bool, SegmenterError> {
         let next = self.state.next_seq(self.writer);
-        let read = self.read_new().await?;
+        let known = self
+            .state
+            .chains()
+            .fold(0u64, |sum, (_, chain)| sum.saturating_add(chain.last_seq));
+        // A list shows a thousand objects at a time, old ones first; beyond that, asking each chain for its next
+        // commit costs less, however long the chains have grown.
+        let read = match known <= LISTED_AT_MOST {
+            true => self.read_new().await?,
+            false => self.read_tails().await?,
+        };
         if self.state.next_seq(self.writer) != next {
             return Err(self.fenced(next));
         }
@@ -117,6 +126,41 @@ impl Ledger {
         }
     }
 
+    /// Reads on at the end of every chain.
+    async fn read_tails(&mut self) -> Result<usize, SegmenterError> {
+        let prefix = names::ledger_prefix(&self.backup_id)
+            .map_err(|error| SegmenterError::Usage(error.to_string()))?;
+        let mut writers: Vec<WriterId> = self.state.chains().map(|(writer, _)| writer).collect();
+        for name in self.store.children(&prefix).await? {
+            let new = u64::from_str_radix(&name, 16).ok().map(WriterId);
+            writers.extend(new.filter(|new| new.to_string() == name && !writers.contains(new)));
+        }
+        let mut count = 0usize;
+        for writer in writers {
+            loop {
+                let key = names::commit_key(&self.backup_id, writer, self.state.next_seq(writer))
+                    .map_err(|error| SegmenterError::Usage(error.to_string()))?;
+                match self.store.get(&key).await {
+                    Ok(bytes) => self.apply(&key, &bytes)?,
+                    Err(error) if error.is_not_found() => break,
+                    Err(error) => return Err(error.into()),
+                }
+                count = count.saturating_add(1);
+            }
+        }
+        Ok(count)
+    }
+
+    fn apply(&mut self, key: &str, bytes: &[u8]) -> Result<(), SegmenterError> {
+        let unusable = |reason: String| SegmenterError::Ledger {
+            key: key.to_owned(),
+            reason,
+        };
+        let commit = Commit::decode(bytes).map_err(|error| unusable(error.to_string()))?;
+        let applied = self.state.apply(&commit);
+        applied.map(drop).map_err(|error| unusable(error.to_string()))
+    }
+
     async fn read_new(&mut self) -> Result<usize, SegmenterError> {
         let prefix = names::ledger_prefix(&self.backup_id)
             .map_err(|error| SegmenterError::Usage(error.to_string()))?;
@@ -142,14 +186,7 @@ impl Ledger {
         let mut count = 0usize;
         while let Some(read) = reads.next().await {
             let (key, bytes) = read?;
-            let unusable = |reason: String| SegmenterError::Ledger {
-                key: key.clone(),
-                reason,
-            };
-            let commit = Commit::decode(&bytes).map_err(|error| unusable(error.to_string()))?;
-            self.state
-                .apply(&commit)
-                .map_err(|error| unusable(error.to_string()))?;
+            self.apply(&key, &bytes)?;
             count = count.saturating_add(1);
         }
         Ok(count)
@@ -158,3 +195,41 @@ impl Ledger {
 
 const PROGRAM: &str = concat!("teeline-segmenter ", env!("CARGO_PKG_VERSION"));
 const READS_AT_ONCE: usize = 16;
+/// One request's worth of a listing.
+const LISTED_AT_MOST: u64 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn long_chains_are_read_on_without_listing_them_and_a_fence_is_noticed() {
+        let store = Store::in_memory();
+        let open = async |writer| {
+            Ledger::load(store.clone(), "daily", WriterId(writer))
+                .await
+                .unwrap()
+        };
+        let write = async |ledger: &mut Ledger, count: usize| {
+            for _ in 0..count {
+                let commit = ledger.prepare("cluster", Vec::new(), rand::random(), 1);
+                ledger.commit(&commit).await.unwrap();
+            }
+        };
+        let (mut one, mut reader) = (open(1).await, open(9).await);
+        write(&mut one, 1_200).await;
+        assert!(reader.refresh().await.unwrap());
+        assert!(!reader.refresh().await.unwrap(), "nothing is new");
+        write(&mut one, 3).await;
+        let mut new = open(2).await;
+        write(&mut new, 2).await;
+        assert!(reader.refresh().await.unwrap());
+        assert_eq!(reader.state(), new.state());
+        write(&mut open(9).await, 1).await;
+        assert!(matches!(
+            reader.refresh().await,
+            Err(SegmenterError::Fenced { seq: 1, .. })
+        ));
+    }
+}

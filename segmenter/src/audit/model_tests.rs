@@ -434,22 +434,33 @@ impl World {
                 .filter(|segment| state.held_by(segment).contains(offset))
                 .filter_map(|segment| self.contents[&segment.key].get(&offset).copied())
                 .collect();
-            assert!(!holders.is_empty(), "nobody holds offset {offset}");
-            for held in holders {
-                assert_eq!(held, Some(there.id), "offset {offset}");
+            assert!(holders.contains(&Some(there.id)), "nobody holds offset {offset}: {holders:?}");
+            // A segment may go on saying that it found nothing there: what others found is read nevertheless.
+            for held in holders.into_iter().flatten() {
+                assert_eq!(held, there.id, "offset {offset}");
             }
         }
     }
+}
+
+/// A segment that a doubt leaves behind may vouch for an offset at which the log has a record by now.
+#[test]
+fn a_history_that_once_failed() {
+    settles(15_933_629_640_833_588_913, 70);
+}
+
+fn settles(seed: u64, steps: usize) {
+    let mut world = World::new(seed);
+    for _ in 0..steps {
+        world.step();
+    }
+    world.settle_and_check();
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn the_archive_becomes_the_log_whatever_happens_to_it(seed: u64, steps in 1usize..120) {
-        let mut world = World::new(seed);
-        for _ in 0..steps {
-            world.step();
-        }
-        world.settle_and_check();
+        settles(seed, steps);
     }
 }

@@ -1,8 +1,8 @@
 //! The auditor of a process: waits for the lease, goes round while it holds it, and gives way.
 //!
 //! Stopping: when told to, a round is abandoned where it is. What it has uploaded and not committed is part of nothing,
-//! and the next round finds it missing again. Then the lease is released, with little patience: one that cannot be
-//! released runs out.
+//! and the next round finds it missing again. How far the logs reached is written down, and the lease is released, both
+//! with little patience: a drain must not wait for us, and a lease that cannot be released runs out.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -95,21 +95,18 @@ async fn hold(job: &Job, clock: &Arc<dyn Clock>, lease: &mut Lease, stop: &Shutd
     tracing::info!(cluster = %job.name, backup_id = %job.backup_id, "auditing");
     metrics::audit_active(&job.name, true);
     let ended = tokio::select! {
-        () = stop.triggered() => None,
         () = keep(lease) => {
             tracing::info!(cluster = %job.name, "another process audits now");
             None
         }
-        ended = audit(job, clock) => {
-            lease.forfeit();
-            match ended {
-                Err(AuditError::Fenced { seq, .. }) => {
-                    tracing::info!(cluster = %job.name, seq, "another process has committed an audit; giving way");
-                    None
-                }
-                Err(error) => Some(error_chain(&error)),
-                Ok(never) => match never {},
+        ended = audit(job, clock, stop) => match ended {
+            Ok(()) => None,
+            Err(AuditError::Fenced { seq, .. }) => {
+                lease.forfeit();
+                tracing::info!(cluster = %job.name, seq, "another process has committed an audit; giving way");
+                None
             }
+            Err(error) => Some(error_chain(&error)),
         }
     };
     metrics::audit_active(&job.name, false);
@@ -127,11 +124,16 @@ async fn keep(lease: &mut Lease) {
     }
 }
 
-/// Goes round, until there is no going on.
-async fn audit(job: &Job, clock: &Arc<dyn Clock>) -> Result<Infallible, AuditError> {
+/// Goes round until told to stop, or until there is no going on.
+async fn audit(job: &Job, clock: &Arc<dyn Clock>, stop: &Shutdown) -> Result<(), AuditError> {
     let upstream = Arc::new(KafkaUpstream::new(job.upstream.clone()));
-    let cluster = connect(job, &upstream).await;
-    let mut auditor = open(job, &upstream, clock).await?;
+    let Some(cluster) = stop.run_until(connect(job, &upstream)).await else {
+        return Ok(());
+    };
+    let Some(opened) = stop.run_until(open(job, &upstream, clock)).await else {
+        return Ok(());
+    };
+    let mut auditor = opened?;
     let (tell, hear) = mpsc::channel(1);
     let recorder = job.settings.state.then(|| {
         Recorder::new(
@@ -146,10 +148,19 @@ async fn audit(job: &Job, clock: &Arc<dyn Clock>) -> Result<Infallible, AuditErr
         )
     });
     let recording = record(job, clock, cluster.clone(), recorder, tell);
-    tokio::select! {
-        ended = go_round(job, clock, &mut auditor, &cluster, hear) => ended,
+    let ended = tokio::select! {
+        () = stop.triggered() => None,
+        ended = go_round(job, clock, &mut auditor, &cluster, hear) => Some(ended),
         never = recording => match never {},
+    };
+    if let Some(ended) = ended {
+        return ended.map(|never| match never {});
     }
+    // How far the logs reached is worth a last word: a reader of the archive alone has no other.
+    let seen = auditor.last_seen();
+    let cluster_id = cluster.cluster_id().unwrap_or_default();
+    let _ = tokio::time::timeout(LAST_WORD_PATIENCE, auditor.commit(&cluster_id, seen)).await;
+    Ok(())
 }
 
 /// The client of the cluster, waited for as long as it takes.
@@ -375,7 +386,8 @@ impl Drop for OnlyOne {
 
 const PROGRAM: &str = concat!("teeline-segmenter ", env!("CARGO_PKG_VERSION"));
 /// A drain must not wait for us.
-const RELEASE_PATIENCE: Duration = Duration::from_millis(1_500);
+const RELEASE_PATIENCE: Duration = Duration::from_millis(800);
+const LAST_WORD_PATIENCE: Duration = Duration::from_millis(1_000);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// A broker that restarts, or a store that is busy, is no news.

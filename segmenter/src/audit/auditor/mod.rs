@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ages::Watermarks;
-use super::entries;
+use super::entries::{self, Sighting};
 use super::error::AuditError;
 use super::judge::Verdict;
 use super::upstream::{Bounds, Configs, EpochAnswer, LogPartition, Silence, Survey, SurveyRequest, Upstream};
@@ -143,6 +143,8 @@ pub struct Auditor {
     /// The ledger had audits when we came: partitions that are new now were created since.
     has_history: bool,
     denied: BTreeSet<Arc<str>>,
+    /// When the logs were last looked at, in epoch milliseconds.
+    surveyed_ms: i64,
     manifest_ms: i64,
     manifest_stale: bool,
 }
@@ -153,6 +155,7 @@ struct Memory {
     leader_epoch: i32,
     ends: BTreeMap<i32, EpochAnswer>,
     start: Option<i64>,
+    topic: Option<Arc<str>>,
     last: Option<(Fingerprint, Verdict)>,
     /// Batches that the source cannot give whole: not asked for again before that moment.
     unreadable: Option<(Instant, OffsetSet)>,
@@ -222,6 +225,7 @@ impl Auditor {
             undecided: HashSet::new(),
             has_history,
             denied: BTreeSet::new(),
+            surveyed_ms: 0,
             manifest_ms: 0,
             manifest_stale: false,
         })
@@ -308,6 +312,7 @@ impl Auditor {
         let survey = self.upstream.survey(request).await?;
         self.check_cluster(&survey)?;
         let now_ms = self.clock.now_ms();
+        self.surveyed_ms = now_ms;
         let mut round = Round {
             cluster_id: Arc::clone(&survey.cluster_id),
             missing: survey.missing.clone(),
@@ -354,6 +359,30 @@ impl Auditor {
             self.manifest_stale = true;
         }
         Ok(())
+    }
+
+    /// How far the logs reached when they were last looked at, where the ledger does not say so yet.
+    pub fn last_seen(&self) -> Vec<Entry> {
+        let mut seen = Vec::new();
+        for (id, memory) in &self.memory {
+            let (Some((fingerprint, _)), Some(topic)) = (&memory.last, &memory.topic) else {
+                continue;
+            };
+            let partition = LogPartition {
+                topic: Arc::clone(topic),
+                id: *id,
+            };
+            let sighting = Sighting {
+                partition: &partition,
+                bounds: fingerprint.bounds,
+                start: fingerprint.start,
+                ends: &memory.ends,
+                now_ms: self.surveyed_ms,
+            };
+            let last = partition_state(self.ledger.state(), &partition).and_then(PartitionState::audit);
+            seen.extend(entries::partition_audit(&sighting, last, 0).map(Entry::Audit));
+        }
+        seen
     }
 
     /// Writes the view for people, if it is not up to date and `at_once` or its interval allows it.

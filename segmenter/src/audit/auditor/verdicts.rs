@@ -92,7 +92,11 @@ impl Auditor {
                 ranges: wanted,
             });
         }
-        self.memory.entry(id).or_default().last = Some((fingerprint, verdict));
+        let memory = self.memory.entry(id).or_default();
+        memory
+            .topic
+            .get_or_insert_with(|| Arc::clone(&seen.partition.topic));
+        memory.last = Some((fingerprint, verdict));
     }
 
     /// Settles doubts by comparing contents; what the store does not give now is compared in a later round.
