@@ -17,6 +17,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use serde_json::{Value, json};
+use teeline_archive::{OffsetRange, OffsetSet};
 use teeline_tests::archived::{Archived, await_whole};
 use teeline_tests::chaos::{Chaos, PARTITIONS, TOPICS};
 use teeline_tests::comparison::{Comparison, compare};
@@ -66,7 +68,9 @@ fn whatever_happens_the_archive_is_the_brokers_log_offset_by_offset() {
     chaos.note("every acknowledgement is accounted for");
     let by_librdkafka = librdkafka::consume(&bootstrap, "librdkafka", PARTITIONS as i32);
     assert_eq!(by_librdkafka.count(), count_of(&committed, "librdkafka"));
+    assert_coverage(&chaos, &restorer, &source, &compared);
     assert_restored(&chaos, &restorer, &committed);
+    assert_superseded_can_be_restored(&chaos, &restorer, &compared);
     chaos.note(&format!("all is well (seed {seed})"));
 }
 
@@ -151,10 +155,101 @@ fn superseded_records(compared: &Comparison) -> BTreeSet<(String, i32, i64, u64)
     found
 }
 
+/// The archive's own account, against the cluster: all of it, nothing behind, what was lost listed, and a reason with
+/// its evidence for whatever is not held.
+fn assert_coverage(chaos: &Chaos, restorer: &Restorer, source: &SourceLog, compared: &Comparison) {
+    let verified = restorer.run(&["verify", restorer.backup_id()]);
+    assert_eq!(verified.code, 0, "{verified:?}");
+    let bootstrap = chaos.kafka.bootstrap();
+    let run = restorer.run(&["coverage", restorer.backup_id(), "--source", &bootstrap, "--json"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let coverage: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(coverage["percent"], 100.0, "{coverage}");
+    let rows = coverage["partitions"].as_array().unwrap();
+    for ((topic, partition), log) in &source.0 {
+        let row = rows
+            .iter()
+            .find(|row| row["topic"] == topic.as_str() && row["partition"] == *partition)
+            .unwrap_or_else(|| panic!("{topic}/{partition} is not in {coverage}"));
+        assert_eq!(row["high_watermark"], log.high_watermark, "{row}");
+        assert_eq!(
+            (&row["lag"], &row["percent"]),
+            (&json!(0), &json!(100.0)),
+            "{row}"
+        );
+        for missing in row["missing"].as_array().unwrap() {
+            assert_ne!(missing["reason"], "not-yet", "{row}");
+            assert!(missing["evidence"]["at_ms"].is_i64(), "{row}");
+        }
+        let listed: OffsetSet = row["superseded"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|range| OffsetRange {
+                first: range["first_offset"].as_i64().unwrap(),
+                last: range["last_offset"].as_i64().unwrap(),
+            })
+            .collect();
+        let lost = compared.superseded.get(&(topic.clone(), *partition));
+        for batch in lost.into_iter().flatten() {
+            assert!(
+                listed.contains(batch.base_offset),
+                "{batch:?} is not listed in {row}"
+            );
+        }
+    }
+}
+
+/// On demand, and apart from the rest: exactly the records that the cluster acknowledged or appended, and then lost.
+fn assert_superseded_can_be_restored(chaos: &Chaos, restorer: &Restorer, compared: &Comparison) {
+    let lost = superseded_records(compared);
+    let topics: BTreeSet<&String> = lost.iter().map(|(topic, ..)| topic).collect();
+    for topic in topics {
+        let name = format!("superseded-{topic}");
+        create(chaos, std::slice::from_ref(&name));
+        let map = format!("{topic}={name}");
+        let flags = [
+            "--allow-source",
+            "--only",
+            "superseded",
+            "--topic",
+            topic,
+            "--map",
+            &map,
+        ];
+        let run = restorer.restore(&chaos.kafka.bootstrap(), &flags);
+        assert!(matches!(run.code, 0 | 3), "{run:?}");
+        let restored = read(chaos, &chaos.kafka.bootstrap(), &[&name], Isolation::Uncommitted);
+        let found: BTreeSet<(i32, u64)> = restored
+            .0
+            .iter()
+            .flat_map(|((_, partition), records)| records.iter().map(|each| (*partition, each.digest)))
+            .collect();
+        let expected: BTreeSet<(i32, u64)> = lost
+            .iter()
+            .filter(|(of, ..)| of == topic)
+            .map(|(_, partition, _, digest)| (*partition, *digest))
+            .collect();
+        assert_eq!(found, expected, "{name}: {run:?}");
+    }
+}
+
+/// One replica is enough for what is only read back.
+fn create(chaos: &Chaos, names: &[String]) {
+    let topics: Vec<Value> = names
+        .iter()
+        .map(|name| json!({"name": name, "partitions": PARTITIONS, "configs": {"min.insync.replicas": "1"}}))
+        .collect();
+    chaos
+        .java
+        .create_topics(&chaos.kafka.bootstrap(), &Value::from(topics));
+}
+
 /// Into topics of other names on the cluster itself: what is committed, record by record, and nothing aborted.
 fn assert_restored(chaos: &Chaos, restorer: &Restorer, committed: &ReadBack) {
     let bootstrap = chaos.kafka.bootstrap();
     let names: Vec<String> = TOPICS.iter().map(|topic| format!("restored-{topic}")).collect();
+    create(chaos, &names);
     let maps: Vec<String> = TOPICS
         .iter()
         .zip(&names)

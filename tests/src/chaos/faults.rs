@@ -6,7 +6,8 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::{APART, Chaos, PARTITIONS, TOPICS};
+use super::{APART, Chaos, PARTITIONS, TOPICS, TROUBLED};
+use crate::faultfs;
 use crate::leaders;
 use crate::wait::{seconds, wait_until};
 
@@ -23,6 +24,8 @@ pub enum Fault {
     MoveLeaders,
     /// The store is gone.
     StopStore,
+    /// The disk below a proxy's buffer fails, is full, or is slow.
+    TroubleDisk,
 }
 
 /// What stays broken for a while.
@@ -31,18 +34,20 @@ pub(super) enum Broken {
     Segmenter,
     Broker(i32),
     Store,
+    Disk,
 }
 
 /// At once, or while something is on its way: kills come so long after the last progress.
 const DELAY_MAX: Duration = Duration::from_millis(300);
 
 impl Fault {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::KillProxy,
         Self::KillSegmenter,
         Self::KillBroker,
         Self::MoveLeaders,
         Self::StopStore,
+        Self::TroubleDisk,
     ];
 
     /// Every kind once.
@@ -88,6 +93,17 @@ impl Chaos {
                 self.stays_broken(Broken::Store);
                 "stopped the store".to_owned()
             }
+            Fault::TroubleDisk => {
+                let troubles = [
+                    faultfs::Fault::Error,
+                    faultfs::Fault::Full,
+                    faultfs::Fault::Slow(1_000),
+                ];
+                let trouble = troubles[self.rng.random_range(0..troubles.len())];
+                self.disk.inject(trouble);
+                self.stays_broken(Broken::Disk);
+                format!("trouble of proxy {} with its disk: {trouble:?}", TROUBLED + 1)
+            }
         }
     }
 
@@ -118,6 +134,7 @@ impl Chaos {
                 // It takes its time to come back, and nobody waits for it.
                 Broken::Broker(id) => self.kafka.launch_node(id),
                 Broken::Store => self.s3.start_again(),
+                Broken::Disk => self.disk.heal(),
             }
         }
     }

@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use crate::driver::{Driver, Family};
+use crate::faultfs::FaultyDisk;
 use crate::fleet::Fleet;
 use crate::kafka::Kafka;
 use crate::leaders;
@@ -43,6 +44,9 @@ pub const TOPICS: [&str; 5] = [
 /// The proxies. The segmenter of the second one is a process of its own.
 const MEMBERS: usize = 3;
 const APART: usize = 1;
+/// The proxy whose disk makes trouble. It then lets producers go on and misses what they send, so behind it are only
+/// producers that wait for every replica: what they were told is in the log for the auditor to find.
+const TROUBLED: usize = 0;
 /// Everything in the bucket lies below it.
 const PREFIX: &str = "chaos/archive";
 
@@ -61,6 +65,7 @@ pub struct Chaos {
     pub fleet: Fleet,
     /// Who produces.
     pub loads: Vec<Load>,
+    disk: FaultyDisk,
     started: Instant,
     rng: StdRng,
     broken: Vec<(Broken, u32)>,
@@ -95,8 +100,12 @@ impl Chaos {
         fleet.audit_quickly(seconds(6));
         // Stores, brokers and disks fail here, and it is right to say so; a panic never is.
         fleet.announce(" WARN ");
+        fleet.announce(" ERROR ");
         let apart = ProxySettings::new(&work.join("apart"), &bootstrap, &archive);
         fleet.0[APART].set_apart(apart);
+        let troubled = &mut fleet.0[TROUBLED].settings;
+        let disk = FaultyDisk::new(&work.subdirectory("disk"), &troubled.buffer_directory());
+        troubled.environment = disk.environment();
         fleet.start();
         let mut chaos = Self {
             kafka,
@@ -105,6 +114,7 @@ impl Chaos {
             go,
             fleet,
             loads: Vec::new(),
+            disk,
             started,
             rng: StdRng::seed_from_u64(seed),
             broken: Vec::new(),
