@@ -44,6 +44,10 @@ pub struct Segmenter {
     pub segment_max_bytes: u64,
     /// A segment closes at this age.
     pub segment_max_interval_ms: u64,
+    /// So many small segments close per minute at that age; what is more waits.
+    pub small_segments_per_minute: u32,
+    /// At this age a small segment closes in any case.
+    pub small_segment_max_interval_ms: u64,
     /// Bytes before compression of one block, the unit of range reads.
     pub block_bytes: u64,
     /// Segments built and uploaded at the same time.
@@ -61,6 +65,11 @@ impl Segmenter {
     pub const DEFAULT_SEGMENT_MAX_BYTES: u64 = 134_217_728;
     /// The recovery point if host and cluster are lost together.
     pub const DEFAULT_SEGMENT_MAX_INTERVAL_MS: u64 = 60_000;
+    /// Two a second: as many objects an hour as a few busy partitions make anyway.
+    pub const DEFAULT_SMALL_SEGMENTS_PER_MINUTE: u32 = 120;
+    /// Times the age of the others: the recovery point of nearly idle partitions, where there are too many of them, if host and
+    /// cluster are lost together.
+    pub const DEFAULT_SMALL_SEGMENT_INTERVALS: u64 = 10;
     /// Large enough for the codec to find repetition, small enough to read one record cheaply.
     pub const DEFAULT_BLOCK_BYTES: u64 = 1024 * 1024;
     /// Hides the store's latency; each costs about two parts of memory.
@@ -79,6 +88,9 @@ impl Default for Segmenter {
             level: Self::DEFAULT_LEVEL,
             segment_max_bytes: Self::DEFAULT_SEGMENT_MAX_BYTES,
             segment_max_interval_ms: Self::DEFAULT_SEGMENT_MAX_INTERVAL_MS,
+            small_segments_per_minute: Self::DEFAULT_SMALL_SEGMENTS_PER_MINUTE,
+            small_segment_max_interval_ms: Self::DEFAULT_SEGMENT_MAX_INTERVAL_MS
+                * Self::DEFAULT_SMALL_SEGMENT_INTERVALS,
             block_bytes: Self::DEFAULT_BLOCK_BYTES,
             upload_concurrency: Self::DEFAULT_UPLOAD_CONCURRENCY,
             manifest_interval_ms: Self::DEFAULT_MANIFEST_INTERVAL_MS,
@@ -156,6 +168,8 @@ pub struct Backup {
     pub fetch_max_bytes: u64,
     /// How much may be fetched per second; `None` sets no limit.
     pub bytes_per_second: Option<u64>,
+    /// Whether the state of the cluster (groups, topic settings, ACLs, quotas, users) is recorded too.
+    pub include_metadata: bool,
 }
 
 impl Backup {
@@ -197,6 +211,7 @@ impl Default for Backup {
             max_concurrent_partitions: Self::DEFAULT_MAX_CONCURRENT_PARTITIONS,
             fetch_max_bytes: Self::DEFAULT_FETCH_MAX_BYTES,
             bytes_per_second: None,
+            include_metadata: true,
         }
     }
 }

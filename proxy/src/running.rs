@@ -231,6 +231,7 @@ fn start_segmenter(settings: &VirtualCluster, environment: &Environment) -> Opti
         name: settings.name.clone(),
         backup_id: settings.backup_id.clone(),
         buffer_dir: settings.capture.buffer.dir.clone(),
+        buffer_max_bytes: settings.capture.buffer.max_bytes,
         store,
         upstream: Some(ClientConfig::from(settings.own_endpoint())),
         settings: environment.config.segmenter.clone(),

@@ -105,6 +105,8 @@ pub struct Job {
     pub backup_id: String,
     /// The buffer's directory.
     pub buffer_dir: PathBuf,
+    /// How large the buffer may grow.
+    pub buffer_max_bytes: u64,
     /// The captured cluster.
     pub upstream: Option<KafkaEndpoint>,
     /// Which topics of it are captured.
@@ -158,6 +160,7 @@ impl RunArgs {
                 name: cluster.name.clone(),
                 backup_id: cluster.backup_id.clone(),
                 buffer_dir: cluster.capture.buffer.dir.clone(),
+                buffer_max_bytes: cluster.capture.buffer.max_bytes,
                 upstream: Some(cluster.own_endpoint().clone()),
                 topics: cluster.capture.topics(),
             })
@@ -188,6 +191,7 @@ impl RunArgs {
             name: DEFAULT_NAME.to_owned(),
             backup_id: self.backup_id.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned()),
             buffer_dir: self.buffer.clone().unwrap_or_else(|| Buffer::DEFAULT_DIR.into()),
+            buffer_max_bytes: Buffer::DEFAULT_MAX_BYTES,
             upstream,
             topics: Capture::default().topics(),
         };

@@ -19,7 +19,7 @@
 //! | [`partition`], [`open_segment`], [`batch`], [`holes`], [`floor`], [`transactions`] | state of one partition |
 //! | [`append_time`] | in which form the broker stored a batch |
 //! | [`settlement`] | what became of intents in doubt |
-//! | [`close`] | when open segments close |
+//! | [`close`], [`patience`] | when open segments close, and how long small ones wait |
 //! | [`watermark`] | how far the buffer may be released |
 //! | [`prepare`], [`writer`], [`upload`] | positions to segments in the store |
 //! | [`source`], [`fetching`] | asking the cluster, and what it answers |
@@ -52,6 +52,7 @@ pub mod metrics;
 pub mod open_segment;
 pub mod options;
 pub mod partition;
+pub mod patience;
 pub mod prepare;
 pub mod process;
 pub mod resolver;

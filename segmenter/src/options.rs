@@ -16,6 +16,8 @@ pub struct Options {
     pub backup_id: String,
     /// The write-ahead buffer.
     pub buffer_dir: PathBuf,
+    /// How large it may grow.
+    pub buffer_max_bytes: u64,
     /// Where the archive is.
     pub store: Store,
     /// The cluster that the buffer was captured from, to settle what is unresolved and to fill holes. Without it,

@@ -69,6 +69,7 @@ async fn serve(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
             name: job.name.clone(),
             backup_id: job.backup_id.clone(),
             buffer_dir: job.buffer_dir.clone(),
+            buffer_max_bytes: job.buffer_max_bytes,
             store: store.clone(),
             upstream: job
                 .upstream

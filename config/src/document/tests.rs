@@ -195,8 +195,8 @@ fn what_is_planned_but_not_honoured_yet_is_refused_by_name() {
         &["segmenter.compression", "is not supported yet", "zstd, lz4, none"],
     );
     one_problem(
-        "backup: {include_metadata: true}",
-        &["backup.include_metadata", "is not supported yet"],
+        "backup: {retention: 30d}",
+        &["backup.retention", "is not supported yet"],
     );
     one_problem(
         "restore: {consumer_group_strategy: x}",

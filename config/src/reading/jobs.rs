@@ -59,10 +59,18 @@ fn segment_keys(section: &mut Section<'_>) -> SegmentKeys {
 pub(super) fn segmenter(top: &mut Section<'_>, from_backup: Option<SegmentKeys>) -> Segmenter {
     let default = Segmenter::default();
     let (mut embedded, mut manifest_interval_ms, mut hole_grace_ms) = (None, None, None);
+    let (mut small_per_minute, mut small_interval_ms) = (None, None);
     let own = top.section("segmenter").map(|mut section| {
         embedded = section.boolean("embedded");
         manifest_interval_ms = section.millis("manifest_interval", "manifest_interval_ms", 100, 24 * HOUR_MS);
         hole_grace_ms = section.millis("hole_grace", "hole_grace_ms", 0, 24 * HOUR_MS);
+        small_per_minute = section.number("small_segments_per_minute", 0, 1_000_000);
+        small_interval_ms = section.millis(
+            "small_segment_max_interval",
+            "small_segment_max_interval_ms",
+            100,
+            24 * HOUR_MS,
+        );
         section.not_yet(&["retention", "encryption", "recipients"]);
         let keys = segment_keys(&mut section);
         section.finish();
@@ -83,6 +91,10 @@ pub(super) fn segmenter(top: &mut Section<'_>, from_backup: Option<SegmentKeys>)
         .segment_max_bytes
         .or(other.segment_max_bytes)
         .unwrap_or(default.segment_max_bytes);
+    let segment_max_interval_ms = keys
+        .segment_max_interval_ms
+        .or(other.segment_max_interval_ms)
+        .unwrap_or(default.segment_max_interval_ms);
     Segmenter {
         embedded: embedded.unwrap_or(default.embedded),
         compression: keys
@@ -91,10 +103,11 @@ pub(super) fn segmenter(top: &mut Section<'_>, from_backup: Option<SegmentKeys>)
             .unwrap_or(default.compression),
         level: keys.level.or(other.level).unwrap_or(default.level),
         segment_max_bytes,
-        segment_max_interval_ms: keys
-            .segment_max_interval_ms
-            .or(other.segment_max_interval_ms)
-            .unwrap_or(default.segment_max_interval_ms),
+        segment_max_interval_ms,
+        small_segments_per_minute: small_per_minute.unwrap_or(default.small_segments_per_minute),
+        small_segment_max_interval_ms: small_interval_ms.unwrap_or_else(|| {
+            segment_max_interval_ms.saturating_mul(Segmenter::DEFAULT_SMALL_SEGMENT_INTERVALS)
+        }),
         // A default block must not be larger than a segment that was asked to be small.
         block_bytes: block_bytes.unwrap_or(default.block_bytes.min(segment_max_bytes)),
         upload_concurrency: keys
@@ -107,8 +120,7 @@ pub(super) fn segmenter(top: &mut Section<'_>, from_backup: Option<SegmentKeys>)
 }
 
 /// Backup keys of the requirements that nothing honours so far.
-const BACKUP_NOT_YET: [&str; 7] = [
-    "include_metadata",
+const BACKUP_NOT_YET: [&str; 6] = [
     "include_offset_headers",
     "consumer_groups",
     "retention",
@@ -151,6 +163,9 @@ pub(super) fn backup(section: Option<Section<'_>>) -> (Backup, Option<SegmentKey
             .size("fetch_max", "fetch_max_bytes", 64 << 10, 64 << 20)
             .unwrap_or(default.fetch_max_bytes),
         bytes_per_second: section.size("rate_limit", "bytes_per_second", 64 << 10, 1 << 40),
+        include_metadata: section
+            .boolean("include_metadata")
+            .unwrap_or(default.include_metadata),
     };
     let keys = segment_keys(&mut section);
     section.finish();

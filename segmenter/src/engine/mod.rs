@@ -35,6 +35,7 @@ use crate::error::SegmenterError;
 use crate::leaders::Leaders;
 use crate::metrics::Gauges;
 use crate::partition::{Partition, PartitionId};
+use crate::patience::{Patience, PatienceLimits};
 use crate::resolver::{Resolver, TopicKey, Written};
 use crate::settlement::Settlement;
 use crate::topics::Topics;
@@ -53,6 +54,8 @@ pub struct EngineSettings {
     pub writer: WriterId,
     /// When segments close.
     pub close: CloseLimits,
+    /// How long small ones wait.
+    pub patience: PatienceLimits,
     /// How old a hole must be to be fetched.
     pub hole_grace_ms: i64,
     /// Whether the source can be asked.
@@ -98,6 +101,7 @@ pub struct Engine {
     unattributed: BTreeMap<BufferPosition, Written>,
     /// Partitions whose holes are to be looked at.
     dirty: BTreeSet<PartitionId>,
+    patience: Patience,
     plans: VecDeque<SegmentPlan>,
     plan_count: u64,
     /// Plans that are handed out or waiting: the batches they stand for.
@@ -164,6 +168,7 @@ struct SourcePace {
 impl Engine {
     /// Begins where the ledger and the buffer stand.
     pub fn new(settings: EngineSettings, ledger: &LedgerState, archived: Option<BufferPosition>) -> Self {
+        let patience = Patience::new(settings.patience);
         let mut engine = Engine {
             settings,
             cluster_id: ledger.cluster_id().filter(|id| !id.is_empty()).map(Arc::from),
@@ -182,6 +187,7 @@ impl Engine {
             partitions: BTreeMap::new(),
             unattributed: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            patience,
             plans: VecDeque::new(),
             plan_count: 0,
             under_way: BTreeMap::new(),
@@ -221,6 +227,7 @@ impl Engine {
         now_ms: i64,
     ) -> Result<(), SegmenterError> {
         self.watermark.read(position);
+        self.patience.on_read(u64::from(location.len), now_ms);
         match frame {
             Frame::Intent(intent) => {
                 if let (Some(id), Some(name)) = (intent.topic.id, &intent.topic.name) {

@@ -43,7 +43,12 @@ impl Engine {
             .iter()
             .map(|(id, partition)| (*id, partition.open()));
         let due = close::due(open, &self.settings.close, now_ms, self.draining);
-        for (id, close) in due {
+        let size = |id: &PartitionId| self.partitions.get(id).map(Partition::open).unwrap_or_default();
+        let due = due
+            .into_iter()
+            .map(|(id, close)| (id, close, size(&id)))
+            .collect();
+        for (id, close) in self.patience.hold_back(due, now_ms) {
             self.close(id, close, now_ms);
         }
     }
@@ -262,11 +267,11 @@ impl Engine {
             return;
         };
         let topic = Arc::clone(&partition.topic);
-        let (leaders, limits) = (&self.leaders, &self.settings.close);
+        let (leaders, limits) = (&mut self.leaders, &self.settings.close);
         let patience_ms = limits.age_max_ms.saturating_add(EPOCH_PATIENCE_MS);
         let segments = partition.close(limits.bytes_max, |batch| {
             let waits = close == Close::WhatIsKnown && now_ms.saturating_sub(batch.placed_ms) < patience_ms;
-            leaders.complete(id, batch) || !waits
+            leaders.complete(id, batch, waits)
         });
         let plans: Vec<_> = segments
             .into_iter()

@@ -51,6 +51,7 @@ pub(crate) struct Pipeline {
     surveys: JoinSet<(i64, Result<SurveyReport, SourceError>)>,
     phase: Phase,
     published: Option<BufferPosition>,
+    publish_not_before_ms: i64,
     polled_ms: i64,
 }
 
@@ -266,6 +267,7 @@ impl Pipeline {
             tracing::warn!(cluster = %self.options.name, error = %reason,
                 "manifest.json could not be written; it is only a view, the ledger is complete");
         }
+        self.publish_not_before_ms = i64::MIN;
         self.publish().await?;
         let counts = self.engine.counts();
         let remaining = self.engine.remaining() as u64;
@@ -298,7 +300,9 @@ impl Pipeline {
     /// Tells the buffer how far it is archived.
     async fn publish(&mut self) -> Result<(), SegmenterError> {
         let archived = self.engine.archived();
-        let Some(position) = archived.filter(|_| archived > self.published) else {
+        let now_ms = self.clock.now_ms();
+        let is_pausing = now_ms < self.publish_not_before_ms;
+        let Some(position) = archived.filter(|_| archived > self.published && !is_pausing) else {
             return Ok(());
         };
         let files = self.files.clone();
@@ -307,6 +311,7 @@ impl Pipeline {
             Ok(Ok(())) => self.published = archived,
             // Advice that could not be given now is given later.
             Ok(Err(error)) => {
+                self.publish_not_before_ms = now_ms.saturating_add(PUBLISH_PAUSE_MS);
                 let reason = teeline_runtime::exit::error_chain(&error);
                 tracing::warn!(cluster = %self.options.name, error = %reason, "the archived position could not be published");
             }
@@ -373,6 +378,8 @@ const POLL_MS: i64 = 50;
 /// Frames taken in a row before anything else gets its turn.
 const EVENTS_AT_ONCE: usize = 1_024;
 const FETCHES_AT_ONCE: usize = 4;
+/// How long after a failure the archived position is not published again.
+const PUBLISH_PAUSE_MS: i64 = 1_000;
 const BUFFER_PAUSE: Duration = Duration::from_millis(500);
 /// A writer of another process that goes on does not keep a stop from happening.
 const READ_OUT_MS: i64 = 1_000;

@@ -20,6 +20,7 @@ use crate::engine::{Engine, EngineSettings};
 use crate::error::SegmenterError;
 use crate::metrics;
 use crate::options::Options;
+use crate::patience::PatienceLimits;
 use crate::source::{KafkaSource, Source};
 use crate::writer::SegmentSink;
 
@@ -66,6 +67,12 @@ pub(crate) async fn start(
             positions_max: POSITIONS_MAX,
             memory_bytes_max: MEMORY_BYTES_MAX,
         },
+        patience: PatienceLimits {
+            small_bytes: options.settings.segment_max_bytes / SMALL_PART,
+            per_minute: options.settings.small_segments_per_minute,
+            age_max_ms: i64::try_from(options.settings.small_segment_max_interval_ms).unwrap_or(i64::MAX),
+            waiting_bytes_max: options.buffer_max_bytes / WAITING_PART,
+        },
         hole_grace_ms: i64::try_from(options.settings.hole_grace_ms).unwrap_or(i64::MAX),
         has_source,
         has_auditor: options.audited,
@@ -97,6 +104,7 @@ pub(crate) async fn start(
         surveys: JoinSet::new(),
         phase: Phase::Following,
         published: archived,
+        publish_not_before_ms: i64::MIN,
         polled_ms: i64::MIN,
         options,
         clock,
@@ -108,6 +116,10 @@ pub(crate) async fn start(
 const POSITIONS_MAX: usize = 131_072;
 /// Fetched batches in open segments, and as much again under way.
 const MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// A segment is small below this part of its largest size: half a MiB by default.
+const SMALL_PART: u64 = 256;
+/// Small segments may keep this part of the buffer from being released.
+const WAITING_PART: u64 = 4;
 const REFRESH_MS_MIN: i64 = 1_000;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);

@@ -19,6 +19,8 @@ struct Feed {
     session: SessionId,
     next: u64,
     now_ms: i64,
+    /// What outcomes say of the leader that answers.
+    leader_epoch: i32,
 }
 
 impl Feed {
@@ -33,6 +35,12 @@ impl Feed {
             backup_id: "backup".to_owned(),
             writer: WriterId(1),
             close,
+            patience: PatienceLimits {
+                small_bytes: 0,
+                per_minute: 0,
+                age_max_ms: 0,
+                waiting_bytes_max: 0,
+            },
             hole_grace_ms: 30_000,
             has_source,
             has_auditor: true,
@@ -44,6 +52,7 @@ impl Feed {
             session: SessionId(1),
             next: 1,
             now_ms: 0,
+            leader_epoch: -1,
         }
     }
 
@@ -104,7 +113,7 @@ impl Feed {
             base_offset,
             log_append_time_ms,
             log_start_offset: 0,
-            leader_epoch: -1,
+            leader_epoch: self.leader_epoch,
         }))
     }
 

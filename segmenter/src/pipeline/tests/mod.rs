@@ -46,6 +46,7 @@ fn options(buffer: &TestBuffer, store: &Store) -> Options {
         name: "test".to_owned(),
         backup_id: "backup".to_owned(),
         buffer_dir: buffer.path(),
+        buffer_max_bytes: 1 << 30,
         store: store.clone(),
         upstream: None,
         settings,
