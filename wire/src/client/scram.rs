@@ -16,7 +16,8 @@ pub struct ScramUser {
 impl Cluster {
     /// Every user with SCRAM credentials. Needs DESCRIBE on the cluster.
     pub async fn describe_scram_users(&self) -> Result<Vec<ScramUser>, ClientError> {
-        let request = DescribeUserScramCredentialsRequest::default().with_users(None);
+        // No names stand for all users, as null would; but brokers that refuse us stumble over null and never answer.
+        let request = DescribeUserScramCredentialsRequest::default().with_users(Some(Vec::new()));
         let connection = self.any_connection().await?;
         let timeout = self.config().endpoint.request_timeout;
         let response = connection.call(0..=0, &request, timeout).await?;
