@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::catalog::synthetic_incarnation;
-use crate::fetcher::log::read_log;
+use crate::fetcher::log::{Replica, read_log};
 use crate::settlement::Answer;
 
 /// Which partition of the source is meant.
@@ -193,7 +193,7 @@ impl KafkaSource {
         bytes_max: i32,
     ) -> Result<FetchedRun, SourceError> {
         let cluster = self.cluster().await?;
-        let run = read_log(&cluster, partition, offset, bytes_max).await?;
+        let run = read_log(&cluster, partition, offset, bytes_max, Replica::Leader).await?;
         Ok(FetchedRun {
             records: run.records,
             end: run.end,

@@ -8,7 +8,8 @@
 //! | module | duty |
 //! |---|---|
 //! | [`args`] | the command line |
-//! | [`run`] | one backup from its beginning to its end |
+//! | [`run`], `sum`, `tended` | one backup from its beginning to its end, what it did, the lease |
+//! | `state` | the state of the cluster beside its records |
 //! | [`patience`] | when to go on after a failure, and when to give up; pure |
 //! | [`report`], [`display`] | what it did, what it is doing |
 //! | [`process`] | several of them in one process |
@@ -21,6 +22,9 @@ pub mod patience;
 pub mod process;
 pub mod report;
 pub mod run;
+mod state;
+mod sum;
+mod tended;
 
 pub use args::{BackupArgs, Job, Plan};
 pub use error::BackupError;

@@ -1,30 +1,25 @@
 //! One backup, from its beginning to its end.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use teeline_archive::names;
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::{Clock, ComponentHealth, Shutdown, Store, StoreErrorKind};
-use teeline_wire::client::{ClientConfig, ClientError, ErrorCode};
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
+use teeline_wire::client::ClientConfig;
 use tokio::time::Instant;
 
 use super::args::Job;
 use super::display::{Display, Shown};
 use super::error::{BackupError, Names};
 use super::patience::{Next, Patience, Went};
-use super::report::{BackupReport, Outcome, Trouble};
-use crate::audit::lease::{Lease, Standing};
+use super::report::{BackupReport, Outcome};
+use super::state::State;
+use super::sum::Sum;
+use super::tended::Tended;
 use crate::audit::upstream::Silence;
 use crate::audit::{AuditError, Auditor, Demand, KafkaUpstream, Round, RoundReport, Settings, Upstream};
-use crate::fetcher::{Ended, Fetch, JobReport, KafkaLog, Limits, Progress, RecordBudget, Throttle};
-use crate::fetching::FetchError;
-use crate::partition::PartitionId;
-use crate::source::SourceError;
+use crate::fetcher::{Ended, Fetch, KafkaLog, Limits, Progress, RecordBudget, Throttle};
 
 /// What a backup works with.
 pub struct Surroundings {
@@ -60,7 +55,7 @@ pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, Backu
     let fetch = Fetch {
         log: Arc::new(KafkaLog::new(clients)),
         sink: auditor.sink(),
-        limits: limits(job, budget.clone()),
+        limits: limits(job, budget),
         progress: Arc::clone(&progress),
         shutdown: stop.clone(),
     };
@@ -69,26 +64,36 @@ pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, Backu
     tracing::info!(backup_id = %job.backup_id, cluster_id = %first.cluster_id, partitions = first.partitions.len(),
         continuous = job.backup.continuous, archive = around.store.address(), "backup started");
     around.health.ready();
+    let cluster_id = first.cluster_id.clone();
     let mut rounds = Rounds {
+        state: state_of(job, around, &cluster_id, &auditor),
+        cluster_id,
         job,
         around,
         upstream,
         auditor,
         fetch,
         lease: &lease,
-        budget,
         shown,
         demand: demand(job, &first),
         patience: Patience::new(job.backup.continuous, begun),
         sum: Sum::default(),
         reopened: 0,
     };
-    let ended = rounds.run().await;
+    let mut ended = rounds.run().await;
+    if ended.is_ok() {
+        let looked = rounds.look_at_state(true).await;
+        ended = ended.and_then(|outcome| looked.map(|()| outcome));
+    }
     rounds.auditor.write_manifest(true).await;
-    let report = rounds.report(first.cluster_id, begun);
+    let report = rounds.report(begun);
     drop(rounds);
     lease.release().await;
-    ended.map(|outcome| BackupReport { outcome, ..report })
+    ended.map(|outcome| BackupReport {
+        outcome,
+        max_messages_reached: outcome == Outcome::Cut,
+        ..report
+    })
 }
 
 async fn prepare_store(job: &Job, store: &Store) -> Result<(), BackupError> {
@@ -213,6 +218,11 @@ async fn first_look(auditor: &mut Auditor, job: &Job, shutdown: &Shutdown) -> Re
     }
 }
 
+fn state_of(job: &Job, around: &Surroundings, cluster_id: &str, auditor: &Auditor) -> Option<State> {
+    let wanted = job.backup.include_metadata;
+    wanted.then(|| State::new(&around.store, &job.backup_id, cluster_id, auditor.ledger()))
+}
+
 /// A run that ends does so where the logs ended at the first look.
 fn demand(job: &Job, first: &Round) -> Demand {
     if job.backup.continuous {
@@ -225,67 +235,6 @@ fn demand(job: &Job, first: &Round) -> Demand {
     Demand::Until(ends.collect())
 }
 
-/// The lease, held by a task of its own while rounds take their time.
-struct Tended {
-    lease: Arc<Mutex<Lease>>,
-    is_lost: Arc<AtomicBool>,
-    task: JoinHandle<()>,
-}
-
-impl Tended {
-    async fn take(job: &Job, store: &Store, stop: Shutdown) -> Result<Self, BackupError> {
-        let mut lease = Lease::new(store.clone(), &job.backup_id, PROGRAM, LEASE_TTL)?;
-        // Somebody else may take it in the same moment: the last one has it.
-        if lease.take().await.map_err(BackupError::Archive)? == Standing::Theirs {
-            return Err(BackupError::TakenOver {
-                backup_id: job.backup_id.clone(),
-            });
-        }
-        let pace = lease.pace();
-        let lease = Arc::new(Mutex::new(lease));
-        let is_lost = Arc::new(AtomicBool::new(false));
-        let (own, lost) = (Arc::clone(&lease), Arc::clone(&is_lost));
-        let task = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(pace).await;
-                // A store that does not answer says nothing about whose the lease is.
-                if let Ok(Standing::Theirs) = own.lock().await.tend(Instant::now()).await {
-                    lost.store(true, Ordering::Relaxed);
-                    return stop.trigger();
-                }
-            }
-        });
-        Ok(Tended { lease, is_lost, task })
-    }
-
-    fn is_lost(&self) -> bool {
-        self.is_lost.load(Ordering::Relaxed)
-    }
-
-    /// Whether it is still ours, asked now.
-    async fn is_still_mine(&self) -> bool {
-        matches!(
-            self.lease.lock().await.tend(Instant::now()).await,
-            Ok(Standing::Mine)
-        )
-    }
-
-    async fn release(self) {
-        self.task.abort();
-        if let Err(error) = self.lease.lock().await.release().await {
-            tracing::debug!(%error, "the lease is left to run out");
-        }
-    }
-}
-
-impl Drop for Tended {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-const PROGRAM: &str = concat!("teeline-segmenter backup ", env!("CARGO_PKG_VERSION"));
-const LEASE_TTL: Duration = teeline_config::Audit::DEFAULT_LEASE_TTL;
 /// Another writer may commit once between our taking the lease and its noticing.
 const REOPENED_MAX: u32 = 3;
 
@@ -295,28 +244,15 @@ struct Rounds<'a> {
     around: &'a Surroundings,
     upstream: Arc<KafkaUpstream>,
     auditor: Auditor,
+    cluster_id: Arc<str>,
+    state: Option<State>,
     fetch: Fetch,
     lease: &'a Tended,
-    budget: Option<Arc<RecordBudget>>,
     shown: Shown,
     demand: Demand,
     patience: Patience,
     sum: Sum,
     reopened: u32,
-}
-
-/// What all rounds together did.
-#[derive(Default)]
-struct Sum {
-    segments: u64,
-    records: u64,
-    bytes: u64,
-    left: u64,
-    topics: BTreeSet<Arc<str>>,
-    partitions: BTreeSet<PartitionId>,
-    denied: Vec<Trouble>,
-    unreadable: BTreeMap<(PartitionId, i64), Trouble>,
-    failed: BTreeMap<PartitionId, Trouble>,
 }
 
 impl Rounds<'_> {
@@ -330,6 +266,7 @@ impl Rounds<'_> {
                 Ok(report) => {
                     self.around.health.ready();
                     let went = self.sum.take(&report);
+                    self.look_at_state(false).await?;
                     self.shown
                         .expect(self.fetch.progress.offsets().saturating_add(self.sum.left));
                     if let Some(outcome) = self.outcome(&report) {
@@ -390,6 +327,31 @@ impl Rounds<'_> {
         tracing::info!(backup_id = %self.job.backup_id, "an earlier auditor has committed meanwhile; reading on");
         self.auditor = open(self.job, self.around, &self.upstream).await?;
         self.fetch.sink = self.auditor.sink();
+        self.state = state_of(self.job, self.around, &self.cluster_id, &self.auditor);
+        Ok(())
+    }
+
+    /// Once at the end of a run, now and then in one that has none.
+    async fn look_at_state(&mut self, is_last: bool) -> Result<(), BackupError> {
+        let Some(state) = &mut self.state else {
+            return Ok(());
+        };
+        let is_wanted = match self.job.backup.continuous {
+            true => is_last || state.is_due(),
+            false => is_last && !self.around.shutdown.is_triggered(),
+        };
+        if is_wanted {
+            let clock = &*self.around.clock;
+            state
+                .look(
+                    &mut self.auditor,
+                    &self.upstream,
+                    &self.cluster_id,
+                    clock,
+                    is_last,
+                )
+                .await?;
+        }
         Ok(())
     }
 
@@ -411,13 +373,12 @@ impl Rounds<'_> {
             .is_some()
     }
 
-    fn report(&mut self, cluster_id: Arc<str>, begun: Instant) -> BackupReport {
-        let spent = self.budget.as_ref().is_some_and(|budget| budget.is_spent());
+    fn report(&mut self, begun: Instant) -> BackupReport {
         BackupReport {
             backup_id: self.job.backup_id.clone(),
-            cluster_id: cluster_id.to_string(),
+            cluster_id: self.cluster_id.to_string(),
             outcome: Outcome::Incomplete,
-            max_messages_reached: spent && self.sum.left > 0,
+            max_messages_reached: false,
             topics: self.sum.topics.len() as u64,
             partitions: self.sum.partitions.len() as u64,
             segments: self.sum.segments,
@@ -428,86 +389,4 @@ impl Rounds<'_> {
             troubles: self.sum.troubles().cloned().collect(),
         }
     }
-}
-
-impl Sum {
-    fn take(&mut self, report: &RoundReport) -> Went {
-        self.segments = self.segments.saturating_add(report.segments);
-        self.records = self.records.saturating_add(report.records);
-        let round = &report.round;
-        self.topics.extend(
-            round
-                .partitions
-                .values()
-                .map(|partition| Arc::clone(&partition.topic)),
-        );
-        self.partitions.extend(round.partitions.keys());
-        self.denied = round
-            .missing
-            .iter()
-            .filter(|(_, why)| *why == Silence::NotAllowed)
-            .map(|(topic, _)| Trouble::new(topic, None, None, NOT_ALLOWED.to_owned()))
-            .collect();
-        self.failed.clear();
-        let mut went = match report.segments > 0 || report.jobs.iter().any(|job| job.ended.is_done()) {
-            true => Went::Forward,
-            false => Went::Refused,
-        };
-        let wanted = round.partitions.values();
-        let mut left = wanted.fold(0u64, |sum, partition| sum.saturating_add(partition.wanted));
-        for job in &report.jobs {
-            self.bytes = self.bytes.saturating_add(job.bytes);
-            left = left.saturating_sub(job.offsets);
-            self.note_unreadable(job);
-            let Ended::Failed(error) = &job.ended else {
-                continue;
-            };
-            let reason = error_chain(error);
-            tracing::warn!(topic = %job.topic, partition = job.id.partition, error = %reason, "a partition could not be read to its end");
-            let trouble = Trouble::new(&job.topic, Some(job.id.partition), None, reason);
-            self.failed.insert(job.id, trouble);
-            if went == Went::Refused && !is_refusal(error) {
-                went = Went::Nowhere;
-            }
-        }
-        self.left = left;
-        went
-    }
-
-    fn note_unreadable(&mut self, job: &JobReport) {
-        for (range, error) in &job.unreadable {
-            let trouble = Trouble::new(
-                &job.topic,
-                Some(job.id.partition),
-                Some(*range),
-                error_chain(error),
-            );
-            self.unreadable.insert((job.id, range.first), trouble);
-        }
-    }
-
-    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
-        self.denied
-            .iter()
-            .chain(self.failed.values())
-            .chain(self.unreadable.values())
-    }
-}
-
-const NOT_ALLOWED: &str = "may not be read (hint: the principal needs DESCRIBE and READ)";
-
-/// Whether waiting does not cure it.
-fn is_refusal(error: &FetchError) -> bool {
-    match error {
-        FetchError::Source {
-            source: SourceError::Unavailable(error),
-            ..
-        } => !passes(error),
-        FetchError::Source { .. } | FetchError::Batch { .. } => true,
-        FetchError::Write(_) | FetchError::BeyondEnd { .. } | FetchError::Nothing { .. } => false,
-    }
-}
-
-fn passes(error: &ClientError) -> bool {
-    error.is_retriable() && error.code().is_none_or(ErrorCode::is_retriable)
 }

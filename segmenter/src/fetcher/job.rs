@@ -7,7 +7,7 @@ use teeline_wire::batch::BatchError;
 use tokio::sync::mpsc;
 
 use super::appetite::Appetite;
-use super::log::LogRun;
+use super::log::{LogRun, Replica};
 use super::output::{Evidence, Output, OutputError};
 use super::walk::{Piece, Taken, Walk};
 use super::{Ended, Fetch, FetchJob, Found, JobReport};
@@ -54,11 +54,15 @@ struct Reading {
     fetch: Fetch,
     walk: Walk,
     appetite: Appetite,
+    /// The leader is to answer next: a follower's answer lacked something.
+    is_doubtful: bool,
     /// A damaged batch was met here: it is read once more before it is believed.
     doubted: Option<i64>,
     /// Answers in a row that had nothing at the offset asked for.
     empty: u32,
     unreadable: Vec<(OffsetRange, BatchError)>,
+    /// What came with the last response that counted.
+    evidence: Evidence,
     /// Wanted offsets dealt with.
     offsets: u64,
 }
@@ -80,9 +84,11 @@ impl Reading {
             },
             walk: Walk::new(job.ranges.iter().copied()),
             appetite: Appetite::new(fetch.limits.fetch_bytes),
+            is_doubtful: false,
             doubted: None,
             empty: 0,
             unreadable: Vec::new(),
+            evidence: Evidence::at(-1),
             offsets: 0,
             job,
             fetch,
@@ -100,7 +106,7 @@ impl Reading {
                 Err(SourceError::OutOfRange { log_start, end }) => {
                     match self.out_of_range(log_start, end, output).await? {
                         Some(ended) => return Ok(ended),
-                        None => Step::nothing(log_start),
+                        None => self.nothing_new(),
                     }
                 }
                 Err(SourceError::Gone) => return Ok(Ended::Gone),
@@ -131,7 +137,14 @@ impl Reading {
             if let Some(throttle) = &limits.throttle {
                 throttle.paid().await;
             }
-            self.fetch.log.read(&self.partition, position, bytes_max).await
+            let replica = match self.is_doubtful {
+                true => Replica::Leader,
+                false => Replica::Nearest,
+            };
+            self.fetch
+                .log
+                .read(&self.partition, position, bytes_max, replica)
+                .await
         };
         // Nothing is lost when a response is not waited for.
         let answer = self.fetch.shutdown.run_until(read).await?;
@@ -160,32 +173,63 @@ impl Reading {
             leader_epoch: run.leader_epoch,
         };
         let from = self.walk.position().unwrap_or(i64::MAX);
+        let before = run.from_follower.then(|| self.walk.clone());
         let Taken { mut pieces, damage } = self.walk.take(&run.records, self.doubted == Some(from));
-        self.remember(&pieces, from, run.records.len());
-        let mut ended = None;
-        let at = self.walk.position();
-        if let Some(error) = damage {
-            if self.doubted == at {
-                // It is no entry of a log at all, so that nobody can say where the next one begins.
-                ended = Some(Ended::Failed(self.batch_error(error)));
-            } else {
-                tracing::warn!(topic = %self.job.topic, partition = self.job.id.partition, offset = at, %error,
-                    "a batch of the source cannot be read; reading it once more");
-                self.doubted = at;
+        if let Some(before) = before {
+            let lacks = |piece: &Piece| !matches!(piece, Piece::Batch(_));
+            if damage.is_some() || pieces.is_empty() || pieces.iter().any(lacks) {
+                // Followers lag, and clean their logs at times of their own: the leader's word counts.
+                self.walk = before;
+                self.is_doubtful = true;
+                return self.nothing_new();
             }
-        } else if at == Some(from) {
-            ended = self.nothing(run, &mut pieces);
-        } else {
-            self.empty = 0;
         }
-        if self.cut(&mut pieces) {
-            ended = Some(Ended::Limited);
-        }
+        self.is_doubtful = false;
+        self.evidence = evidence;
+        let ended = match self.cut(&mut pieces) {
+            true => Some(Ended::Limited),
+            false => self.assess(run, from, damage, &mut pieces),
+        };
+        self.remember(&pieces, from, run.records.len());
         Step {
             pieces,
             evidence,
             ended,
         }
+    }
+
+    fn nothing_new(&self) -> Step {
+        Step {
+            pieces: Vec::new(),
+            evidence: self.evidence,
+            ended: None,
+        }
+    }
+
+    /// What to make of a response that did not bring the walk to its own end.
+    fn assess(
+        &mut self,
+        run: &LogRun,
+        from: i64,
+        damage: Option<BatchError>,
+        pieces: &mut Vec<Piece>,
+    ) -> Option<Ended> {
+        let at = self.walk.position();
+        let Some(error) = damage else {
+            if at == Some(from) {
+                return self.nothing(run, pieces);
+            }
+            self.empty = 0;
+            return None;
+        };
+        if self.doubted == at {
+            // It is no entry of a log at all, so that nobody can say where the next one begins.
+            return Some(Ended::Failed(self.batch_error(error)));
+        }
+        tracing::warn!(topic = %self.job.topic, partition = self.job.id.partition, offset = at, %error,
+            "a batch of the source cannot be read; reading it once more");
+        self.doubted = at;
+        None
     }
 
     fn remember(&mut self, pieces: &[Piece], from: i64, bytes: usize) {
@@ -238,7 +282,6 @@ impl Reading {
         // The cleaner may leave nothing at all between here and the end, and a broker then has nothing to send.
         let mut absent = Vec::new();
         self.walk.skip_to(end, |range| absent.push(Piece::Absent(range)));
-        self.remember(&absent, from, 0);
         pieces.extend(absent);
         None
     }
@@ -303,16 +346,6 @@ impl Evidence {
         Evidence {
             log_start_offset,
             leader_epoch: -1,
-        }
-    }
-}
-
-impl Step {
-    fn nothing(log_start: i64) -> Self {
-        Step {
-            pieces: Vec::new(),
-            evidence: Evidence::at(log_start),
-            ended: None,
         }
     }
 }

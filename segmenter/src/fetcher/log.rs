@@ -24,6 +24,17 @@ pub struct LogRun {
     pub log_start: i64,
     /// Epoch of the leader, -1 when unknown.
     pub leader_epoch: i32,
+    /// Whether a follower answered. What it has is true; what it lacks the leader may have.
+    pub from_follower: bool,
+}
+
+/// Who may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replica {
+    /// The leader only.
+    Leader,
+    /// A follower in our rack, if there is one.
+    Nearest,
 }
 
 /// Logs that can be read.
@@ -34,6 +45,7 @@ pub trait LogReader: Send + Sync {
         partition: &'a SourcePartition,
         offset: i64,
         bytes_max: i32,
+        replica: Replica,
     ) -> BoxFuture<'a, Result<LogRun, SourceError>>;
 }
 
@@ -64,10 +76,11 @@ impl LogReader for KafkaLog {
         partition: &'a SourcePartition,
         offset: i64,
         bytes_max: i32,
+        replica: Replica,
     ) -> BoxFuture<'a, Result<LogRun, SourceError>> {
         Box::pin(async move {
             let client = self.client(partition.partition).ok_or(SourceError::Gone)?;
-            read_log(client, partition, offset, bytes_max).await
+            read_log(client, partition, offset, bytes_max, replica).await
         })
     }
 }
@@ -78,6 +91,7 @@ pub async fn read_log(
     partition: &SourcePartition,
     offset: i64,
     bytes_max: i32,
+    replica: Replica,
 ) -> Result<LogRun, SourceError> {
     let cluster_id = cluster.cluster_id().unwrap_or_default();
     let synthetic = synthetic_incarnation(&cluster_id, &partition.topic);
@@ -91,6 +105,7 @@ pub async fn read_log(
         isolation: Isolation::ReadUncommitted,
         max_wait: FETCH_WAIT,
         max_bytes: bytes_max,
+        nearest: replica == Replica::Nearest,
         ..FetchOptions::default()
     };
     match cluster.fetch(&at, offset, &options).await {
@@ -105,6 +120,7 @@ pub async fn read_log(
                 end: fetched.high_watermark,
                 log_start: fetched.log_start_offset,
                 leader_epoch: fetched.leader_epoch,
+                from_follower: fetched.follower.is_some(),
             })
         }
         Err(error) if error.code() == Some(ErrorCode::OFFSET_OUT_OF_RANGE) => {

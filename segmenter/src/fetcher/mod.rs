@@ -35,7 +35,7 @@ use teeline_wire::batch::BatchError;
 use tokio::sync::mpsc;
 
 pub use limits::{Limits, Progress, RecordBudget, Throttle};
-pub use log::{KafkaLog, LogReader, LogRun};
+pub use log::{KafkaLog, LogReader, LogRun, Replica};
 
 use crate::fetching::FetchError;
 use crate::partition::PartitionId;

@@ -21,6 +21,7 @@ impl LogReader for TestCluster {
         partition: &'a SourcePartition,
         offset: i64,
         bytes_max: i32,
+        replica: Replica,
     ) -> BoxFuture<'a, Result<LogRun, SourceError>> {
         Box::pin(async move {
             let run = Source::fetch(self, partition, offset, bytes_max).await?;
@@ -31,6 +32,7 @@ impl LogReader for TestCluster {
                 end: run.end,
                 log_start,
                 leader_epoch: 3,
+                from_follower: replica == Replica::Nearest,
             })
         })
     }

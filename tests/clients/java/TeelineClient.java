@@ -31,8 +31,10 @@ import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.NewPartitionReassignment;
+import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.admin.TopicDescription;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -91,6 +93,8 @@ public final class TeelineClient {
             case "create_topics" -> createTopics(request);
             case "alter_topic" -> alterTopic(request);
             case "delete_topic" -> deleteTopic(request);
+            case "add_partitions" -> addPartitions(request);
+            case "delete_records" -> deleteRecords(request);
             case "describe_topics" -> describeTopics(request, answer);
             case "topic_configs" -> topicConfigs(request, answer);
             case "reassign" -> reassign(request);
@@ -255,6 +259,21 @@ public final class TeelineClient {
     private void deleteTopic(JsonNode request) throws Exception {
         try (Admin admin = Admin.create(config(request))) {
             admin.deleteTopics(List.of(request.get("topic").asText())).all().get();
+        }
+    }
+
+    private void addPartitions(JsonNode request) throws Exception {
+        try (Admin admin = Admin.create(config(request))) {
+            NewPartitions more = NewPartitions.increaseTo(request.get("partitions").asInt());
+            admin.createPartitions(Map.of(request.get("topic").asText(), more)).all().get();
+        }
+    }
+
+    /** Everything before an offset. */
+    private void deleteRecords(JsonNode request) throws Exception {
+        try (Admin admin = Admin.create(config(request))) {
+            TopicPartition partition = new TopicPartition(request.get("topic").asText(), request.get("partition").asInt());
+            admin.deleteRecords(Map.of(partition, RecordsToDelete.beforeOffset(request.get("offset").asLong()))).all().get();
         }
     }
 

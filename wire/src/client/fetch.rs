@@ -4,7 +4,7 @@
 //! records come out as shared slices of the frame, as the broker keeps them. `followers` lets replicas nearby answer.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -186,18 +186,28 @@ impl Cluster {
             reason: error.to_string(),
         })?;
         let timeout = self.config().endpoint.request_timeout + options.max_wait;
-        let request = RawRequest {
-            api_key: apis::FETCH,
-            api_version: version,
-            body: vec![body],
-            timeout,
+        let began = Instant::now();
+        let mut response = loop {
+            let request = RawRequest {
+                api_key: apis::FETCH,
+                api_version: version,
+                body: vec![body.clone()],
+                timeout,
+            };
+            let frame = connection.send(request).await?.wait().await?;
+            let response = parse_response(version, &frame)
+                .map_err(|source| malformed(connection.address(), apis::FETCH, source))?;
+            response
+                .error
+                .check(|| format!("fetch from broker {}", connection.address()), None)?;
+            // A client that is over its quota gets an answer about nothing, and is to wait.
+            let pause = Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or(0));
+            let is_put_off = response.partitions.is_empty() && !pause.is_zero();
+            if !is_put_off || began.elapsed() + pause > PUT_OFF_MAX {
+                break response;
+            }
+            tokio::time::sleep(pause).await;
         };
-        let body = connection.send(request).await?.wait().await?;
-        let mut response = parse_response(version, &body)
-            .map_err(|source| malformed(connection.address(), apis::FETCH, source))?;
-        response
-            .error
-            .check(|| format!("fetch from broker {}", connection.address()), None)?;
         let answer = |(query, leader): &(&FetchQuery, Leader)| {
             let key = (topic_of(&query.partition, by_id), query.partition.partition);
             let found = response.partitions.remove(&key);
@@ -213,6 +223,9 @@ impl Cluster {
         Ok(asked.iter().map(answer).collect())
     }
 }
+
+/// Brokers put clients off for some seconds; ten times as long says that something else is wrong.
+const PUT_OFF_MAX: Duration = Duration::from_secs(120);
 
 /// A topic as the message names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -230,6 +243,7 @@ fn topic_of(partition: &TopicPartition, by_id: bool) -> WireTopic {
 
 #[derive(Debug)]
 struct Response {
+    throttle_time_ms: i32,
     error: ErrorCode,
     partitions: HashMap<(WireTopic, i32), Answer>,
 }
@@ -288,7 +302,7 @@ fn encode_request(
 fn parse_response(version: i16, body: &Bytes) -> Result<Response, WireError> {
     let flexible = version >= FLEXIBLE_FROM;
     let mut reader = Reader::new(body);
-    let _throttle_time_ms = reader.i32()?;
+    let throttle_time_ms = reader.i32()?;
     let error = ErrorCode(reader.i16()?);
     let _session_id = reader.i32()?;
     let mut partitions = HashMap::new();
@@ -304,7 +318,11 @@ fn parse_response(version: i16, body: &Bytes) -> Result<Response, WireError> {
         reader.skip_tagged_fields_if(flexible)?;
     }
     reader.skip_tagged_fields_if(flexible)?;
-    Ok(Response { error, partitions })
+    Ok(Response {
+        throttle_time_ms,
+        error,
+        partitions,
+    })
 }
 
 /// Index, error, three offsets, preferred replica, and at least a byte each for the aborted list and the records.
