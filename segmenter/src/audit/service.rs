@@ -134,8 +134,8 @@ async fn audit(job: &Job, clock: &Arc<dyn Clock>, stop: &Shutdown) -> Result<(),
         return Ok(());
     };
     let mut auditor = opened?;
-    let (tell, hear) = mpsc::channel(1);
-    let recorder = job.settings.state.then(|| {
+    let (tell, mut hear) = mpsc::channel(1);
+    let mut recorder = job.settings.state.then(|| {
         Recorder::new(
             job.store.clone(),
             &job.backup_id,
@@ -147,19 +147,27 @@ async fn audit(job: &Job, clock: &Arc<dyn Clock>, stop: &Shutdown) -> Result<(),
             },
         )
     });
-    let recording = record(job, clock, cluster.clone(), recorder, tell);
+    let recording = record(job, clock, cluster.clone(), recorder.as_mut(), tell);
     let ended = tokio::select! {
         () = stop.triggered() => None,
-        ended = go_round(job, clock, &mut auditor, &cluster, hear) => Some(ended),
+        ended = go_round(job, clock, &mut auditor, &cluster, &mut hear) => Some(ended),
         never = recording => match never {},
     };
     if let Some(ended) = ended {
         return ended.map(|never| match never {});
     }
-    // How far the logs reached is worth a last word: a reader of the archive alone has no other.
-    let seen = auditor.last_seen();
-    let cluster_id = cluster.cluster_id().unwrap_or_default();
-    let _ = tokio::time::timeout(LAST_WORD_PATIENCE, auditor.commit(&cluster_id, seen)).await;
+    // How far the logs reached, and what consumers committed since, is worth a last word: a reader of the archive alone
+    // has no other.
+    let last_word = async {
+        let mut entries = auditor.last_seen();
+        entries.extend(hear.try_recv().unwrap_or_default());
+        if let Some(recorder) = &mut recorder {
+            entries.extend(recorder.flush(clock.now_ms(), true).await.unwrap_or_default());
+        }
+        let cluster_id = cluster.cluster_id().unwrap_or_default();
+        auditor.commit(&cluster_id, entries).await
+    };
+    let _ = tokio::time::timeout(LAST_WORD_PATIENCE, last_word).await;
     Ok(())
 }
 
@@ -211,7 +219,7 @@ async fn go_round(
     clock: &Arc<dyn Clock>,
     auditor: &mut Auditor,
     cluster: &Cluster,
-    mut states: mpsc::Receiver<Vec<Entry>>,
+    states: &mut mpsc::Receiver<Vec<Entry>>,
 ) -> Result<Infallible, AuditError> {
     let fetch = Fetch {
         log: Arc::new(KafkaLog::new(vec![cluster.clone()])),
@@ -305,10 +313,10 @@ async fn record(
     job: &Job,
     clock: &Arc<dyn Clock>,
     cluster: Cluster,
-    recorder: Option<Recorder>,
+    recorder: Option<&mut Recorder>,
     tell: mpsc::Sender<Vec<Entry>>,
 ) -> Infallible {
-    let Some(mut recorder) = recorder else {
+    let Some(recorder) = recorder else {
         return std::future::pending().await;
     };
     let mut troubles = Troubles::default();
