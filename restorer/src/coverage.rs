@@ -106,7 +106,7 @@ pub struct Offsets {
     pub wanted: u64,
     /// Held, in whatever way.
     pub held: u64,
-    /// Held as captured on the way to the broker.
+    /// Held as captured on the way to the broker, or fetched into a segment of what was.
     pub tee: u64,
     /// Held as read back from the broker.
     pub fetch: u64,

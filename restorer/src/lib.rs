@@ -20,10 +20,11 @@
 //!   (what is no part of the log)
 //! - [`delivery`]: batches to one partition, exactly once and in order
 //! - [`tally`], [`progress`], [`report`], [`figures`]: counting and showing
-//! - [`describe`], [`coverage`], [`state`], [`verify`]: the other subcommands
+//! - [`describe`], [`coverage`] ([`absences`]), [`state`], [`verify`]: the other subcommands
 //! - [`error`]: what can go wrong, and its exit code
 //! - [`restore`]: all of it from beginning to end
 
+pub mod absences;
 pub mod apart;
 pub mod app;
 pub mod budget;

@@ -438,3 +438,7 @@ fn sequence_key(header: &BatchHeader) -> Option<SequenceKey> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod apart_tests;

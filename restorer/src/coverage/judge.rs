@@ -8,6 +8,7 @@ use teeline_archive::segment::{Origin, SegmentInfo};
 use teeline_archive::{OffsetRange, OffsetSet};
 
 use super::{Evidence, LivePartition, Missing, Offsets, PartitionCoverage, SupersededRange};
+use crate::absences;
 use crate::plan::{Lost, held_twice, open_at_the_end};
 
 /// What is due: everything that an audit saw long enough ago.
@@ -118,18 +119,18 @@ pub(super) fn cover(
 
 /// From where the backup is to begin to the end of the log, as far as anybody knows.
 fn window(state: &PartitionState, held: &OffsetSet, high_watermark: Option<i64>) -> Option<OffsetRange> {
-    let absent = state.absences().iter().map(Absence::range);
+    let absent: Vec<OffsetRange> = absences::in_force(state).map(|(_, range)| range).collect();
     let begins = [held.first(), state.audit().map(|audit| audit.start_offset)];
     let first = begins
         .into_iter()
         .flatten()
-        .chain(absent.clone().map(|range| range.first))
+        .chain(absent.iter().map(|range| range.first))
         .min()?;
     let ends = [held.last(), high_watermark.map(|end| end.saturating_sub(1))];
     let last = ends
         .into_iter()
         .flatten()
-        .chain(absent.map(|range| range.last))
+        .chain(absent.iter().map(|range| range.last))
         .max()?;
     OffsetRange::new(first, last)
 }
@@ -155,10 +156,10 @@ fn missing(
     let mut rest: OffsetSet = held.holes(window).into_iter().collect();
     let mut found = Vec::new();
     // The latest word about an offset counts.
-    let mut absences: Vec<&Absence> = state.absences().iter().collect();
-    absences.sort_by_key(|absence| Reverse(absence.at_ms));
-    for absence in absences {
-        for range in take(&mut rest, absence.range()) {
+    let mut absences: Vec<(&Absence, OffsetRange)> = absences::in_force(state).collect();
+    absences.sort_by_key(|(absence, _)| Reverse(absence.at_ms));
+    for (absence, range) in absences {
+        for range in take(&mut rest, range) {
             found.push(explained(range, absence));
         }
     }
@@ -262,7 +263,11 @@ fn origins(state: &PartitionState) -> Offsets {
         .iter()
         .partition(|segment| segment.identity.origin == Origin::Tee);
     for segment in tee {
-        offsets.tee += claim(&mut claimed, &lost.held_by(segment));
+        let new = claim(&mut claimed, &lost.held_by(segment));
+        // Markers are fetched into the segments of what was captured around them.
+        let marker = segment.control_count.min(new);
+        offsets.marker += marker;
+        offsets.tee += new.saturating_sub(marker);
     }
     for segment in fetch {
         let own = lost.held_by(segment);

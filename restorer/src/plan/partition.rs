@@ -7,6 +7,7 @@ use teeline_archive::segment::{SegmentInfo, UndecidedTransaction};
 use teeline_archive::{OffsetRange, OffsetSet};
 
 use super::{Lost, Only, Request, contested};
+use crate::absences;
 use crate::cursor::BlockChoice;
 use crate::transactions::Evidence;
 use crate::window::{Position, Window};
@@ -205,10 +206,9 @@ fn holes(partition: &PartitionState) -> Vec<OffsetRange> {
         return Vec::new();
     };
     let mut explained = held;
-    let absences = partition.absences().iter();
-    absences
-        .filter(|absence| source_has_nothing(absence.reason))
-        .for_each(|absence| explained.insert(absence.range()));
+    absences::in_force(partition)
+        .filter(|(absence, _)| source_has_nothing(absence.reason))
+        .for_each(|(_, range)| explained.insert(range));
     explained.holes(OffsetRange { first, last })
 }
 
