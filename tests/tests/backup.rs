@@ -18,6 +18,7 @@ use teeline_tests::archived::files;
 use teeline_tests::backups::Backup;
 use teeline_tests::comparison::compare;
 use teeline_tests::driver::{Isolation, ProducerConfig};
+use teeline_tests::kafka::Kafka;
 use teeline_tests::notes::note;
 use teeline_tests::ports::PortBlock;
 use teeline_tests::programs::Archive;
@@ -154,8 +155,9 @@ fn a_million_records_equal_the_topic_however_often_it_is_killed() {
     STAGE.java.stop_load("million", 60);
 
     let mut backup = backup("million", &["million"]);
+    // Slow enough to be killed three times on the way: what is found is committed every few seconds.
     backup
-        .set("bytes_per_second", 24 << 20)
+        .set("bytes_per_second", 5 << 18)
         .set("max_concurrent_partitions", 2);
     let mut held = 0;
     for kill in 1..=3 {
@@ -416,6 +418,62 @@ fn it_begins_where_it_is_told_and_ends_after_so_many_records() {
         ("complete", Some(false))
     );
     assert_whole(&cut, &["from-offset", "from-time", "from-now", "from-start"]);
+}
+
+#[test]
+fn a_client_over_its_quota_is_slowed_down_and_gets_everything() {
+    STAGE.create_topic("rationed", 1);
+    let wide: Vec<Record> = (0..4_000)
+        .map(|n| Record::new(0, "k", format!("{n} {}", "x".repeat(1_000))))
+        .collect();
+    send("rationed", &[], &wide);
+    let bootstrap = STAGE.source.bootstrap();
+    let quota = [
+        "--add-config",
+        "consumer_byte_rate=262144",
+        "--entity-type",
+        "clients",
+        "--entity-name",
+        "rationed",
+    ];
+    let alter = [
+        &["--bootstrap-server", bootstrap.as_str(), "--alter"][..],
+        &quota[..],
+    ]
+    .concat();
+    let told = Kafka::tool("kafka.admin.ConfigCommand", &alter);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let mut backup = backup("rationed", &["rationed"]);
+    backup.document["source"]["client_id"] = "rationed".into();
+    let run = backup.run_well(&[]);
+    note(&format!(
+        "a quota of 256 KiB/s: {} B in {} s",
+        run.number("bytes"),
+        run.report["seconds"]
+    ));
+    assert_eq!(run.word("outcome"), "complete");
+    assert_whole(&backup, &["rationed"]);
+}
+
+#[test]
+#[ignore = "a measurement: run it alone, with --ignored"]
+fn how_fast_a_backup_is() {
+    STAGE.create_topic("fast", 4);
+    let producer = ProducerConfig::of(&[("linger.ms", "20"), ("batch.size", "262144")]);
+    let settings = json!({"partitions": 4, "limit": 700_000, "shape": "clicks"});
+    STAGE
+        .java
+        .start_load("fast", &STAGE.source.bootstrap(), "fast", &producer, settings);
+    wait_until("the records", seconds(180), || {
+        STAGE.java.load_status("fast")["acknowledged"].as_u64() >= Some(700_000)
+    });
+    STAGE.java.stop_load("fast", 60);
+    for (name, at_once) in [("fast-one", 1), ("fast-four", 4)] {
+        let mut backup = backup(name, &["fast"]);
+        backup.document["backup"] = json!({"topics": ["fast"], "max_concurrent_partitions": at_once});
+        let run = backup.run_well(&[]);
+        note(&format!("{at_once} partitions at once: {}", run.report));
+    }
 }
 
 #[test]
