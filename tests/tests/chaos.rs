@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use teeline_archive::{OffsetRange, OffsetSet};
-use teeline_tests::archived::{Archived, await_whole};
+use teeline_tests::archived::Archived;
 use teeline_tests::chaos::{Chaos, PARTITIONS, TOPICS};
-use teeline_tests::comparison::{Comparison, compare};
+use teeline_tests::comparison::{Comparison, await_equal, compare};
 use teeline_tests::driver::Isolation;
 use teeline_tests::notes::note;
 use teeline_tests::programs::Restorer;
@@ -55,8 +55,8 @@ fn whatever_happens_the_archive_is_the_brokers_log_offset_by_offset() {
     let bootstrap = chaos.kafka.bootstrap();
     let restorer = Restorer::for_archive_of(&chaos.fleet.0[0].settings);
     let source = SourceLog::fetch(&chaos.go, &bootstrap, &TOPICS);
-    await_whole(&source, &chaos.archive(), restorer.backup_id(), seconds(60));
-    chaos.note("the archive is whole");
+    await_equal(&source, &chaos.archive(), restorer.backup_id(), seconds(60));
+    chaos.note("the archive is the log");
     chaos.fleet.stop();
 
     let compared = compare(&source, &Archived::read(&chaos.archive(), restorer.backup_id()));

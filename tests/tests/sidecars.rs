@@ -15,8 +15,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use teeline_archive::OffsetRange;
-use teeline_tests::archived::{Archived, await_whole};
-use teeline_tests::comparison::{Wrong, compare};
+use teeline_tests::archived::Archived;
+use teeline_tests::comparison::{Wrong, await_equal, compare};
 use teeline_tests::driver::{Driver, Isolation, ProducerConfig};
 use teeline_tests::fleet::Fleet;
 use teeline_tests::notes::note;
@@ -88,7 +88,7 @@ fn four_sidecars_make_one_whole_archive_whichever_of_them_is_killed() {
     let restorer = Restorer::for_archive_of(&fleet.0[0].settings);
     let source = SourceLog::fetch(stage.go(), &stage.source.bootstrap(), &TOPICS);
     // Only then the fleet may stop: what no proxy saw is found by whoever still runs.
-    await_whole(&source, &archive, restorer.backup_id(), seconds(60));
+    await_equal(&source, &archive, restorer.backup_id(), seconds(60));
     fleet.stop();
 
     let compared = compare(&source, &Archived::read(&archive, restorer.backup_id()));

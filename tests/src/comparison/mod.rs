@@ -11,13 +11,16 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::Path;
+use std::time::Duration;
 
 use teeline_archive::ledger::{Absence, AbsenceReason, PartitionState, Superseded};
 use teeline_archive::segment::Origin;
 use teeline_archive::{OffsetRange, OffsetSet};
 
-use crate::archived::{Archived, ArchivedSegment};
+use crate::archived::{Archived, ArchivedSegment, await_whole};
 use crate::source_log::{RawBatch, SourceLog, SourcePartition};
+use crate::wait::wait_for;
 
 /// One way in which the archive is not the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +108,20 @@ pub fn compare(source: &SourceLog, archive: &Archived) -> Comparison {
         }));
     }
     comparison
+}
+
+/// Until the archive is the log. The auditor takes its time: it demands only what is older than its grace, and what it
+/// fetched to compare it is judged in the round after.
+pub fn await_equal(source: &SourceLog, archive: &Path, backup_id: &str, limit: Duration) {
+    // Cheap to ask, and mostly what is waited for.
+    await_whole(source, archive, backup_id, limit);
+    wait_for("the archive to be the log", limit, || {
+        let compared = compare(source, &Archived::read(archive, backup_id));
+        if compared.is_equal() {
+            return Ok(());
+        }
+        Err(compared.wrongs())
+    });
 }
 
 /// The comparison of one partition.
@@ -286,17 +303,21 @@ impl Comparison {
 
     /// Panics with what is wrong, if anything is.
     pub fn assert_equal(&self) {
+        assert!(self.is_equal(), "{}", self.wrongs());
+    }
+
+    /// What is wrong, a line each; not more than a screen of it.
+    fn wrongs(&self) -> String {
         const SHOWN: usize = 20;
         let damage = self.damage.iter().map(|text| format!("damaged: {text}"));
         let lines: Vec<String> = damage
             .chain(self.findings.iter().map(Finding::to_string))
             .collect();
-        assert!(
-            lines.is_empty(),
+        format!(
             "the archive is not the log: {} findings\n{}",
             lines.len(),
             lines[..lines.len().min(SHOWN)].join("\n")
-        );
+        )
     }
 }
 
