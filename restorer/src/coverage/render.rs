@@ -62,6 +62,27 @@ fn write_foot(text: &mut String, coverage: &Coverage) -> std::fmt::Result {
             )?;
         }
     }
+    write_source(text, coverage)?;
+    if coverage.unknown_entries > 0 {
+        let entries = figures::of(coverage.unknown_entries, "entry").replace("entrys", "entries");
+        writeln!(text, "the ledger has {entries} of a newer version, passed over")?;
+    }
+    for found in &coverage.damage {
+        writeln!(text, "damaged: {}: {}", found.key, found.reason)?;
+    }
+    let verdict = if coverage.is_whole() {
+        "nothing is missing without an explanation".to_owned()
+    } else {
+        format!(
+            "{} missing without an explanation",
+            figures::of(coverage.offsets_missing, "offset")
+        )
+    };
+    writeln!(text, "{verdict}")
+}
+
+/// What the cluster has and the archive has nothing of, and what could not be asked.
+fn write_source(text: &mut String, coverage: &Coverage) -> std::fmt::Result {
     for missing in &coverage.not_in_archive {
         let what = if missing.expected {
             "not in the archive"
@@ -86,22 +107,7 @@ fn write_foot(text: &mut String, coverage: &Coverage) -> std::fmt::Result {
             refused.topic, refused.reason
         )?;
     }
-    if coverage.unknown_entries > 0 {
-        let entries = figures::of(coverage.unknown_entries, "entry").replace("entrys", "entries");
-        writeln!(text, "the ledger has {entries} of a newer version, passed over")?;
-    }
-    for found in &coverage.damage {
-        writeln!(text, "damaged: {}: {}", found.key, found.reason)?;
-    }
-    let verdict = if coverage.is_whole() {
-        "nothing is missing without an explanation".to_owned()
-    } else {
-        format!(
-            "{} missing without an explanation",
-            figures::of(coverage.offsets_missing, "offset")
-        )
-    };
-    writeln!(text, "{verdict}")
+    Ok(())
 }
 
 fn unexplained(partition: &PartitionCoverage) -> impl Iterator<Item = &Missing> {
