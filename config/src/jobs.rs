@@ -152,7 +152,7 @@ pub struct Backup {
     pub topics: TopicFilter,
     /// Go on for ever, instead of ending where the logs end at the start.
     pub continuous: bool,
-    /// The pause between two looks at the cluster of a continuous backup.
+    /// From one look at the cluster to the next, of a continuous backup.
     pub interval: Duration,
     /// Where topics begin.
     pub start: Start,
@@ -173,8 +173,9 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// The recovery point of a continuous backup, for two small requests per broker.
-    pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+    /// The recovery point of a continuous backup. Each look makes a segment of every partition that has grown, so this is
+    /// what [`Segmenter::DEFAULT_SEGMENT_MAX_INTERVAL_MS`] is for what proxies capture.
+    pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(Segmenter::DEFAULT_SEGMENT_MAX_INTERVAL_MS);
     /// Each may take the memory and the cores of a whole process.
     pub const DEFAULT_MAX_CONCURRENT_BACKUPS: usize = 3;
     /// Some wait for the network while others compress.

@@ -62,18 +62,31 @@ async fn serve(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> 
             (job, ended)
         });
     }
+    let deadline = async {
+        shutdown.triggered().await;
+        tokio::time::sleep(plan.config.process.drain_timeout).await;
+    };
+    tokio::pin!(deadline);
     let mut code = ExitCode::Done;
-    while let Some(ended) = backups.join_next().await {
+    loop {
+        let ended = tokio::select! {
+            // What is committed counts, and the rest is fetched again by the next run.
+            () = &mut deadline => {
+                tracing::warn!(left = backups.len(), "the drain deadline has passed");
+                return Ok(worse(code, ExitCode::Incomplete));
+            }
+            ended = backups.join_next() => ended,
+        };
         let own = match ended {
-            Ok((job, ended)) => tell(args, &job, ended),
-            Err(_) => {
+            None => return Ok(code),
+            Some(Ok((job, ended))) => tell(args, &job, ended),
+            Some(Err(_)) => {
                 tracing::error!("a backup has panicked");
                 ExitCode::Failed
             }
         };
         code = worse(code, own);
     }
-    Ok(code)
 }
 
 /// Prints how a backup ended; its exit code.

@@ -67,6 +67,7 @@ pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, Backu
     let cluster_id = first.cluster_id.clone();
     let mut rounds = Rounds {
         state: state_of(job, around, &cluster_id, &auditor),
+        sum: Sum::beginning_with(&first),
         cluster_id,
         job,
         around,
@@ -77,7 +78,6 @@ pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, Backu
         shown,
         demand: demand(job, &first),
         patience: Patience::new(job.backup.continuous, begun),
-        sum: Sum::default(),
         reopened: 0,
     };
     let mut ended = rounds.run().await;
@@ -258,6 +258,7 @@ struct Rounds<'a> {
 impl Rounds<'_> {
     async fn run(&mut self) -> Result<Outcome, BackupError> {
         loop {
+            let begun = Instant::now();
             let done = self.auditor.round(&self.demand, &self.fetch).await;
             if self.lease.is_lost() {
                 return Err(self.taken_over());
@@ -272,11 +273,16 @@ impl Rounds<'_> {
                     if let Some(outcome) = self.outcome(&report) {
                         return Ok(outcome);
                     }
-                    match report.jobs.is_empty() && report.round.unjudged == 0 {
-                        true if self.pause(self.job.backup.interval).await => continue,
-                        true => return Ok(Outcome::Stopped),
-                        false => went,
+                    if went == Went::Forward && self.job.backup.continuous {
+                        self.patience.after(went, Instant::now());
+                        // Not sooner, or what trickles in would make a segment for every few records.
+                        let rest = self.job.backup.interval.saturating_sub(begun.elapsed());
+                        match self.pause(rest).await {
+                            true => continue,
+                            false => return Ok(Outcome::Stopped),
+                        }
                     }
+                    went
                 }
                 Err(AuditError::Fenced { .. }) => {
                     self.reopen().await?;

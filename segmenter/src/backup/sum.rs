@@ -8,8 +8,8 @@ use teeline_wire::client::{ClientError, ErrorCode};
 
 use super::patience::Went;
 use super::report::Trouble;
-use crate::audit::RoundReport;
 use crate::audit::upstream::Silence;
+use crate::audit::{Round, RoundReport};
 use crate::fetcher::{Ended, JobReport};
 use crate::fetching::FetchError;
 use crate::partition::PartitionId;
@@ -31,11 +31,23 @@ pub(super) struct Sum {
     /// Partitions looked at.
     pub(super) partitions: BTreeSet<PartitionId>,
     denied: Vec<Trouble>,
+    /// Partitions whose end was not known when the run's end was fixed.
+    unseen: Option<Trouble>,
+    /// Partitions that the last round could not look at.
+    unjudged: Option<Trouble>,
     unreadable: BTreeMap<(PartitionId, i64), Trouble>,
     failed: BTreeMap<PartitionId, Trouble>,
 }
 
 impl Sum {
+    /// Before the first round, after the first look.
+    pub(super) fn beginning_with(first: &Round) -> Self {
+        Sum {
+            unseen: unjudged(first, "could not be looked at when the backup began"),
+            ..Sum::default()
+        }
+    }
+
     /// Takes a round in, and says how it went.
     pub(super) fn take(&mut self, report: &RoundReport) -> Went {
         self.segments = self.segments.saturating_add(report.segments);
@@ -54,8 +66,11 @@ impl Sum {
             .filter(|(_, why)| *why == Silence::NotAllowed)
             .map(|(topic, _)| Trouble::new(topic, None, None, NOT_ALLOWED.to_owned()))
             .collect();
-        self.failed.clear();
-        let mut went = match report.segments > 0 || report.jobs.iter().any(|job| job.ended.is_done()) {
+        let before = std::mem::take(&mut self.failed);
+        self.unjudged = unjudged(round, "cannot be looked at now");
+        let is_idle = report.jobs.is_empty() && round.unjudged == 0;
+        let has_come = report.segments > 0 || report.jobs.iter().any(|job| job.ended.is_done());
+        let mut went = match is_idle || has_come {
             true => Went::Forward,
             false => Went::Refused,
         };
@@ -69,7 +84,11 @@ impl Sum {
                 continue;
             };
             let reason = error_chain(error);
-            tracing::warn!(topic = %job.topic, partition = job.id.partition, error = %reason, "a partition could not be read to its end");
+            // Said once, not in every round.
+            if before.get(&job.id).is_none_or(|told| told.reason != reason) {
+                tracing::warn!(topic = %job.topic, partition = job.id.partition, error = %reason,
+                    "a partition could not be read to its end");
+            }
             let trouble = Trouble::new(&job.topic, Some(job.id.partition), None, reason);
             self.failed.insert(job.id, trouble);
             if went == Went::Refused && !is_refusal(error) {
@@ -96,9 +115,16 @@ impl Sum {
     pub(super) fn troubles(&self) -> impl Iterator<Item = &Trouble> {
         self.denied
             .iter()
+            .chain(&self.unseen)
+            .chain(&self.unjudged)
             .chain(self.failed.values())
             .chain(self.unreadable.values())
     }
+}
+
+fn unjudged(round: &Round, why: &str) -> Option<Trouble> {
+    let reason = format!("{} partitions {why}", round.unjudged);
+    (round.unjudged > 0).then(|| Trouble::new("*", None, None, reason))
 }
 
 const NOT_ALLOWED: &str = "may not be read (hint: the principal needs DESCRIBE and READ)";
