@@ -16,7 +16,7 @@ use crate::buffer::{BufferState, SyncMode, Writer, WriterSettings};
 use crate::capture::Capture;
 use crate::cluster::Cluster;
 use crate::listeners;
-use crate::metrics::ClusterMetrics;
+use crate::metrics::{ClusterMetrics, Missed};
 use crate::poller::Poller;
 use crate::process::{Environment, ProxyError};
 use crate::topics::Topics;
@@ -280,6 +280,7 @@ fn never_works(error: &SegmenterError) -> bool {
 async fn watch_buffer(cluster: Arc<Cluster>, on_failure: OnFailure, health: ComponentHealth) {
     let Some(capture) = &cluster.capture else { return };
     let mut last = None;
+    let mut lost_intents = 0;
     loop {
         let state = capture.writer().state();
         cluster.metrics.buffer_used_bytes.set(state.used_bytes as f64);
@@ -287,6 +288,12 @@ async fn watch_buffer(cluster: Arc<Cluster>, on_failure: OnFailure, health: Comp
             .metrics
             .buffer_pending_bytes
             .set(state.pending_bytes as f64);
+        let newly_lost = state.lost_intents.saturating_sub(lost_intents);
+        if newly_lost > 0 {
+            let batches = usize::try_from(newly_lost).unwrap_or(usize::MAX);
+            cluster.metrics.missed(Missed::Lost, batches);
+            lost_intents = state.lost_intents;
+        }
         cluster.metrics.buffer_full.set(f64::from(u8::from(state.full)));
         cluster
             .metrics

@@ -105,7 +105,7 @@ fn ride_out_a_fault(name: &'static str, policy: Policy, fault: Fault) {
 
     wait_for_readiness(&settings, 200);
     load.expect_capture(&settings);
-    let ended = load.end(&settings);
+    let ended = load.end(&settings, &[settings.admin()]);
     proxy.stop();
     ended.assert_restored(&settings);
 }
@@ -121,13 +121,14 @@ fn ride_out_a_shortage(name: &'static str, policy: Policy, disk: Option<SmallDis
         None => buffer["max_bytes"] = json!(SMALL_BYTES),
     }
     let mut proxy = settings.start();
-    let load = Load::start(name, &settings, 1_000, 4_000);
+    let load = Load::start(name, &settings, 400, 4_000);
     load.flow(200);
     load.expect_trouble(&settings, policy);
-    let mut segmenter = start_segmenter(name, &settings);
+    let ports = PortBlock::reserve();
+    let mut segmenter = start_segmenter(name, &settings, &ports.address(0));
 
     load.expect_capture(&settings);
-    let ended = load.end(&settings);
+    let ended = load.end(&settings, &[settings.admin(), ports.address(0)]);
     stop_unarchived(&mut proxy);
     assert_eq!(segmenter.stop(STOP_LIMIT), 0, "{}", segmenter.log_tail());
     assert_orderly_log(&segmenter.log(), &settings.announced);
@@ -152,6 +153,7 @@ fn settings(name: &str, policy: Policy) -> ProxySettings {
         "the disk of the write-ahead buffer is too slow",
         "batches were forwarded without being captured",
         "the end of a connection was not recorded",
+        "an outcome could not be recorded",
         "the buffer's synced position could not be published",
         "gives no answer to a Metadata request",
     ] {
@@ -175,11 +177,11 @@ fn wait_for_readiness(settings: &ProxySettings, status: u16) {
     });
 }
 
-fn start_segmenter(name: &str, settings: &ProxySettings) -> Process {
+fn start_segmenter(name: &str, settings: &ProxySettings, admin: &str) -> Process {
     let directory = STAGE.directory(name);
     // Its admin port must be another than the proxy's.
     let mut document = settings.document.clone();
-    document["admin"]["listen"] = json!(PortBlock::reserve().address(0));
+    document["admin"]["listen"] = json!(admin);
     let config = directory.join("segmenter.yaml");
     std::fs::write(&config, document.to_string()).unwrap();
     let mut command = Command::new(binary("teeline-segmenter"));
@@ -268,7 +270,7 @@ impl Load {
     }
 
     /// Stops, and waits until the archive is the log.
-    fn end(self, settings: &ProxySettings) -> Ended {
+    fn end(self, settings: &ProxySettings, admins: &[String]) -> Ended {
         let counts = STAGE.java.stop_load(self.name, 60);
         let source = SourceLog::fetch(STAGE.go(), &STAGE.source.bootstrap(), &[self.name]);
         let archive = STAGE.directory(self.name).join("archive");
@@ -281,15 +283,22 @@ impl Load {
                 None => Err(comparison.damage.join(", ")),
             }
         });
-        let missed = metric(settings, "teeline_missed_batches_total");
+        let sum = |name: &str| -> f64 {
+            let counts = admins
+                .iter()
+                .map(|admin| admin_port::metric(admin, name).unwrap());
+            counts.sum()
+        };
+        let missed = sum("teeline_missed_batches_total");
+        let unresolved = sum("teeline_unresolved_intents_total");
         let fetched = fetched_batches(&source, &archived);
         note(&format!(
-            "{}: {counts}; {fetched} batches were not captured, {missed} counted as missed",
+            "{}: {counts}; {fetched} batches were fetched, {missed} counted as missed, {unresolved} as unresolved",
             self.name
         ));
         assert!(
-            fetched as f64 <= missed,
-            "{fetched} batches had to be fetched, only {missed} were counted as missed"
+            fetched as f64 <= missed + unresolved,
+            "{fetched} batches had to be fetched; {missed} were counted as missed, {unresolved} as unresolved"
         );
         Ended {
             topic: self.name,

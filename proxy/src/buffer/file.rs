@@ -21,9 +21,14 @@ pub(super) struct ActiveFile {
 impl ActiveFile {
     /// Creates the file and writes its header. The name is durable then; the header is after [`ActiveFile::sync`].
     pub(super) fn create(directory: &Directory, header: &FileHeader) -> Result<Self, FsError> {
-        let mut file = DurableFile::create_new(&directory.file_path(header.file_number))?;
+        let path = directory.file_path(header.file_number);
+        let mut file = DurableFile::create_new(&path)?;
         let encoded = header.encode();
-        file.write_all(&encoded)?;
+        if let Err(error) = file.write_all(&encoded) {
+            // Best effort: on a full disk one more is tried every second.
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
         Ok(ActiveFile {
             file,
             number: header.file_number,

@@ -8,12 +8,14 @@
 //!   the sync that makes it durable, and `append` waits while the sum is in use.
 //! * **Disk** is bounded by [`WriterSettings::max_bytes`]: beyond it intents are refused with [`AppendError::Full`].
 //!   Outcomes and other small frames still pass, because they are what lets files be released.
+//! * **A disk that turned out to be full** is a limit like that: see [`disk_limit`].
 //! * **A failed write or sync is never retried on its file**: after a failed fsync the kernel may have dropped the
 //!   pages, and the next fsync would report success for bytes that are gone. The thread begins a new file and writes
 //!   everything since the last good sync again (readers drop the repetition by LSN). When that fails too, the buffer
 //!   is *broken*: what was held is lost and its waiters are told, appends are refused, and once a second a new session
 //!   is tried. A new session makes every open intent of the former one unresolved, so nothing is taken for captured.
 
+mod disk_limit;
 mod file;
 mod open;
 mod queue;
@@ -131,6 +133,8 @@ pub struct BufferState {
     pub broken: Option<String>,
     /// True while intents are refused.
     pub full: bool,
+    /// Intents that were taken and then lost with a failing disk, ever.
+    pub lost_intents: u64,
 }
 
 /// The one writer of a buffer directory. Clones share it.

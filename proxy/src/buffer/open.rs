@@ -38,6 +38,7 @@ pub(super) fn open(settings: WriterSettings, now_ms: NowMs) -> Result<(Writer, O
     };
     let next_number = files.last().map_or(1, |file| file.number.saturating_add(1));
     let positions = directory.open_positions()?;
+    directory.reserve_archived()?;
     let shared = Arc::new(Shared::new(identity, settings, session));
     let thread = Thread::start(
         shared.clone(),

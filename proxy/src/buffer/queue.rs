@@ -55,6 +55,7 @@ pub(super) struct Shared {
     room_bytes: u32,
     used_bytes: AtomicU64,
     full: AtomicBool,
+    lost_intents: AtomicU64,
     archived: Mutex<Option<BufferPosition>>,
     broken: Mutex<Option<String>>,
     /// Set once by the thread when it ends: the result of the close.
@@ -80,6 +81,7 @@ impl Shared {
             room_bytes,
             used_bytes: AtomicU64::new(0),
             full: AtomicBool::new(false),
+            lost_intents: AtomicU64::new(0),
             archived: Mutex::new(None),
             broken: Mutex::new(None),
             ended: watch::Sender::new(None),
@@ -190,8 +192,16 @@ impl Shared {
         }
         let lost = std::mem::take(&mut queue.items);
         drop(queue);
+        self.count_lost(&lost);
         drop(lost);
         self.waiters.break_session();
+    }
+
+    /// What was taken and will never be durable.
+    pub(super) fn count_lost(&self, items: &[Item]) {
+        let intents = items.iter().filter(|item| matches!(item.frame, Frame::Intent(_)));
+        self.lost_intents
+            .fetch_add(intents.count() as u64, Ordering::Relaxed);
     }
 
     /// The disk works again, under a new session.
@@ -207,11 +217,18 @@ impl Shared {
         *lock(&self.broken) = None;
     }
 
-    pub(super) fn publish_usage(&self, used_bytes: u64, archived: Option<BufferPosition>) {
+    /// Says whether the buffer is full.
+    pub(super) fn publish_usage(
+        &self,
+        used_bytes: u64,
+        max_bytes: u64,
+        archived: Option<BufferPosition>,
+    ) -> bool {
+        let full = used_bytes >= max_bytes;
         self.used_bytes.store(used_bytes, Ordering::Relaxed);
-        self.full
-            .store(used_bytes >= self.settings.max_bytes, Ordering::Relaxed);
+        self.full.store(full, Ordering::Relaxed);
         *lock(&self.archived) = archived;
+        full
     }
 
     pub(super) fn state(&self) -> BufferState {
@@ -223,6 +240,7 @@ impl Shared {
             archived: *lock(&self.archived),
             broken: lock(&self.broken).clone(),
             full: self.full.load(Ordering::Relaxed),
+            lost_intents: self.lost_intents.load(Ordering::Relaxed),
         }
     }
 

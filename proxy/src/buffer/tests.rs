@@ -301,6 +301,9 @@ async fn a_broken_buffer_keeps_what_is_not_archived_and_releases_what_is() {
     writer.wait_synced(second.end()).await.unwrap();
     let lost = writer.append(vec![intent(3, 10)]).await.unwrap();
     assert_eq!(writer.wait_synced(lost.end()).await, Err(SyncLost));
+    assert_eq!(directory.archived().unwrap(), None);
+    let mark = fs::metadata(dir.path().join("archived")).unwrap();
+    assert!(mark.len() > 0, "it has its room although nothing is archived yet");
     directory.publish_archived(first.end()).unwrap();
     eventually("a look at what is archived", || {
         writer.state().archived == Some(first.end())

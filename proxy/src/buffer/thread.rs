@@ -13,6 +13,7 @@ use teeline_runtime::lock::LockFile;
 use teeline_segmenter::buffer::{Directory, PositionsFile};
 use tracing::{error, info, warn};
 
+use super::disk_limit::{DiskLimit, is_storage_full};
 use super::file::{ActiveFile, Gathered};
 use super::open::NowMs;
 use super::queue::{Item, RETRY_AFTER, Shared};
@@ -49,6 +50,7 @@ pub(super) struct Thread {
     scratch: BytesMut,
     /// What was archived when last looked at.
     archived: Option<BufferPosition>,
+    disk: DiskLimit,
     now_ms: NowMs,
 }
 
@@ -80,6 +82,7 @@ impl Thread {
             released_at: Instant::now(),
             scratch: BytesMut::new(),
             archived: None,
+            disk: DiskLimit::default(),
             now_ms,
         };
         thread.begin_file(Lsn(1))?;
@@ -220,6 +223,7 @@ impl Thread {
     /// A write or a sync failed. The file's pages may be gone, so it is not touched again: everything since the last
     /// good sync goes into a new file, or is given up.
     fn survive(&mut self, error: BufferError) {
+        self.note_full_disk(&error);
         counter!("teeline_buffer_failures_total").increment(1);
         warn!(error = %error_chain(&error), frames = self.held.len(), "the buffer file failed, writing what is held to a new one");
         self.retire_active();
@@ -235,9 +239,11 @@ impl Thread {
     }
 
     fn give_up(&mut self, error: &BufferError) {
+        self.note_full_disk(error);
         error!(error = %error_chain(error), frames = self.held.len(), "the buffer cannot be written, capture is interrupted until it can");
         self.retire_active();
         self.shared.break_session(error_chain(error));
+        self.shared.count_lost(&self.held);
         self.held.clear();
         self.written = 0;
         self.last_sync = Instant::now();
@@ -245,6 +251,7 @@ impl Thread {
 
     fn try_new_session(&mut self) {
         // Frames that slipped in while the session was being broken were refused durability with it.
+        self.shared.count_lost(&self.held);
         self.held.clear();
         self.written = 0;
         if self.last_sync.elapsed() < RETRY_AFTER {
@@ -316,10 +323,24 @@ impl Thread {
         }
     }
 
-    fn publish_usage(&self) {
+    fn used_bytes(&self) -> u64 {
         let closed: u64 = self.closed.iter().map(|file| file.bytes).sum();
-        let used = closed.saturating_add(self.active.as_ref().map_or(0, |active| active.bytes));
-        self.shared.publish_usage(used, self.archived);
+        closed.saturating_add(self.active.as_ref().map_or(0, |active| active.bytes))
+    }
+
+    fn note_full_disk(&mut self, error: &BufferError) {
+        if is_storage_full(error) {
+            let margin_bytes = self.shared.settings.file_bytes;
+            self.disk.was_full_at(self.used_bytes(), margin_bytes);
+        }
+    }
+
+    fn publish_usage(&mut self) {
+        let max_bytes = self.disk.max_bytes(self.shared.settings.max_bytes);
+        let full = self
+            .shared
+            .publish_usage(self.used_bytes(), max_bytes, self.archived);
+        self.disk.seen(full);
     }
 
     /// Deletes the files that are archived whole. Best effort: a file that stays is tried again.

@@ -151,7 +151,16 @@ impl Directory {
     pub fn archived(&self) -> Result<Option<BufferPosition>, BufferError> {
         Ok(self
             .read_advice(names::ARCHIVED, Archived::decode)?
-            .map(|archived| archived.position))
+            .map(|archived| archived.position)
+            .filter(|position| *position != BufferPosition::NONE))
+    }
+
+    /// Makes room for the archived mark while there is some: on a full disk it is what files are released by.
+    pub fn reserve_archived(&self) -> Result<(), BufferError> {
+        match self.path.join(names::ARCHIVED).exists() {
+            true => Ok(()),
+            false => self.publish_archived(BufferPosition::NONE),
+        }
     }
 
     /// Publishes how far the archive has everything. For the segmenter, after its ledger commit.
