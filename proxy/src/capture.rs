@@ -9,13 +9,16 @@
 //!
 //! What is missed leaves a hole in the dense offsets, which the segmenter finds and fills by Fetch.
 
+mod connections;
+mod hold;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use teeline_archive::buffer::{ConnectionLost, EndTxn, Frame};
+use teeline_archive::buffer::{EndTxn, Frame};
 use teeline_archive::ids::SessionId;
 use teeline_archive::names::check_topic;
 use teeline_config::cluster::{Ack, Capture as Settings, OnFailure};
@@ -260,7 +263,13 @@ impl Capture {
     }
 
     /// Appends what became of a request's batches, and says what the answer has to wait for.
-    pub(crate) async fn response(&self, captured: &Captured, outcomes: &[ProduceOutcome]) -> Noted {
+    /// `node_id` is the broker that answered, if that is known.
+    pub(crate) async fn response(
+        &self,
+        captured: &Captured,
+        outcomes: &[ProduceOutcome],
+        node_id: Option<i32>,
+    ) -> Noted {
         let Some(position) = captured.position else {
             return Noted::nothing();
         };
@@ -276,7 +285,15 @@ impl Capture {
             if let Some(lsn) = captured.find(&outcome.topic, outcome.partition, &mut hint) {
                 settled = settled.saturating_add(u64::from(is_settled(outcome)));
                 self.topics.answered(&outcome.topic);
-                frames.push(outcome_frame(lsn, received_at_ms, outcome));
+                if outcome.error_code == NOT_LEADER_OR_FOLLOWER {
+                    // The next batches belong to another epoch: the sooner a catalog says so, the fewer are in doubt.
+                    self.topics.unknown.notify_one();
+                }
+                let epoch = self
+                    .topics
+                    .leaders
+                    .epoch_of(&outcome.topic, outcome.partition, node_id);
+                frames.push(outcome_frame(lsn, received_at_ms, outcome, epoch));
             }
         }
         let count = frames.len();
@@ -299,7 +316,7 @@ impl Capture {
             }
             // The buffer's session ended with the intents in it: they are known as unresolved by that.
             Err(Missed::Lost) => {
-                self.missed(Missed::Lost, count);
+                self.missed(Missed::Lost, 0);
                 Noted {
                     gate: None,
                     settled,
@@ -340,64 +357,6 @@ impl Capture {
         }
     }
 
-    /// Notes that a connection ended with batches unanswered: they are unresolved from here on.
-    pub(crate) async fn connection_lost(&self, connection_id: u64, unresolved: u64) {
-        self.metrics.connection_lost(unresolved);
-        let lost = ConnectionLost {
-            connection_id,
-            at_ms: self.clock.now_ms(),
-        };
-        let session = self.writer.last_assigned().session;
-        // Patient: without this frame its batches stay open for as long as the proxy runs.
-        let append = self
-            .writer
-            .append_outcomes(session, vec![Frame::ConnectionLost(lost.clone())]);
-        let appended = tokio::time::timeout(LOST_PATIENCE, append).await;
-        match appended.map_or(Err(Missed::Slow), |result| result.map_err(missed_by)) {
-            Ok(_) => {}
-            // The end of the buffer's session tells the same.
-            Err(Missed::Lost) => self.missed(Missed::Lost, 0),
-            Err(missed) => {
-                self.missed(missed, 0);
-                self.keep_lost(session, lost);
-            }
-        }
-    }
-
-    /// Notes the end of a connection whose session cannot wait for the disk: [`Capture::write_lost`] writes it.
-    pub(crate) fn connection_panicked(&self, connection_id: u64) {
-        let at_ms = self.clock.now_ms();
-        let lost = ConnectionLost { connection_id, at_ms };
-        self.keep_lost(self.writer.last_assigned().session, lost);
-    }
-
-    fn keep_lost(&self, session: SessionId, lost: ConnectionLost) {
-        let connection = lost.connection_id;
-        if !self.lost.keep(session, lost)
-            && let Some(suppressed) = self.misses.admit()
-        {
-            tracing::warn!(
-                cluster = self.cluster,
-                connection,
-                suppressed,
-                "the end of a connection was not recorded; its batches are open until the proxy restarts"
-            );
-        }
-    }
-
-    /// Appends the ends of connections that the buffer did not take before. Only the poller calls this.
-    pub(crate) async fn write_lost(&self) {
-        loop {
-            let session = self.writer.last_assigned().session;
-            let frames = self.lost.next(session);
-            let count = frames.len();
-            if count == 0 || self.append_small(session, frames).await.is_err() {
-                return;
-            }
-            self.lost.written(count);
-        }
-    }
-
     /// Appends frames that are no intents; waits no longer than the policy says.
     pub(crate) async fn append_small(
         &self,
@@ -411,41 +370,6 @@ impl Capture {
         }
     }
 
-    /// Waits until a response may leave. Never longer than the policy says.
-    pub(crate) async fn hold(&self, gate: Gate) {
-        let synced = self.writer.wait_synced(gate.position);
-        let mut synced = pin!(synced);
-        let patience = match self.on_failure {
-            OnFailure::Open if self.stall.holds(&self.writer) => Duration::ZERO,
-            _ => self.hold_max,
-        };
-        let mut verdict = tokio::time::timeout_at(gate.since + patience, synced.as_mut()).await;
-        if verdict.is_err() {
-            self.stall.began(gate.position);
-            self.slow(gate);
-            if self.on_failure == OnFailure::Closed {
-                verdict = Ok(synced.await);
-            }
-        }
-        record_wait(&self.metrics.hold_seconds, gate.since.elapsed());
-        match verdict {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => self.missed(Missed::Lost, 1),
-            Err(_) => self.metrics.released_unsynced.increment(1),
-        }
-    }
-
-    fn slow(&self, gate: Gate) {
-        if let Some(suppressed) = self.misses.admit() {
-            tracing::warn!(
-                cluster = self.cluster,
-                held_ms = gate.since.elapsed().as_millis() as u64,
-                suppressed,
-                "the disk of the write-ahead buffer is too slow; capture.on_failure applies"
-            );
-        }
-    }
-
     fn missed(&self, missed: Missed, batches: usize) {
         self.metrics.missed(missed, batches);
         if let Some(suppressed) = self.misses.admit() {
@@ -456,17 +380,6 @@ impl Capture {
                 suppressed,
                 "batches were forwarded without being captured; the segmenter has to fetch them"
             );
-        }
-    }
-}
-
-impl Captured {
-    /// Of a request from which nothing was captured.
-    pub(crate) fn none() -> Captured {
-        Captured {
-            intents: Vec::new(),
-            position: None,
-            sent_at: Instant::now(),
         }
     }
 }
@@ -485,9 +398,8 @@ fn missed_by(error: AppendError) -> Missed {
     }
 }
 
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 /// RecordBatch version 2.
 const MAGIC_CAPTURED: i8 = 2;
-/// How long a slow disk may take to accept the news of a lost connection.
-const LOST_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a full or broken buffer is tried again while a request waits.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);

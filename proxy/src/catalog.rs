@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::capture::Capture;
 use crate::cluster::Cluster;
+use crate::leaders::Leader;
 
 /// Takes new topic names and ids from a Metadata answer on its way to a client. The client can only send to a topic
 /// after this, so the topic's first batch has a catalog before it.
@@ -47,7 +48,14 @@ pub(crate) async fn observe(
         if capture.topics.knows(name, topic.topic_id) || !capture.topics.wanted(name) {
             continue;
         }
-        pairs.push((Arc::from(name), topic.topic_id));
+        let shared: Arc<str> = Arc::from(name);
+        let leaders = topic.partitions.iter().map(|p| Leader {
+            partition: p.partition_index,
+            node_id: p.leader_id.0,
+            epoch: p.leader_epoch,
+        });
+        capture.topics.leaders.learn(&shared, topic.topic_id, leaders);
+        pairs.push((shared, topic.topic_id));
         topics.push(CatalogTopic {
             name: name.to_owned(),
             id: topic.topic_id,
@@ -112,6 +120,15 @@ pub(crate) fn catalog_topic(topic: &TopicMetadata) -> CatalogTopic {
             .collect(),
         replication_factor: topic.replication_factor(),
     }
+}
+
+/// Who leads the topic's partitions.
+pub(crate) fn leaders(topic: &TopicMetadata) -> impl Iterator<Item = Leader> + '_ {
+    topic.partitions.iter().map(|p| Leader {
+        partition: p.partition,
+        node_id: p.leader_id,
+        epoch: p.leader_epoch,
+    })
 }
 
 /// What a catalog says of a topic that the cluster no longer lists.

@@ -67,9 +67,14 @@ pub(crate) fn captured(batches: &[(&ProduceEntry, Bytes)], appended: Appended) -
     }
 }
 
-/// What became of a batch.
-pub(crate) fn outcome_frame(intent: Lsn, received_at_ms: i64, outcome: &ProduceOutcome) -> Frame {
-    // A response names an epoch only beside an error, and then it is the new leader's: not the epoch of this batch.
+/// What became of a batch. `leader_epoch` is what Metadata last said of the broker that answered: a response names an
+/// epoch only beside an error, and then it is the new leader's.
+pub(crate) fn outcome_frame(
+    intent: Lsn,
+    received_at_ms: i64,
+    outcome: &ProduceOutcome,
+    leader_epoch: i32,
+) -> Frame {
     Frame::Outcome(Outcome {
         intent,
         received_at_ms,
@@ -77,7 +82,7 @@ pub(crate) fn outcome_frame(intent: Lsn, received_at_ms: i64, outcome: &ProduceO
         base_offset: outcome.base_offset,
         log_append_time_ms: outcome.log_append_time_ms,
         log_start_offset: outcome.log_start_offset,
-        leader_epoch: -1,
+        leader_epoch,
     })
 }
 

@@ -99,6 +99,7 @@ async fn connect(
     Box::pin(session::serve(
         Arc::clone(&cluster),
         connection_id,
+        route.node_id(),
         peer,
         client,
         upstream,

@@ -246,6 +246,10 @@ impl Poller {
             .filter(|topic| capture.topics.wanted(&topic.name))
         {
             let changed = self.is_changed(topic);
+            if topic.error.is_ok() {
+                let leaders = catalog::leaders(topic);
+                capture.topics.leaders.learn(&topic.name, topic.id, leaders);
+            }
             if changed && topic.error.is_ok() {
                 fresh.push(Arc::clone(&topic.name));
             }

@@ -12,6 +12,8 @@ use teeline_wire::produce::TopicRef;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::leaders::Leaders;
+
 /// The topics of one virtual cluster.
 #[derive(Debug)]
 pub(crate) struct Topics {
@@ -24,6 +26,8 @@ pub(crate) struct Topics {
     traffic: AtomicBool,
     /// A topic that no poll has shown yet has traffic.
     pub(crate) unknown: Notify,
+    /// Who leads their partitions.
+    pub(crate) leaders: Leaders,
 }
 
 #[derive(Debug)]
@@ -41,6 +45,7 @@ impl Topics {
             names: RwLock::default(),
             traffic: AtomicBool::new(false),
             unknown: Notify::new(),
+            leaders: Leaders::default(),
         }
     }
 

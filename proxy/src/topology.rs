@@ -27,6 +27,16 @@ pub(crate) enum Route {
     Node(i32),
 }
 
+impl Route {
+    /// The broker, if it is a certain one.
+    pub(crate) fn node_id(self) -> Option<i32> {
+        match self {
+            Route::Bootstrap => None,
+            Route::Node(node_id) => Some(node_id),
+        }
+    }
+}
+
 /// A bound listener on its way to whoever accepts from it.
 #[derive(Debug)]
 pub(crate) struct Bound {

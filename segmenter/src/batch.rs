@@ -29,6 +29,11 @@ impl Identity {
         }
     }
 
+    /// The idempotent producer, if it comes from one.
+    pub fn producer_id(&self) -> Option<i64> {
+        self.producer.map(|(id, _, _)| id)
+    }
+
     /// The same batch. Brokers may rewrite bytes, so a producer's sequence counts for more than the checksum.
     pub fn is_same(&self, other: &Identity) -> bool {
         match (self.producer, other.producer) {
@@ -49,7 +54,7 @@ pub enum Content {
         outcome: BufferPosition,
         /// Where to read it.
         location: FrameLocation,
-        /// Leader epoch, -1 when unknown.
+        /// Leader epoch, -1 when unknown. Until its segment closes: what was noted with its answer, to be proved.
         leader_epoch: i32,
         /// The append time that the broker stamped on it, in a topic that does so.
         append_time_ms: Option<i64>,

@@ -2,8 +2,14 @@
 //!
 //! Brokers do not say it: an answer to a Produce request names no leader epoch. But epochs only ever grow, so when one
 //! Metadata answer from before the send and one asked for after the response name the same epoch of the partition, the
-//! partition had that epoch all the time between, and the batch has it too. That is how a batch is attributed to a topic
-//! id as well, see [`crate::catalog`]. Where the answers do not prove it the epoch stays unknown: never guessed.
+//! partition had that epoch all the time between. That is how a batch is attributed to a topic id as well, see
+//! [`crate::catalog`]. For an epoch it is not enough: a leader that does not know yet that it was replaced takes batches
+//! under its old one, and a broker that is behind names an old one for the new. So the broker that answered has to be the
+//! leader that Metadata named with that epoch; the proxy notes that with each outcome.
+//!
+//! And the answer has to be about a new batch: one that an idempotent producer repeats is answered with the offset that it
+//! got the first time, perhaps under an earlier leader. See [`EpochStart`]. Where all this does not prove it the epoch
+//! stays unknown: never guessed.
 
 use std::collections::HashMap;
 
@@ -32,9 +38,10 @@ pub struct Leaders {
 }
 
 /// A run of answers that named the same epoch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Term {
     epoch: i32,
+    start: EpochStart,
     /// The first answer of the run.
     first_seen: BufferPosition,
     /// The last answer of the run is younger than every frame up to here.
@@ -86,6 +93,7 @@ impl Leaders {
                 }
                 terms.push(Term {
                     epoch,
+                    start: EpochStart::of(epoch),
                     first_seen,
                     younger_than,
                 });
@@ -93,8 +101,10 @@ impl Leaders {
         }
     }
 
-    /// Sets the leader epoch of a batch if it is known. False when the next answer may tell it.
-    pub fn complete(&self, id: PartitionId, batch: &mut Batch) -> bool {
+    /// Keeps the leader epoch that was noted with a batch's answer if it is proved, and takes it away if it is not. False
+    /// when the batch `waits` for the answer that may prove it. Batches come in order of their offsets, mostly.
+    pub fn complete(&mut self, id: PartitionId, batch: &mut Batch, waits: bool) -> bool {
+        let noted = batch.leader_epoch();
         let Content::Captured {
             intent,
             outcome,
@@ -102,19 +112,32 @@ impl Leaders {
             ..
         } = &mut batch.content
         else {
+            if let Some(start) = self.start_of(id, noted) {
+                start.on_appended(batch.range.first);
+            }
             return true;
         };
-        if *leader_epoch >= 0 {
+        if noted < 0 {
             return true;
         }
-        match self.epoch_of(id, *intent, *outcome) {
-            LeaderEpoch::Known(epoch) => {
-                *leader_epoch = epoch;
-                true
-            }
-            LeaderEpoch::Unknown => true,
-            LeaderEpoch::Wait => false,
+        let (intent, outcome, producer_id) = (*intent, *outcome, batch.identity.producer_id());
+        let is_proved = match self.epoch_of(id, intent, outcome) {
+            LeaderEpoch::Known(epoch) if epoch == noted => self
+                .start_of(id, epoch)
+                .is_some_and(|start| start.on_answered(producer_id, batch.range.first)),
+            LeaderEpoch::Wait if waits => return false,
+            _ => false,
+        };
+        if !is_proved {
+            *leader_epoch = -1;
         }
+        true
+    }
+
+    fn start_of(&mut self, id: PartitionId, epoch: i32) -> Option<&mut EpochStart> {
+        let terms = self.by_partition.get_mut(&id)?;
+        let term = terms.iter_mut().find(|term| term.epoch == epoch)?;
+        Some(&mut term.start)
     }
 
     /// The leader epoch of a batch, given the positions of its intent and of its outcome.
@@ -133,6 +156,70 @@ impl Leaders {
     }
 }
 
+/// From which offset on batches of a partition are certain to be of one epoch.
+///
+/// A producer's batch that was answered in the epoch may have been appended before: brokers know the last five of each
+/// producer again. So at most five batches of a producer that were answered in an epoch are older than it, and those are
+/// its first. The sixth is new, and a batch without a producer id always is; with the offset of one new batch, all that
+/// follow are known to be of the epoch.
+#[derive(Debug)]
+enum EpochStart {
+    /// Not before this offset, of a batch that is new.
+    Before(i64),
+    /// No batch is known to be new: per producer, how many were answered, and the highest offset among them.
+    Unknown(HashMap<i64, (u8, i64)>),
+}
+
+impl EpochStart {
+    fn of(epoch: i32) -> Self {
+        match epoch {
+            // There is no earlier one.
+            0 => EpochStart::Before(0),
+            _ => EpochStart::Unknown(HashMap::new()),
+        }
+    }
+
+    /// A batch of the epoch is in the log at this offset.
+    fn on_appended(&mut self, offset: i64) {
+        let before = match self {
+            EpochStart::Before(known) => offset.min(*known),
+            EpochStart::Unknown(_) => offset,
+        };
+        *self = EpochStart::Before(before);
+    }
+
+    /// A batch was answered in the epoch, with this offset. True when it is certain that it is of the epoch.
+    fn on_answered(&mut self, producer_id: Option<i64>, offset: i64) -> bool {
+        match (&mut *self, producer_id) {
+            (EpochStart::Before(known), _) if offset >= *known => true,
+            (_, None) => {
+                self.on_appended(offset);
+                true
+            }
+            (EpochStart::Before(_), Some(_)) => false,
+            (EpochStart::Unknown(producers), Some(producer_id)) => {
+                if producers.len() >= PRODUCERS_MAX && !producers.contains_key(&producer_id) {
+                    return false;
+                }
+                let (count, last) = producers.entry(producer_id).or_insert((0, -1));
+                if offset <= *last {
+                    return false;
+                }
+                (*count, *last) = (count.saturating_add(1), offset);
+                let is_new = *count > REPEATED_MAX;
+                if is_new {
+                    self.on_appended(offset);
+                }
+                is_new
+            }
+        }
+    }
+}
+
+/// Batches of one producer that a broker knows again.
+const REPEATED_MAX: u8 = 5;
+/// Producers of one partition that are counted at the start of an epoch; others' batches stay of unknown epoch a while.
+const PRODUCERS_MAX: usize = 1_000;
 /// Epochs of one partition that are remembered; more only matter where leaders move this often within one segment.
 const TERMS_MAX: usize = 16;
 
@@ -220,5 +307,33 @@ mod tests {
         assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Wait);
         catalog(&mut leaders, 7, 6, 6);
         assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Known(6));
+    }
+
+    #[test]
+    fn an_answer_may_be_about_a_batch_of_an_earlier_epoch() {
+        let mut start = EpochStart::of(4);
+        // Five of this producer may have been repeated, whatever others do meanwhile.
+        for offset in 100..105 {
+            assert!(!start.on_answered(Some(9), offset));
+            assert!(!start.on_answered(Some(9), offset), "the same once more");
+            assert!(!start.on_answered(Some(10 + offset), offset));
+        }
+        assert!(start.on_answered(Some(9), 105), "the sixth is new");
+        assert!(start.on_answered(Some(77), 106), "and so is what follows");
+        assert!(!start.on_answered(Some(78), 104), "but not what lies before");
+    }
+
+    #[test]
+    fn a_batch_that_nobody_can_repeat_is_new() {
+        let mut start = EpochStart::of(4);
+        assert!(start.on_answered(None, 100));
+        assert!(start.on_answered(Some(9), 101));
+        assert!(!start.on_answered(Some(9), 99));
+        assert!(start.on_answered(None, 50));
+        assert!(start.on_answered(Some(9), 99));
+        assert!(
+            EpochStart::of(0).on_answered(Some(9), 0),
+            "no epoch is before the first"
+        );
     }
 }

@@ -57,7 +57,7 @@ pub struct Written {
     pub base_offset: i64,
     /// The append time as the broker answered it, -1 for none.
     pub log_append_time_ms: i64,
-    /// Epoch of the leader, -1 when unknown.
+    /// The epoch with which Metadata last named the broker that answered the leader, -1 if it did not.
     pub leader_epoch: i32,
 }
 

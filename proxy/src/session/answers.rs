@@ -83,7 +83,9 @@ impl Answer {
             .map_err(|error| refused(&self.request, &error))?;
         let gate = match &shared.cluster.capture {
             Some(capture) => {
-                let noted = capture.response(captured, &response.outcomes).await;
+                let noted = capture
+                    .response(captured, &response.outcomes, shared.node_id)
+                    .await;
                 shared.settled(noted.settled);
                 if !noted.recorded {
                     shared.untracked.store(true, Ordering::Relaxed);

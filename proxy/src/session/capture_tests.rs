@@ -13,9 +13,11 @@ use teeline_config::pattern::TopicPattern;
 use teeline_wire::apis;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use super::testing::{Choices, Stage, batch, correlation_of, produce, produced, request, response};
+use super::testing::{Choices, NODE_ID, Stage, batch, correlation_of, produce, produced, request, response};
 use crate::buffer::SyncMode;
+use crate::leaders::Leader;
 
 pub(super) fn kinds(frames: &[Frame]) -> Vec<&'static str> {
     let kind = |frame: &Frame| match frame {
@@ -60,6 +62,31 @@ async fn an_answer_reaches_the_client_once_its_batch_is_durable() {
         (outcome.intent, outcome.base_offset, outcome.error_code),
         (Lsn(1), 42, 0)
     );
+}
+
+#[tokio::test]
+async fn an_outcome_tells_the_epoch_of_the_broker_that_answered_if_it_leads() {
+    let mut stage = Stage::set().await;
+    let leader = |partition, node_id| Leader {
+        partition,
+        node_id,
+        epoch: 5,
+    };
+    let leaders = [leader(0, NODE_ID), leader(1, NODE_ID + 1)];
+    let known = &stage.capture().topics.leaders;
+    known.learn(&"t".into(), Uuid::from_u128(7), leaders.into_iter());
+    let batches: Vec<_> = (0..3).map(|partition| ("t", partition, batch(1))).collect();
+    stage.client.send(&produce(9, 1, -1, &batches)).await;
+    stage.broker.receive().await;
+    let answer = produced(9, 1, &[("t", 0, 0, 42), ("t", 1, 0, 42), ("t", 2, 0, 42)]);
+    stage.broker.send(&answer).await;
+    stage.client.receive().await;
+    let frames = stage.frames().await;
+    let epochs = frames.iter().filter_map(|frame| match frame {
+        Frame::Outcome(outcome) => Some(outcome.leader_epoch),
+        _ => None,
+    });
+    assert_eq!(epochs.collect::<Vec<_>>(), [5, -1, -1]);
 }
 
 #[tokio::test]

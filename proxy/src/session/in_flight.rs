@@ -66,6 +66,15 @@ pub(crate) struct CapturedBatch {
 }
 
 impl Captured {
+    /// Of a request from which nothing was captured.
+    pub(crate) fn none() -> Captured {
+        Captured {
+            intents: Vec::new(),
+            position: None,
+            sent_at: Instant::now(),
+        }
+    }
+
     /// Finds the intent that an outcome is about. Answers mostly keep the order of requests: `hint`, the place after
     /// the last one found, is tried first.
     pub(crate) fn find(&self, topic: &TopicRef, partition: i32, hint: &mut usize) -> Option<Lsn> {

@@ -60,6 +60,8 @@ impl Refused {
 pub(crate) struct Shared {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) connection_id: u64,
+    /// The broker behind it; `None` where any may be.
+    pub(crate) node_id: Option<i32>,
     pub(crate) in_flight: InFlight,
     pub(crate) authentication: Authentication,
     /// Captured batches without a settled outcome.
@@ -79,10 +81,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(cluster: Arc<Cluster>, connection_id: u64) -> Shared {
+    pub(crate) fn new(cluster: Arc<Cluster>, connection_id: u64, node_id: Option<i32>) -> Shared {
         Shared {
             cluster,
             connection_id,
+            node_id,
             in_flight: InFlight::default(),
             authentication: Authentication::default(),
             unresolved: AtomicU64::new(0),
@@ -148,11 +151,12 @@ enum End {
 pub(crate) async fn serve(
     cluster: Arc<Cluster>,
     connection_id: u64,
+    node_id: Option<i32>,
     peer: SocketAddr,
     mut client: TcpStream,
     mut upstream: TcpStream,
 ) {
-    let shared = Shared::new(Arc::clone(&cluster), connection_id);
+    let shared = Shared::new(Arc::clone(&cluster), connection_id, node_id);
     let end = drive(&shared, &mut client, &mut upstream).await;
     // Before anything else: what the broker has not answered by now, only its log can tell.
     let unresolved = shared.unresolved.load(Ordering::Relaxed);

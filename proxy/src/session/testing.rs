@@ -28,6 +28,9 @@ use crate::metrics::ClusterMetrics;
 use crate::topics::Topics;
 use crate::topology::{Bound, Topology};
 
+/// The broker that the test plays.
+pub(crate) const NODE_ID: i32 = 3;
+
 /// What a test may choose.
 pub(crate) struct Choices {
     pub(crate) capture: CaptureSettings,
@@ -126,6 +129,7 @@ impl Stage {
         let session = tokio::spawn(super::serve(
             Arc::clone(&cluster),
             7,
+            Some(NODE_ID),
             peer,
             near_client,
             near_broker,

@@ -7,6 +7,7 @@ impl Feed {
     fn catalog_of_epoch(&mut self, epoch: i32) {
         let requested_after = Lsn(self.next - 1);
         self.catalog_frame(requested_after, TOPIC, epoch);
+        self.leader_epoch = epoch;
     }
 }
 
@@ -81,4 +82,17 @@ fn an_epoch_reaches_the_bytes() {
         plan.batches[0].content,
         Content::Captured { leader_epoch: 4, .. }
     ));
+}
+
+#[test]
+fn an_answer_of_another_broker_than_the_leader_has_no_known_epoch() {
+    for noted in [-1, 3] {
+        let mut feed = Feed::new(true);
+        feed.catalog_of_epoch(4);
+        feed.leader_epoch = noted;
+        feed.written(by_id(), 0);
+        feed.catalog_of_epoch(4);
+        feed.now_ms = 60_000;
+        assert_eq!(epochs(&feed.uploads()), [[(0, -1)]]);
+    }
 }
