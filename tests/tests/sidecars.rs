@@ -35,7 +35,7 @@ const TOPICS: [&str; 2] = ["orders", "transfers"];
 #[test]
 fn four_sidecars_make_one_whole_archive_whichever_of_them_is_killed() {
     let seed: u64 = number("TEELINE_SEED").unwrap_or_else(rand::random);
-    let rounds = number("TEELINE_SIDECAR_ROUNDS").unwrap_or(4);
+    let rounds = number("TEELINE_SIDECAR_ROUNDS").unwrap_or(3);
     note(&format!(
         "sidecars: seed {seed}, {rounds} rounds; set TEELINE_SEED and TEELINE_SIDECAR_ROUNDS to repeat or lengthen"
     ));
@@ -149,7 +149,7 @@ fn start_loads(stage: &Stage, fleet: &Fleet) -> Vec<Load> {
     for (index, member) in fleet.0.iter().enumerate() {
         let (name, go) = (format!("orders-{}", index + 1), index == SIDECARS - 1);
         // Sizes differ, so that no two producers send the same record.
-        let settings = json!({"partitions": PARTITIONS, "rate": 400, "value_bytes": 200 + index});
+        let settings = json!({"partitions": PARTITIONS, "rate": 250, "value_bytes": 200 + index});
         let config = if go {
             ProducerConfig::of(&[("compression.type", "zstd"), ("linger.ms", "2")])
         } else {
