@@ -147,6 +147,11 @@ impl Partition {
         for range in open {
             self.held.insert(range);
         }
+        // The log was cut back: behind what is held or waited for, nothing says that it reaches as far again.
+        let end = self.held.last().max(self.urgent.last());
+        self.demanded = self
+            .demanded
+            .and_then(|demanded| OffsetRange::new(demanded.first, demanded.last.min(end?)));
     }
 
     /// Notes a batch that an earlier run committed and that was read again.

@@ -244,3 +244,17 @@ fn what_the_ledger_has_bounds_only_intents_that_are_newer() {
     partition.place_captured(batch, &header, Order::default());
     assert_eq!(partition.floor.of(at(1, 5), 0), Some(7));
 }
+
+#[test]
+fn a_tail_that_the_log_has_lost_is_missing_no_more() {
+    let mut partition = partition();
+    place(&mut partition, 0, 10, 0, at(1, 1));
+    partition.load_committed(&[range(10, 49)], None);
+    partition.supersede(range(20, 49));
+    assert!(
+        partition.missing().is_empty(),
+        "nothing says that the log reaches there"
+    );
+    partition.load_committed(&[range(30, 34)], None);
+    assert_eq!(partition.missing(), [range(20, 29)]);
+}
