@@ -219,14 +219,16 @@ impl Book {
         StateWriter::new(self.kind, header)
     }
 
-    fn give_up_pending(&mut self) {
+    /// Gives up what was not stored yet: the next object says everything again.
+    pub(super) fn give_up_pending(&mut self) {
         self.pending = None;
         self.needs_full = true;
     }
 
-    /// Forgets what was stored: the next object says everything again.
+    /// Begins another run: the next object says everything again.
     pub(super) fn start_over(&mut self) {
         (self.ready, self.flushed_ms, self.told_ms) = (None, None, None);
+        self.seq = 0;
         self.give_up_pending();
     }
 

@@ -133,6 +133,11 @@ impl Recorder {
     /// # Errors
     /// The cluster did not even say which topics there are.
     pub async fn poll(&mut self, cluster: &Cluster, now_ms: i64) -> Result<PollReport, StateError> {
+        // So many different answers are waited for that whoever holds this future should not hold all of them.
+        Box::pin(self.look(cluster, now_ms)).await
+    }
+
+    async fn look(&mut self, cluster: &Cluster, now_ms: i64) -> Result<PollReport, StateError> {
         let at_ms = now_ms.max(self.last_ms.saturating_add(1));
         let before = match self.topic_ids.take() {
             Some(ids) => ids,
@@ -180,7 +185,7 @@ impl Recorder {
                     Ok(None) => break,
                     Err(error) => {
                         cannot_write(book.kind(), &error);
-                        book.start_over();
+                        book.give_up_pending();
                         break;
                     }
                 };
