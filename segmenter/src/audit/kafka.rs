@@ -77,7 +77,7 @@ impl KafkaUpstream {
             let asked = cluster.metadata(TopicSelection::Named(&unseen)).await?;
             metadata.topics.extend(asked.topics);
         }
-        let mut survey = sort_out(&metadata, request.topics);
+        let mut survey = sort_out(&metadata, request);
         measure(&cluster, &mut survey).await;
         Ok(survey)
     }
@@ -216,7 +216,8 @@ fn is_telling(name: &str) -> bool {
 }
 
 /// The topics that are meant, without their bounds.
-fn sort_out(metadata: &ClusterMetadata, filter: &TopicFilter) -> Survey {
+fn sort_out(metadata: &ClusterMetadata, request: SurveyRequest<'_>) -> Survey {
+    let filter = request.topics;
     let cluster_id: Arc<str> = Arc::from(metadata.cluster_id.as_deref().unwrap_or_default());
     let mut brokers: Vec<String> = metadata
         .brokers
@@ -230,7 +231,13 @@ fn sort_out(metadata: &ClusterMetadata, filter: &TopicFilter) -> Survey {
         ..Survey::default()
     };
     for topic in metadata.topics.iter().filter(|topic| filter.matches(&topic.name)) {
+        // Kafka's own topics mean nothing elsewhere: they are meant when they are named.
+        let is_meant = !topic.is_internal || names(filter, &topic.name);
         match silence_of(topic.error) {
+            None if !is_meant && request.known.contains(&topic.name) => {
+                survey.missing.push((Arc::clone(&topic.name), Silence::NotNow));
+            }
+            None if !is_meant => {}
             Some(silence) => survey.missing.push((Arc::clone(&topic.name), silence)),
             None => survey.topics.push(found(&cluster_id, topic)),
         }
@@ -238,6 +245,13 @@ fn sort_out(metadata: &ClusterMetadata, filter: &TopicFilter) -> Survey {
     survey.topics.sort_by(|one, other| one.name.cmp(&other.name));
     survey.topics.dedup_by(|one, other| one.name == other.name);
     survey
+}
+
+fn names(filter: &TopicFilter, topic: &str) -> bool {
+    filter
+        .include
+        .iter()
+        .any(|pattern| pattern.exact_name() == Some(topic))
 }
 
 fn silence_of(error: ErrorCode) -> Option<Silence> {
@@ -328,4 +342,80 @@ fn wire_partition(cluster_id: &str, partition: &LogPartition) -> TopicPartition 
         false => TopicKey::with_id(Arc::clone(&partition.topic), id),
     };
     TopicPartition::new(topic, partition.id.partition)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use teeline_config::TopicPattern;
+
+    fn topic(name: &str, error: i16, is_internal: bool) -> TopicMetadata {
+        TopicMetadata {
+            name: Arc::from(name),
+            id: Uuid::from_u128(1),
+            error: ErrorCode(error),
+            is_internal,
+            partitions: Vec::new(),
+        }
+    }
+
+    fn survey(include: &[&str], topics: Vec<TopicMetadata>) -> Survey {
+        let include = include
+            .iter()
+            .map(|pattern| TopicPattern::parse(pattern).unwrap());
+        let metadata = ClusterMetadata {
+            cluster_id: Some("c".to_owned()),
+            controller_id: 1,
+            brokers: Vec::new(),
+            topics,
+        };
+        let filter = TopicFilter::new(include.collect(), Vec::new());
+        let known = [Arc::from("orders")];
+        let request = SurveyRequest {
+            topics: &filter,
+            known: &known,
+        };
+        sort_out(&metadata, request)
+    }
+
+    fn found(survey: &Survey) -> Vec<&str> {
+        survey.topics.iter().map(|topic| &*topic.name).collect()
+    }
+
+    #[test]
+    fn what_is_denied_what_is_gone_and_what_is_unclear_are_told_apart() {
+        let topics = vec![
+            topic("a", 0, false),
+            topic("denied", 29, false),
+            topic("gone", 3, false),
+            topic("unclear", 5, false),
+        ];
+        let survey = survey(&[], topics);
+        assert_eq!(found(&survey), ["a"]);
+        let missing: Vec<_> = survey
+            .missing
+            .iter()
+            .map(|(name, silence)| (&**name, *silence))
+            .collect();
+        assert_eq!(
+            missing,
+            [
+                ("denied", Silence::NotAllowed),
+                ("gone", Silence::Gone),
+                ("unclear", Silence::NotNow)
+            ]
+        );
+    }
+
+    #[test]
+    fn topics_of_kafka_itself_are_meant_when_they_are_named() {
+        let topics = || vec![topic("__share_group_state", 0, true), topic("orders", 0, false)];
+        assert_eq!(found(&survey(&[], topics())), ["orders"]);
+        assert_eq!(found(&survey(&["*"], topics())), ["orders"]);
+        assert_eq!(
+            found(&survey(&["__share_group_state"], topics())),
+            ["__share_group_state"]
+        );
+    }
 }
