@@ -7,7 +7,7 @@
 //! - [`wait`], [`notes`]: wait for a condition, with a deadline that explains itself; say what is worth reading
 //! - [`ports`], [`workdir`], [`reaper`], [`process`]: what a test owns and must give back
 //! - [`components`]: fetch or find Kafka's jars, versitygw and the client programs
-//! - [`kafka`], [`s3`], [`forgetful_store`]: servers
+//! - [`kafka`], [`s3`], [`forgetful_store`], [`refusing_store`]: servers
 //! - [`driver`], [`record`], [`read_back`], [`verdict`]: clients, what they sent, what they read, and whether it agrees
 //! - [`faultfs`], [`power_loss`]: a disk with faults, and what one holds after the power failed
 //! - [`stage`], [`nasty`]: a source and a target with the steps of a round trip, and a data set to be afraid of
@@ -45,6 +45,7 @@ pub mod programs;
 pub mod read_back;
 pub mod reaper;
 pub mod record;
+pub mod refusing_store;
 pub mod s3;
 pub mod source_log;
 pub mod stage;

@@ -7,8 +7,6 @@
 )]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::LazyLock;
 
 use serde_json::json;
@@ -20,10 +18,10 @@ use teeline_tests::comparison::compare;
 use teeline_tests::driver::{Isolation, ProducerConfig};
 use teeline_tests::kafka::Kafka;
 use teeline_tests::notes::note;
-use teeline_tests::ports::PortBlock;
 use teeline_tests::programs::Archive;
 use teeline_tests::read_back::assert_identical;
 use teeline_tests::record::Record;
+use teeline_tests::refusing_store::RefusingStore;
 use teeline_tests::source_log::SourceLog;
 use teeline_tests::stage::{Stage, Told};
 use teeline_tests::wait::{seconds, wait_for, wait_until};
@@ -304,10 +302,10 @@ fn a_ledger_that_cannot_be_read_is_never_taken_for_none_yet() {
     assert_eq!(backup.run_well(&[]).number("records"), 50);
     assert_whole(&backup, &["careful"]);
     for status in ["403 Forbidden", "503 Service Unavailable"] {
-        let store = Refusing::with(status);
+        let store = RefusingStore::with(status);
         let directory = STAGE.directory("refused");
         let archive = Archive::S3 {
-            endpoint: store.endpoint.clone(),
+            endpoint: store.endpoint(),
             prefix: "p".to_owned(),
         };
         let mut refused = Backup::into_archive(&directory, &STAGE.source.bootstrap(), &["careful"], archive);
@@ -315,31 +313,6 @@ fn a_ledger_that_cannot_be_read_is_never_taken_for_none_yet() {
         let run = refused.run(&[]);
         assert_eq!(run.code, 1, "{status}: {}\n{}", run.report, run.stderr);
         assert!(run.stderr.contains("archive"), "{status}: {}", run.stderr);
-    }
-}
-
-/// A store that answers everything the same way.
-struct Refusing {
-    endpoint: String,
-    _ports: PortBlock,
-}
-
-impl Refusing {
-    fn with(status: &str) -> Self {
-        let ports = PortBlock::reserve();
-        let listener = TcpListener::bind(ports.address(0)).unwrap();
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        std::thread::spawn(move || {
-            for mut client in listener.incoming().flatten() {
-                let mut request = [0; 4096];
-                let _ = client.read(&mut request);
-                let _ = client.write_all(answer.as_bytes());
-            }
-        });
-        Self {
-            endpoint: format!("http://{}", ports.address(0)),
-            _ports: ports,
-        }
     }
 }
 
