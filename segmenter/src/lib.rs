@@ -97,8 +97,16 @@ pub async fn run(
     let component = health.component(format!("segmenter/{}", options.name));
     component.ready();
     let auditor = start_auditor(&options, &health, &shutdown);
-    let ended = match pipeline::start(options, None, Arc::new(SystemClock), &health, shutdown).await {
-        Ok(Some(pipeline)) => pipeline.run().await,
+    // On the heap: both are large, and whoever awaits this need not be.
+    let started = Box::pin(pipeline::start(
+        options,
+        None,
+        Arc::new(SystemClock),
+        &health,
+        shutdown,
+    ));
+    let ended = match started.await {
+        Ok(Some(pipeline)) => Box::pin(pipeline.run()).await,
         Ok(None) => Ok(DrainReport {
             complete: true,
             ..DrainReport::default()

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use object_store::memory::InMemory;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use proptest::prelude::*;
@@ -57,20 +58,25 @@ fn options(buffer: &TestBuffer, store: &Store) -> Options {
     }
 }
 
-async fn run(options: Options, cluster: Option<Arc<TestCluster>>) -> Result<DrainReport, SegmenterError> {
-    run_until(options, cluster, Shutdown::new()).await
+fn run(
+    options: Options,
+    cluster: Option<Arc<TestCluster>>,
+) -> BoxFuture<'static, Result<DrainReport, SegmenterError>> {
+    run_until(options, cluster, Shutdown::new())
 }
 
-async fn run_until(
+fn run_until(
     options: Options,
     cluster: Option<Arc<TestCluster>>,
     shutdown: Shutdown,
-) -> Result<DrainReport, SegmenterError> {
-    let source = cluster.map(|cluster| cluster as Arc<dyn Source>);
-    match start(options, source, Arc::new(SystemClock), &Health::new(), shutdown).await? {
-        Some(pipeline) => pipeline.run().await,
-        None => Ok(DrainReport::default()),
-    }
+) -> BoxFuture<'static, Result<DrainReport, SegmenterError>> {
+    Box::pin(async move {
+        let source = cluster.map(|cluster| cluster as Arc<dyn Source>);
+        match start(options, source, Arc::new(SystemClock), &Health::new(), shutdown).await? {
+            Some(pipeline) => pipeline.run().await,
+            None => Ok(DrainReport::default()),
+        }
+    })
 }
 
 async fn ledger(store: &Store, buffer: &TestBuffer) -> LedgerState {
