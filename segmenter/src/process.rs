@@ -86,7 +86,7 @@ async fn serve(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
             }),
         };
         let (name, health, shutdown) = (job.name.clone(), health.clone(), shutdown.clone());
-        segmenters.spawn(async move { (name, crate::run(options, health, shutdown).await) });
+        segmenters.spawn(async move { (name, Box::pin(crate::run(options, health, shutdown)).await) });
     }
     Ok(wait(segmenters, &plan.config, &shutdown).await)
 }

@@ -95,14 +95,11 @@ pub fn judge(case: &Case<'_>) -> Option<Verdict> {
         let lost = lost_ranges(state);
         for segment in state.segments() {
             let kept = kept_of(segment, &lost);
-            let Some(Standing {
+            let Standing {
                 certain: own,
                 doubtful: doubt,
                 superseded,
-            }) = standing(case, segment, &kept)
-            else {
-                return None;
-            };
+            } = standing(case, segment, &kept)?;
             insert_all(&mut verdict.held, &own);
             insert_all(&mut verdict.held, &doubt);
             insert_all(&mut settled, &own);

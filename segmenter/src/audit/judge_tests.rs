@@ -29,7 +29,13 @@ pub(crate) fn range(first: i64, last: i64) -> OffsetRange {
 }
 
 /// A segment of one leader epoch.
-pub(crate) fn segment(writer: WriterId, counter: u32, origin: Origin, span: OffsetRange, epoch: i32) -> SegmentInfo {
+pub(crate) fn segment(
+    writer: WriterId,
+    counter: u32,
+    origin: Origin,
+    span: OffsetRange,
+    epoch: i32,
+) -> SegmentInfo {
     let identity = SegmentIdentity {
         backup_id: "backup".to_owned(),
         cluster_id: "cluster".to_owned(),
@@ -136,7 +142,15 @@ fn verdict_of(book: &Book, bounds: Bounds, ends: &[(i32, i32, i64)]) -> Option<V
     let partition = partition();
     let ends = ends
         .iter()
-        .map(|&(asked, leader_epoch, end_offset)| (asked, EpochAnswer { leader_epoch, end_offset }))
+        .map(|&(asked, leader_epoch, end_offset)| {
+            (
+                asked,
+                EpochAnswer {
+                    leader_epoch,
+                    end_offset,
+                },
+            )
+        })
         .collect();
     judge(&Case {
         partition: &partition,
@@ -177,10 +191,19 @@ fn a_partition_that_nobody_captured_is_wanted_as_a_whole() {
 #[test]
 fn what_a_new_leader_does_not_have_is_superseded_and_its_offsets_are_wanted() {
     let book = Book::tee(&[(0, 49, 2), (50, 99, 2)]);
-    assert_eq!(epochs_in_question(book.partition().unwrap(), 5), BTreeSet::from([2]));
+    assert_eq!(
+        epochs_in_question(book.partition().unwrap(), 5),
+        BTreeSet::from([2])
+    );
     let verdict = verdict_of(&book, bounds(0, 120, 5), &[(2, 2, 60)]).unwrap();
     assert_eq!(lost(&verdict), [range(60, 99)]);
-    assert_eq!((verdict.superseded[0].leader_epoch, verdict.superseded[0].end_offset), (2, 60));
+    assert_eq!(
+        (
+            verdict.superseded[0].leader_epoch,
+            verdict.superseded[0].end_offset
+        ),
+        (2, 60)
+    );
     assert_eq!(verdict.wanted, [range(60, 119)]);
     assert_eq!(verdict.held.ranges(), [range(0, 59)]);
 }
@@ -199,8 +222,15 @@ fn an_epoch_that_the_leader_does_not_know_leaves_no_certainty_below_its_end_eith
     let mut book = Book::tee(&[(0, 19, 3), (20, 50, 5)]);
     let verdict = verdict_of(&book, bounds(0, 60, 6), &[(3, 3, 40), (5, 3, 40)]).unwrap();
     assert_eq!(lost(&verdict), [range(40, 50)]);
-    assert_eq!(verdict.wanted, [range(20, 59)], "what is in doubt is fetched again");
-    assert!(verdict.doubts.is_empty(), "there is nothing yet to compare it with");
+    assert_eq!(
+        verdict.wanted,
+        [range(20, 59)],
+        "what is in doubt is fetched again"
+    );
+    assert!(
+        verdict.doubts.is_empty(),
+        "there is nothing yet to compare it with"
+    );
     let fetched = segment(WriterId::AUDITOR, 0, Origin::Fetch, range(20, 59), 6);
     book.commit(
         WriterId::AUDITOR,
@@ -252,7 +282,11 @@ fn what_another_segment_has_too_is_in_doubt_no_more() {
     let verdict = verdict_of(&book, bounds(0, 100, 1), &[]).unwrap();
     assert!(verdict.wanted.is_empty() && verdict.doubts.is_empty());
     let cut = verdict_of(&book, bounds(0, 90, 2), &[(1, 1, 80)]).unwrap();
-    assert_eq!(cut.wanted, [range(80, 89)], "the copy's epoch decides, also for the original");
+    assert_eq!(
+        cut.wanted,
+        [range(80, 89)],
+        "the copy's epoch decides, also for the original"
+    );
 }
 
 #[test]
@@ -309,7 +343,11 @@ fn what_was_empty_may_be_written_after_a_truncation() {
 
 #[test]
 fn reasons_that_lie_with_us_do_not_keep_an_offset_from_being_fetched() {
-    for reason in [AbsenceReason::NotWanted, AbsenceReason::NotAuditable, AbsenceReason::Truncated] {
+    for reason in [
+        AbsenceReason::NotWanted,
+        AbsenceReason::NotAuditable,
+        AbsenceReason::Truncated,
+    ] {
         let mut book = Book::default();
         let absence = Absence {
             topic: TOPIC.to_owned(),
@@ -330,10 +368,17 @@ fn reasons_that_lie_with_us_do_not_keep_an_offset_from_being_fetched() {
 #[test]
 fn offsets_that_were_seen_and_lost_before_anybody_held_them_are_said_to_be_truncated() {
     let book = Book::tee(&[(0, 69, 1)]).audited(100, 1);
-    assert_eq!(epochs_in_question(book.partition().unwrap(), 2), BTreeSet::from([1]));
+    assert_eq!(
+        epochs_in_question(book.partition().unwrap(), 2),
+        BTreeSet::from([1])
+    );
     let verdict = verdict_of(&book, bounds(0, 60, 2), &[(1, 1, 60)]).unwrap();
     assert_eq!(lost(&verdict), [range(60, 69)]);
-    let truncated: Vec<_> = verdict.absences.iter().map(|absence| (absence.range(), absence.reason)).collect();
+    let truncated: Vec<_> = verdict
+        .absences
+        .iter()
+        .map(|absence| (absence.range(), absence.reason))
+        .collect();
     assert_eq!(truncated, [(range(60, 99), AbsenceReason::Truncated)]);
 }
 
@@ -342,7 +387,13 @@ fn a_segment_that_starts_below_the_log_and_is_in_doubt_is_compared_as_far_as_the
     let mut book = Book::tee(&[(0, 99, -1)]);
     book.commit(
         WriterId::AUDITOR,
-        vec![Entry::Segment(segment(WriterId::AUDITOR, 0, Origin::Fetch, range(30, 99), 4))],
+        vec![Entry::Segment(segment(
+            WriterId::AUDITOR,
+            0,
+            Origin::Fetch,
+            range(30, 99),
+            4,
+        ))],
     );
     let verdict = verdict_of(&book, bounds(30, 100, 4), &[]).unwrap();
     assert!(verdict.wanted.is_empty());
