@@ -58,7 +58,10 @@ impl Replica {
         let known: Vec<(i32, i64)> = self.known_epochs(log_start);
         let latest = known.last().map_or(current, |(epoch, _)| *epoch).max(current);
         if asked == latest {
-            return EpochAnswer { leader_epoch: asked, end_offset: self.end() };
+            return EpochAnswer {
+                leader_epoch: asked,
+                end_offset: self.end(),
+            };
         }
         let higher = known.iter().find(|(epoch, _)| *epoch > asked).copied();
         let floor = known.iter().rev().find(|(epoch, _)| *epoch <= asked).copied();
@@ -68,9 +71,18 @@ impl Replica {
                 leader_epoch: known.last().unwrap().0,
                 end_offset: self.end(),
             },
-            (None, _) => EpochAnswer { leader_epoch: -1, end_offset: -1 },
-            (Some((_, start)), None) => EpochAnswer { leader_epoch: asked, end_offset: start },
-            (Some((_, start)), Some((epoch, _))) => EpochAnswer { leader_epoch: epoch, end_offset: start },
+            (None, _) => EpochAnswer {
+                leader_epoch: -1,
+                end_offset: -1,
+            },
+            (Some((_, start)), None) => EpochAnswer {
+                leader_epoch: asked,
+                end_offset: start,
+            },
+            (Some((_, start)), Some((epoch, _))) => EpochAnswer {
+                leader_epoch: epoch,
+                end_offset: start,
+            },
         }
     }
 
@@ -297,10 +309,21 @@ impl World {
         for lost in &verdict.superseded {
             self.check_superseded(lost);
         }
-        let mut entries: Vec<Entry> = verdict.superseded.iter().cloned().map(Entry::Superseded).collect();
+        let mut entries: Vec<Entry> = verdict
+            .superseded
+            .iter()
+            .cloned()
+            .map(Entry::Superseded)
+            .collect();
         entries.extend(verdict.absences.iter().cloned().map(Entry::Absent));
         let is_done = verdict.wanted.is_empty() && entries.is_empty() && self.compare(&verdict, &mut entries);
-        let sighting = Sighting { partition: &partition, bounds, start: 0, ends: &ends, now_ms: self.now_ms };
+        let sighting = Sighting {
+            partition: &partition,
+            bounds,
+            start: 0,
+            ends: &ends,
+            now_ms: self.now_ms,
+        };
         let last = self.book.partition().and_then(|state| state.audit());
         entries.extend(partition_audit(&sighting, last, 0).map(Entry::Audit));
         self.fetch(&verdict.wanted, &mut entries);
@@ -320,7 +343,11 @@ impl World {
         for (offset, id) in contents.range(lost.first_offset..=lost.last_offset) {
             let there = self.log().records.get(*offset as usize).copied().flatten();
             if *offset >= self.log_start && id.is_some() {
-                assert_ne!(there.map(|record| record.id), *id, "offset {offset} is in the log: {lost:?}");
+                assert_ne!(
+                    there.map(|record| record.id),
+                    *id,
+                    "offset {offset} is in the log: {lost:?}"
+                );
             }
         }
     }
@@ -344,19 +371,38 @@ impl World {
                 last_offset: last,
                 reason: AbsenceReason::Compacted,
                 at_ms: now_ms,
-                evidence: AbsenceEvidence { log_start_offset: log_start, leader_epoch: epoch, cleanup_policy: String::new() },
+                evidence: AbsenceEvidence {
+                    log_start_offset: log_start,
+                    leader_epoch: epoch,
+                    cleanup_policy: String::new(),
+                },
             })
         };
-        let there: Vec<i64> = records.iter().filter(|(_, id)| id.is_some()).map(|(at, _)| *at).collect();
-        let span = there.first().zip(there.last()).and_then(|(first, last)| OffsetRange::new(*first, *last));
+        let there: Vec<i64> = records
+            .iter()
+            .filter(|(_, id)| id.is_some())
+            .map(|(at, _)| *at)
+            .collect();
+        let span = there
+            .first()
+            .zip(there.last())
+            .and_then(|(first, last)| OffsetRange::new(*first, *last));
         // What lies outside of the segment's span is told by itself.
-        for (&offset, _) in records.iter().filter(|(offset, _)| span.is_none_or(|span| !span.contains(**offset))) {
+        for (&offset, _) in records
+            .iter()
+            .filter(|(offset, _)| span.is_none_or(|span| !span.contains(**offset)))
+        {
             entries.push(absent(offset, offset, self.now_ms, self.log_start, self.epoch));
         }
         let Some(span) = span else { return };
         records.retain(|offset, _| span.contains(*offset));
         let asked: OffsetSet = wanted.iter().copied().collect();
-        let mut info = self.info(WriterId::AUDITOR, Origin::Fetch, span, *epochs.iter().max().unwrap());
+        let mut info = self.info(
+            WriterId::AUDITOR,
+            Origin::Fetch,
+            span,
+            *epochs.iter().max().unwrap(),
+        );
         info.leader_epoch_first = *epochs.iter().min().unwrap();
         info.gaps = asked.holes(span);
         self.contents.insert(info.key.clone(), records);
@@ -418,7 +464,9 @@ impl World {
             rounds += 1;
             assert!(rounds < 100, "the auditor does not come to an end");
         }
-        let Some(state) = self.book.partition() else { return };
+        let Some(state) = self.book.partition() else {
+            return;
+        };
         let explained = state.explained();
         for offset in 0..self.high_watermark() {
             assert!(explained.contains(offset), "offset {offset} is not explained");
@@ -434,7 +482,10 @@ impl World {
                 .filter(|segment| state.held_by(segment).contains(offset))
                 .filter_map(|segment| self.contents[&segment.key].get(&offset).copied())
                 .collect();
-            assert!(holders.contains(&Some(there.id)), "nobody holds offset {offset}: {holders:?}");
+            assert!(
+                holders.contains(&Some(there.id)),
+                "nobody holds offset {offset}: {holders:?}"
+            );
             // A segment may go on saying that it found nothing there: what others found is read nevertheless.
             for held in holders.into_iter().flatten() {
                 assert_eq!(held, there.id, "offset {offset}");
