@@ -112,9 +112,11 @@ fn notes(segments: &[SegmentInfo]) -> SegmentNotes {
     }
 }
 
+type Count = fn(&SegmentInfo) -> u64;
+
 fn check(parts: &[SegmentInfo], joined: &SegmentInfo) -> Result<(), JoinError> {
-    let sum = |of: fn(&SegmentInfo) -> u64| parts.iter().map(of).fold(0u64, u64::saturating_add);
-    let counts: [(&'static str, fn(&SegmentInfo) -> u64); 5] = [
+    let sum = |of: Count| parts.iter().map(of).fold(0u64, u64::saturating_add);
+    let counts: [(&'static str, Count); 5] = [
         ("records", |segment| segment.record_count),
         ("batches", |segment| segment.batch_count),
         ("markers", |segment| segment.control_count),
