@@ -1,14 +1,15 @@
 //! What the source's cluster says about its logs, to hold the archive against it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use teeline_archive::ledger::{LedgerState, TopicKey};
 use teeline_config::{KafkaEndpoint, TopicFilter};
 use teeline_runtime::exit::error_chain;
 use teeline_wire::client::{
-    ClientConfig, ClientError, Cluster, ListedOffset, OffsetAt, OffsetQuery, TopicMetadata, TopicPartition,
-    TopicSelection,
+    ClientConfig, ClientError, Cluster, ClusterMetadata, ListedOffset, OffsetAt, OffsetQuery, TopicMetadata,
+    TopicPartition, TopicSelection,
 };
 use uuid::Uuid;
 
@@ -39,6 +40,8 @@ pub struct LivePartition {
 
 /// How long the cluster may take to answer.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Keeps a request within a few hundred KiB.
+const NAMES_AT_ONCE: usize = 1_000;
 
 /// Asks the cluster that a backup comes from. `topics`: those that matter; Kafka's own ones only if they are named.
 pub async fn ask(
@@ -73,10 +76,41 @@ pub async fn ask(
         asked.push(topic);
     }
     live.read_offsets(&cluster, &asked).await;
+    live.look_for_hidden(&cluster, topics, state, &metadata).await?;
     Ok(live)
 }
 
 impl Live {
+    /// A cluster leaves out of the list of all topics what may not be described; asked by name, it says so. Those of the
+    /// archive that it does not have any more are judged by the archive alone.
+    async fn look_for_hidden(
+        &mut self,
+        cluster: &Cluster,
+        topics: &TopicFilter,
+        state: &LedgerState,
+        listed: &ClusterMetadata,
+    ) -> Result<(), RestorerError> {
+        let seen: BTreeSet<&str> = listed.topics.iter().map(|topic| &*topic.name).collect();
+        let hidden: BTreeSet<Arc<str>> = state
+            .topics()
+            .into_iter()
+            .map(|(key, _)| key.name.as_str())
+            .filter(|name| topics.matches(name) && !seen.contains(name))
+            .map(Arc::from)
+            .collect();
+        let hidden: Vec<Arc<str>> = hidden.into_iter().collect();
+        for names in hidden.chunks(NAMES_AT_ONCE) {
+            let answer = cluster.metadata(TopicSelection::Named(names)).await;
+            let answer = answer.map_err(RestorerError::target("read the source's metadata"))?;
+            for topic in &answer.topics {
+                if !topic.error.is_ok() && !topic.error.is_unknown_topic() {
+                    self.refuse(&topic.name, None, topic.error.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn read_offsets(&mut self, cluster: &Cluster, topics: &[&TopicMetadata]) {
         let partitions: Vec<(&TopicMetadata, i32)> = topics
             .iter()

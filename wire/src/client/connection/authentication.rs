@@ -22,6 +22,9 @@ const AUTHENTICATE_VERSIONS: std::ops::RangeInclusive<i16> = 0..=2;
 const ROUNDS_MAX: usize = 8;
 /// As Kafka's own clients: early enough to be in time, and not all connections at the same moment.
 const REPEAT_AT: std::ops::RangeInclusive<f64> = 0.85..=0.95;
+const REPEAT_AFTER_MIN: Duration = Duration::from_secs(1);
+/// Of what a broker says for a refusal.
+const REASON_CHARS_MAX: usize = 1_000;
 
 /// What an authentication needs besides the connection.
 #[derive(Debug, Clone)]
@@ -63,6 +66,8 @@ impl Authentication {
         let mut lifetime = first;
         loop {
             let pause = lifetime.mul_f64(rand::rng().random_range(REPEAT_AT));
+            // Brokers refuse to be asked again within a second; one that demands it must not keep us busy with nothing else.
+            let pause = pause.max(REPEAT_AFTER_MIN);
             tokio::time::sleep(pause).await;
             let alone = shared.gate.write().await;
             match self.run(&shared).await {
@@ -108,7 +113,7 @@ impl Authentication {
         let code = ErrorCode(answer.error_code);
         if !code.is_ok() {
             let reason = match answer.error_message {
-                Some(message) if !message.is_empty() => message.to_string(),
+                Some(message) if !message.is_empty() => message.chars().take(REASON_CHARS_MAX).collect(),
                 _ => code.to_string(),
             };
             return Err(self.refused(shared, &reason));
