@@ -20,6 +20,12 @@ fn of_one(absence: &Absence, audit: Option<&PartitionAudit>) -> Option<OffsetRan
         AbsenceReason::Truncated if audit.at_ms >= absence.at_ms => {
             OffsetRange::new(range.first.max(audit.high_watermark), range.last)
         }
+        // A log that was seen since is not lost, and what lies behind its start was not deleted.
+        AbsenceReason::Deleted if audit.at_ms > absence.at_ms => {
+            let last = audit.log_start_offset.saturating_sub(1);
+            OffsetRange::new(range.first, range.last.min(last))
+        }
+        AbsenceReason::SourceLost if audit.at_ms > absence.at_ms => None,
         // Somebody was let in since.
         AbsenceReason::NotAuditable if audit.at_ms > absence.at_ms => None,
         AbsenceReason::Compacted => {

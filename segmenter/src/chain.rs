@@ -3,6 +3,8 @@
 //! A commit is created only if absent, under the next number of the chain. If the number is taken, the store has already
 //! looked whether the bytes there are ours (the nonce tells); if not, somebody else writes this chain and we stop.
 
+use std::collections::BTreeMap;
+
 use futures_util::{StreamExt, TryStreamExt};
 use teeline_archive::ids::WriterId;
 use teeline_archive::ledger::{Commit, Entry, LedgerState};
@@ -41,7 +43,16 @@ impl Ledger {
             writer,
             state: LedgerState::new(),
         };
-        ledger.read_new().await?;
+        // A listing that runs while commits are made may show a later one without its predecessor. What is still missing
+        // when looked for again is lost, and everything that was built on it with it.
+        if ledger.read_new().await?.gap.is_some()
+            && let Some(gap) = ledger.read_new().await?.gap
+        {
+            return Err(SegmenterError::Ledger {
+                key: gap,
+                reason: "the commit before it is missing".to_owned(),
+            });
+        }
         Ok(ledger)
     }
 
@@ -55,7 +66,8 @@ impl Ledger {
         // A list shows a thousand objects at a time, old ones first; beyond that, asking each chain for its next
         // commit costs less, however long the chains have grown.
         let read = match known <= LISTED_AT_MOST {
-            true => self.read_new().await?,
+            // What comes behind a gap is read by the next look.
+            true => self.read_new().await?.count,
             false => self.read_tails().await?,
         };
         if self.state.next_seq(self.writer) != next {
@@ -161,7 +173,7 @@ impl Ledger {
         applied.map(drop).map_err(|error| unusable(error.to_string()))
     }
 
-    async fn read_new(&mut self) -> Result<usize, SegmenterError> {
+    async fn read_new(&mut self) -> Result<ReadNew, SegmenterError> {
         let prefix = names::ledger_prefix(&self.backup_id)
             .map_err(|error| SegmenterError::Usage(error.to_string()))?;
         let objects: Vec<_> = self.store.list(&prefix).try_collect().await?;
@@ -176,21 +188,41 @@ impl Ledger {
             }
         }
         commits.sort_unstable();
+        let mut read_new = ReadNew::default();
+        let mut next = BTreeMap::new();
+        let mut in_order = Vec::with_capacity(commits.len());
+        for (writer, seq, key) in commits {
+            let next = next.entry(writer).or_insert_with(|| self.state.next_seq(writer));
+            if seq == *next {
+                *next = next.saturating_add(1);
+                in_order.push(key);
+            } else if read_new.gap.is_none() {
+                read_new.gap = Some(key);
+            }
+        }
         let store = self.store.clone();
-        let mut reads = futures_util::stream::iter(commits)
-            .map(|(_, _, key)| {
+        let mut reads = futures_util::stream::iter(in_order)
+            .map(|key| {
                 let store = store.clone();
                 async move { store.get(&key).await.map(|bytes| (key, bytes)) }
             })
             .buffered(READS_AT_ONCE);
-        let mut count = 0usize;
         while let Some(read) = reads.next().await {
             let (key, bytes) = read?;
             self.apply(&key, &bytes)?;
-            count = count.saturating_add(1);
+            read_new.count = read_new.count.saturating_add(1);
         }
-        Ok(count)
+        Ok(read_new)
     }
+}
+
+/// What a listing of the ledger brought.
+#[derive(Debug, Default)]
+struct ReadNew {
+    /// Commits applied.
+    count: usize,
+    /// A commit whose predecessor was not listed; its chain was read up to there.
+    gap: Option<String>,
 }
 
 const PROGRAM: &str = concat!("teeline-segmenter ", env!("CARGO_PKG_VERSION"));
@@ -200,8 +232,30 @@ const LISTED_AT_MOST: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+
+    #[tokio::test]
+    async fn a_chain_is_read_up_to_its_gap_and_a_ledger_that_begins_with_one_is_refused() {
+        let store = Store::in_memory();
+        let mut one = Ledger::load(store.clone(), "daily", WriterId(1)).await.unwrap();
+        let mut reader = Ledger::load(store.clone(), "daily", WriterId(9)).await.unwrap();
+        let mut keys = Vec::new();
+        for _ in 0..3 {
+            let commit = one.prepare("cluster", Vec::new(), rand::random(), 1);
+            keys.push(commit.key().unwrap());
+            one.commit(&commit).await.unwrap();
+        }
+        let late = store.get(&keys[1]).await.unwrap();
+        store.delete(&keys[1]).await.unwrap();
+        assert!(reader.refresh().await.unwrap());
+        assert_eq!(reader.state().next_seq(WriterId(1)), 2, "up to the gap");
+        let refused = Ledger::load(store.clone(), "daily", WriterId(8)).await;
+        assert!(matches!(refused, Err(SegmenterError::Ledger { key, .. }) if key == keys[2]));
+        store.put(&keys[1], late).await.unwrap();
+        assert!(reader.refresh().await.unwrap());
+        assert_eq!(reader.state(), one.state());
+    }
 
     #[tokio::test]
     async fn long_chains_are_read_on_without_listing_them_and_a_fence_is_noticed() {

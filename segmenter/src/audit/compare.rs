@@ -21,7 +21,7 @@ pub struct Comparison {
     pub same: OffsetSet,
     /// Offsets at which the log has other batches.
     pub different: OffsetSet,
-    /// Offsets at which the log has nothing any more: neither shown nor disproved.
+    /// Offsets at which the log has nothing any more, or fewer of the records: neither shown nor disproved.
     pub gone: OffsetSet,
 }
 
@@ -106,6 +106,11 @@ fn judge_batch(
         .iter()
         .filter(|other| range_of(other).overlaps(&judged))
         .collect();
+    // What compaction has thinned out takes the place of nothing: the captured batch holds more.
+    let records = there
+        .iter()
+        .fold(0u32, |sum, other| sum.saturating_add(other.header().records()));
+    let is_thinner = records < batch.header().records();
     let verdict = if there.is_empty() {
         &mut comparison.gone
     } else {
@@ -115,6 +120,7 @@ fn judge_batch(
             source,
         };
         match is_same(batch, &there, judged).map_err(failed)? {
+            true if is_thinner => &mut comparison.gone,
             true => &mut comparison.same,
             false => &mut comparison.different,
         }
@@ -181,3 +187,7 @@ fn range_of(batch: &BatchView) -> OffsetRange {
 fn span_of(set: &OffsetSet) -> Option<OffsetRange> {
     OffsetRange::new(set.first()?, set.last()?)
 }
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;

@@ -253,7 +253,13 @@ fn absent_now(case: &Case<'_>) -> OffsetSet {
     let mut absent = OffsetSet::new();
     for found in case.state.map_or(&[][..], PartitionState::absences) {
         let range = match found.reason {
-            AbsenceReason::Deleted | AbsenceReason::SourceLost => Some(found.range()),
+            // A log that answers is not lost, and what lies behind its start is not deleted: a broker that did not know the
+            // topic yet may have said so.
+            AbsenceReason::Deleted => {
+                let last = case.bounds.log_start.saturating_sub(1);
+                OffsetRange::new(found.first_offset, found.last_offset.min(last))
+            }
+            AbsenceReason::SourceLost => None,
             AbsenceReason::Compacted => still_absent(case, found),
             // Reasons that lie with us, or that a log which grows again overtakes: asked anew each time.
             AbsenceReason::Truncated

@@ -102,11 +102,15 @@ impl Auditor {
     /// Settles doubts by comparing contents; what the store does not give now is compared in a later round.
     async fn compare(&mut self, seen: &Seen, verdict: &Verdict, now_ms: i64) -> Vec<Superseded> {
         let mut found = Vec::new();
-        for doubt in verdict.doubts.iter().take(DOUBTS_AT_ONCE) {
-            let key = (doubt.segment.key.clone(), seen.bounds.leader_epoch);
-            if self.undecided.contains(&key) {
-                continue;
-            }
+        let key_of = |doubt: &Doubt| (doubt.segment.key.clone(), seen.bounds.leader_epoch);
+        let open: Vec<&Doubt> = verdict
+            .doubts
+            .iter()
+            .filter(|doubt| !self.undecided.contains(&key_of(doubt)))
+            .take(DOUBTS_AT_ONCE)
+            .collect();
+        for doubt in open {
+            let key = key_of(doubt);
             match compare::compare(&self.store, doubt).await {
                 Ok(comparison) => {
                     if comparison.same.is_empty() && comparison.different.is_empty() {
@@ -189,16 +193,19 @@ impl Auditor {
         self.denied = denied;
         let there: HashSet<Uuid> = survey.topics.iter().map(|topic| topic.incarnation).collect();
         let unclear = |name: &str| {
-            survey
-                .missing
-                .iter()
-                .any(|(missing, silence)| **missing == *name && *silence == Silence::NotNow)
+            survey.missing.iter().any(|(missing, silence)| {
+                **missing == *name && matches!(silence, Silence::NotNow | Silence::NotMeant)
+            })
         };
         for (key, incarnation) in self.ledger.state().topics() {
-            if !self.settings.topics.matches(&key.name)
-                || there.contains(&key.incarnation)
-                || unclear(&key.name)
-            {
+            if !self.settings.topics.matches(&key.name) || there.contains(&key.incarnation) {
+                continue;
+            }
+            if unclear(&key.name) {
+                // Only a topic that is missing without interruption is believed gone.
+                if let Some(memory) = self.topics.get_mut(&key.incarnation) {
+                    memory.gone_since = None;
+                }
                 continue;
             }
             let topic: Arc<str> = Arc::from(key.name.as_str());
