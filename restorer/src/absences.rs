@@ -116,7 +116,25 @@ mod tests {
         let refused = absence(AbsenceReason::NotAuditable, -1);
         assert_eq!(explained(&refused, &audit(100, 20, &[])), Some((10, 19)));
         assert_eq!(explained(&refused, &audit(101, 20, &[])), None);
+    }
+
+    #[test]
+    fn what_a_log_still_has_was_not_deleted_and_one_that_answers_is_not_lost() {
         let deleted = absence(AbsenceReason::Deleted, 1);
-        assert_eq!(explained(&deleted, &audit(101, 20, &[(1, 5)])), Some((10, 19)));
+        let from = |log_start_offset| PartitionAudit {
+            log_start_offset,
+            ..audit(101, 20, &[(1, 5)])
+        };
+        assert_eq!(explained(&deleted, &from(20)), Some((10, 19)));
+        assert_eq!(explained(&deleted, &from(15)), Some((10, 14)));
+        assert_eq!(explained(&deleted, &from(0)), None);
+        assert_eq!(
+            explained(&deleted, &audit(100, 20, &[])),
+            Some((10, 19)),
+            "it was there before"
+        );
+        let lost = absence(AbsenceReason::SourceLost, -1);
+        assert_eq!(explained(&lost, &audit(101, 20, &[])), None);
+        assert_eq!(explained(&lost, &audit(99, 20, &[])), Some((10, 19)));
     }
 }
