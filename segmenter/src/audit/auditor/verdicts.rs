@@ -277,7 +277,10 @@ fn fingerprint(seen: &Seen, state: Option<&PartitionState>) -> Fingerprint {
         bounds: seen.bounds,
         demanded_to: seen.demanded_to,
         start: seen.start,
-        segments: state.map_or(0, |state| state.segments().len()),
+        // Segments that are joined leave one list for the other, so together they only grow.
+        segments: state.map_or(0, |state| {
+            state.segments().len().saturating_add(state.replaced().count())
+        }),
         absences: state.map_or(0, |state| state.absences().len()),
         superseded: state.map_or(0, |state| {
             state
