@@ -1,6 +1,7 @@
 //! The process of `teeline-segmenter run`: admin port, signals, one segmenter per buffer, the exit code.
 
 use std::io;
+use std::time::Duration;
 
 use teeline_config::Config;
 use teeline_runtime::admin::{AdminError, AdminServer};
@@ -53,7 +54,10 @@ pub fn run(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.enable_all().build().map_err(ProcessError::Runtime)?;
-    runtime.block_on(serve(args, plan))
+    let ended = runtime.block_on(serve(args, plan));
+    // Whatever still blocks (a store, a resolver) must not keep the process: what it has not done is in the buffer.
+    runtime.shutdown_timeout(RUNTIME_STOP_MAX);
+    ended
 }
 
 async fn serve(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
@@ -137,3 +141,6 @@ async fn wait(
 fn worse(one: ExitCode, other: ExitCode) -> ExitCode {
     if one == ExitCode::Failed { one } else { other }
 }
+
+/// How long blocking threads may outlive the drain.
+pub(crate) const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);

@@ -235,7 +235,7 @@ fn sort_out(metadata: &ClusterMetadata, request: SurveyRequest<'_>) -> Survey {
         let is_meant = !topic.is_internal || names(filter, &topic.name);
         match silence_of(topic.error) {
             None if !is_meant && request.known.contains(&topic.name) => {
-                survey.missing.push((Arc::clone(&topic.name), Silence::NotNow));
+                survey.missing.push((Arc::clone(&topic.name), Silence::NotMeant));
             }
             None if !is_meant => {}
             Some(silence) => survey.missing.push((Arc::clone(&topic.name), silence)),

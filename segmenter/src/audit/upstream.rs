@@ -124,4 +124,6 @@ pub enum Silence {
     Gone,
     /// Not now.
     NotNow,
+    /// It is there, and not meant any more.
+    NotMeant,
 }

@@ -63,7 +63,7 @@ impl Patience {
 }
 
 /// Brokers restart, leaders move, credentials rotate: all of it takes less.
-const OUTAGE_MAX: Duration = Duration::from_secs(180);
+pub(super) const OUTAGE_MAX: Duration = Duration::from_secs(180);
 /// Rights that were just given reach all brokers within moments.
 const REFUSED_MAX: Duration = Duration::from_secs(10);
 const PAUSE_FIRST: Duration = Duration::from_millis(250);

@@ -16,7 +16,7 @@ use super::error::BackupError;
 use super::report::{BackupReport, Outcome};
 use super::run::{self, Surroundings};
 use crate::metrics;
-use crate::process::ProcessError;
+use crate::process::{ProcessError, RUNTIME_STOP_MAX};
 
 /// Makes every backup of the plan, some at a time, and prints their reports as they end.
 ///
@@ -28,7 +28,10 @@ pub fn run(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.enable_all().build().map_err(ProcessError::Runtime)?;
-    runtime.block_on(serve(args, plan))
+    let ended = runtime.block_on(serve(args, plan));
+    // Whatever still blocks (a store, a resolver) must not keep the process: what is committed counts.
+    runtime.shutdown_timeout(RUNTIME_STOP_MAX);
+    ended
 }
 
 async fn serve(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> {

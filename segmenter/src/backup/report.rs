@@ -19,6 +19,17 @@ pub enum Outcome {
     Incomplete,
 }
 
+impl Outcome {
+    /// How it ended, when something could not be read: nothing is held in full then.
+    #[must_use]
+    pub fn with_trouble(self, is_troubled: bool) -> Self {
+        match self {
+            Outcome::Complete | Outcome::Cut if is_troubled => Outcome::Incomplete,
+            other => other,
+        }
+    }
+}
+
 /// What could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Trouble {
@@ -192,6 +203,15 @@ mod tests {
             ["0 B", "1023 B", "1.5 KiB", "4.8 MiB", "3.7 GiB", "2728 TiB"]
         );
         assert_eq!(span(Duration::from_secs(75)), "1 min 15 s");
+    }
+
+    #[test]
+    fn nothing_is_complete_with_trouble_and_a_stop_stays_a_stop() {
+        assert_eq!(Outcome::Complete.with_trouble(false), Outcome::Complete);
+        assert_eq!(Outcome::Complete.with_trouble(true), Outcome::Incomplete);
+        assert_eq!(Outcome::Cut.with_trouble(false), Outcome::Cut);
+        assert_eq!(Outcome::Cut.with_trouble(true), Outcome::Incomplete);
+        assert_eq!(Outcome::Stopped.with_trouble(true), Outcome::Stopped);
     }
 
     #[test]

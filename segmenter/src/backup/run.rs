@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::args::Job;
 use super::display::{Display, Shown};
 use super::error::{BackupError, Names};
-use super::patience::{Next, Patience, Went};
+use super::patience::{Next, OUTAGE_MAX, Patience, Went};
 use super::report::{BackupReport, Outcome};
-use super::state::State;
+use super::state::{State, soon};
 use super::sum::Sum;
 use super::tended::Tended;
 use crate::audit::upstream::Silence;
@@ -67,7 +67,7 @@ pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, Backu
     let cluster_id = first.cluster_id.clone();
     let mut rounds = Rounds {
         state: state_of(job, around, &cluster_id, &auditor),
-        sum: Sum::beginning_with(&first),
+        sum: Sum::beginning_with(&first, job.backup.continuous),
         cluster_id,
         job,
         around,
@@ -77,20 +77,20 @@ pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, Backu
         lease: &lease,
         shown,
         demand: demand(job, &first),
-        patience: Patience::new(job.backup.continuous, begun),
+        patience: Patience::new(job.backup.continuous, Instant::now()),
         reopened: 0,
     };
     let mut ended = rounds.run().await;
     if ended.is_ok() {
-        let looked = rounds.look_at_state(true).await;
+        let looked = rounds.last_look().await;
         ended = ended.and_then(|outcome| looked.map(|()| outcome));
     }
-    rounds.auditor.write_manifest(true).await;
+    soon(&around.shutdown, rounds.auditor.write_manifest(true)).await;
     let report = rounds.report(begun);
     drop(rounds);
     lease.release().await;
     ended.map(|outcome| BackupReport {
-        outcome,
+        outcome: outcome.with_trouble(!report.troubles.is_empty()),
         max_messages_reached: outcome == Outcome::Cut,
         ..report
     })
@@ -153,7 +153,11 @@ async fn open(
     };
     let upstream = Arc::clone(upstream) as Arc<dyn Upstream>;
     let clock = Arc::clone(&around.clock);
-    Ok(Auditor::open(settings, around.store.clone(), upstream, clock).await?)
+    let mut auditor = Auditor::open(settings, around.store.clone(), upstream, clock).await?;
+    // A run that has an end waits no longer for the store than for the source.
+    let longest = (!job.backup.continuous).then_some(OUTAGE_MAX);
+    auditor.limit_commits(longest, around.shutdown.clone());
+    Ok(auditor)
 }
 
 fn limits(job: &Job, budget: Option<Arc<RecordBudget>>) -> Limits {
@@ -237,6 +241,9 @@ fn demand(job: &Job, first: &Round) -> Demand {
 
 /// Another writer may commit once between our taking the lease and its noticing.
 const REOPENED_MAX: u32 = 3;
+/// Coordinators move, and are asked again.
+const LAST_LOOKS_MAX: u32 = 3;
+const LAST_LOOKS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The rounds of a backup.
 struct Rounds<'a> {
@@ -259,15 +266,13 @@ impl Rounds<'_> {
     async fn run(&mut self) -> Result<Outcome, BackupError> {
         loop {
             let begun = Instant::now();
-            let done = self.auditor.round(&self.demand, &self.fetch).await;
+            let done = self.round().await;
             if self.lease.is_lost() {
                 return Err(self.taken_over());
             }
             let went = match done {
-                Ok(report) => {
+                Ok((report, went)) => {
                     self.around.health.ready();
-                    let went = self.sum.take(&report);
-                    self.look_at_state(false).await?;
                     self.shown
                         .expect(self.fetch.progress.offsets().saturating_add(self.sum.left));
                     if let Some(outcome) = self.outcome(&report) {
@@ -291,6 +296,7 @@ impl Rounds<'_> {
                 Err(error) if error.may_pass() => {
                     let reason = error_chain(&error);
                     self.around.health.not_ready(reason.clone());
+                    self.sum.round_failed(reason.clone());
                     tracing::warn!(backup_id = %self.job.backup_id, error = %reason, "a round failed; trying again");
                     match self.patience.after(Went::Nowhere, Instant::now()) {
                         Next::GiveUp => return Err(error.into()),
@@ -308,7 +314,15 @@ impl Rounds<'_> {
         }
     }
 
-    /// Whether this was the last round, and how it ended then.
+    /// A round, and a look at the state if it is time.
+    async fn round(&mut self) -> Result<(RoundReport, Went), AuditError> {
+        let report = self.auditor.round(&self.demand, &self.fetch).await?;
+        let went = self.sum.take(&report);
+        self.look_at_state(false).await?;
+        Ok((report, went))
+    }
+
+    /// Whether this was the last round, and how it ended then, troubles aside.
     fn outcome(&self, report: &RoundReport) -> Option<Outcome> {
         let limited = report.jobs.iter().any(|job| matches!(job.ended, Ended::Limited));
         if limited {
@@ -318,10 +332,7 @@ impl Rounds<'_> {
             return Some(Outcome::Stopped);
         }
         let is_over = report.jobs.is_empty() && report.round.unjudged == 0 && !self.job.backup.continuous;
-        is_over.then(|| match self.sum.troubles().next() {
-            None => Outcome::Complete,
-            Some(_) => Outcome::Incomplete,
-        })
+        is_over.then_some(Outcome::Complete)
     }
 
     /// Somebody else has written the chain. If the lease is ours, it was the one before us, and notices by and by.
@@ -337,8 +348,30 @@ impl Rounds<'_> {
         Ok(())
     }
 
+    /// The look at the state with which a run ends. What passes in moments must not leave it incomplete.
+    async fn last_look(&mut self) -> Result<(), BackupError> {
+        let mut looks = 0u32;
+        loop {
+            match self.look_at_state(true).await {
+                Ok(()) if self.sum.has_state() => return Ok(()),
+                Ok(()) => {
+                    looks = looks.saturating_add(1);
+                    if looks >= LAST_LOOKS_MAX || !self.pause(LAST_LOOKS_PAUSE).await {
+                        return Ok(());
+                    }
+                }
+                Err(AuditError::Fenced { .. }) => self.reopen().await?,
+                Err(error) if error.may_pass() && self.around.shutdown.is_triggered() => {
+                    self.sum.round_failed(error_chain(&error));
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Once at the end of a run, now and then in one that has none.
-    async fn look_at_state(&mut self, is_last: bool) -> Result<(), BackupError> {
+    async fn look_at_state(&mut self, is_last: bool) -> Result<(), AuditError> {
         let Some(state) = &mut self.state else {
             return Ok(());
         };
@@ -347,16 +380,10 @@ impl Rounds<'_> {
             false => is_last && !self.around.shutdown.is_triggered(),
         };
         if is_wanted {
-            let clock = &*self.around.clock;
-            state
-                .look(
-                    &mut self.auditor,
-                    &self.upstream,
-                    &self.cluster_id,
-                    clock,
-                    is_last,
-                )
-                .await?;
+            let (auditor, cluster_id) = (&mut self.auditor, &self.cluster_id);
+            let looked = state.look(auditor, &self.upstream, cluster_id, self.around, is_last);
+            let troubles = looked.await?;
+            self.sum.note_state(troubles);
         }
         Ok(())
     }

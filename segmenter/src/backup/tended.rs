@@ -63,8 +63,11 @@ impl Tended {
     /// Gives it up, so that nobody has to wait for it.
     pub(super) async fn release(self) {
         self.task.abort();
-        if let Err(error) = self.lease.lock().await.release().await {
-            tracing::debug!(%error, "the lease is left to run out");
+        let release = async { self.lease.lock().await.release().await };
+        match tokio::time::timeout(RELEASE_PATIENCE, release).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the lease is left to run out"),
+            Err(_) => tracing::debug!("the lease is left to run out"),
         }
     }
 }
@@ -76,4 +79,6 @@ impl Drop for Tended {
 }
 
 const PROGRAM: &str = concat!("teeline-segmenter backup ", env!("CARGO_PKG_VERSION"));
+/// A store that does not answer must not keep the process.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
 const LEASE_TTL: Duration = teeline_config::Audit::DEFAULT_LEASE_TTL;

@@ -16,7 +16,7 @@ use teeline_archive::OffsetSet;
 use teeline_archive::ids::{SessionId, WriterId};
 use teeline_archive::ledger::{Entry, LedgerState, PartitionState};
 use teeline_config::{Segmenter as SegmentSettings, StartAt, TopicFilter, TopicPattern};
-use teeline_runtime::{Backoff, Clock, Store};
+use teeline_runtime::{Backoff, Clock, Shutdown, Store};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -87,7 +87,7 @@ pub struct Round {
     pub partitions: BTreeMap<PartitionId, PartitionReport>,
     /// Topics that exist and may not be looked at, and topics named in the filter that do not exist.
     pub missing: Vec<(Arc<str>, Silence)>,
-    /// Partitions that could not be judged now.
+    /// Partitions that could not be judged now, and topics of which not even the partitions are known now.
     pub unjudged: usize,
 }
 
@@ -134,6 +134,7 @@ pub struct Auditor {
     upstream: Arc<dyn Upstream>,
     clock: Arc<dyn Clock>,
     ledger: Ledger,
+    commits: CommitPatience,
     sink: Arc<SegmentSink>,
     watermarks: Watermarks,
     memory: HashMap<PartitionId, Memory>,
@@ -147,6 +148,35 @@ pub struct Auditor {
     surveyed_ms: i64,
     manifest_ms: i64,
     manifest_stale: bool,
+}
+
+/// How long a commit waits for a store that does not take it.
+#[derive(Debug, Clone, Default)]
+struct CommitPatience {
+    /// None waits for ever.
+    longest: Option<Duration>,
+    /// Nobody waits long for a process that is to stop.
+    stop: Shutdown,
+}
+
+impl CommitPatience {
+    /// Waits, and ends when the wait is over that began then.
+    async fn is_over(&self, began: Instant) {
+        let longest = async {
+            match self.longest {
+                Some(longest) => tokio::time::sleep_until(began + longest).await,
+                None => std::future::pending().await,
+            }
+        };
+        let stopping = async {
+            self.stop.triggered().await;
+            tokio::time::sleep(STOPPING_PATIENCE).await;
+        };
+        tokio::select! {
+            () = longest => {}
+            () = stopping => {}
+        }
+    }
 }
 
 /// What is remembered of a partition between rounds.
@@ -219,6 +249,7 @@ impl Auditor {
             upstream,
             clock,
             ledger,
+            commits: CommitPatience::default(),
             sink: Arc::new(sink),
             memory: HashMap::new(),
             topics: HashMap::new(),
@@ -229,6 +260,12 @@ impl Auditor {
             manifest_ms: 0,
             manifest_stale: false,
         })
+    }
+
+    /// Lets a commit fail when the store has not taken it for so long, or a moment after `stop`. Without it a commit waits
+    /// for ever.
+    pub fn limit_commits(&mut self, longest: Option<Duration>, stop: Shutdown) {
+        self.commits = CommitPatience { longest, stop };
     }
 
     /// Where fetched segments go.
@@ -316,6 +353,11 @@ impl Auditor {
         let mut round = Round {
             cluster_id: Arc::clone(&survey.cluster_id),
             missing: survey.missing.clone(),
+            unjudged: survey
+                .missing
+                .iter()
+                .filter(|(_, silence)| *silence == Silence::NotNow)
+                .count(),
             ..Round::default()
         };
         let seen = self.sight(&survey, demand, asked_at, &mut round).await;
@@ -330,10 +372,10 @@ impl Auditor {
         Ok(round)
     }
 
-    /// Writes entries to the ledger, waiting for the store as long as it takes.
+    /// Writes entries to the ledger, waiting for the store as long as it takes, or as [`Auditor::limit_commits`] allows.
     ///
     /// # Errors
-    /// When we are fenced, or the ledger cannot be written at all.
+    /// When we are fenced, the ledger cannot be written at all, or the store has not taken a commit for too long.
     pub async fn commit(&mut self, cluster_id: &str, entries: Vec<Entry>) -> Result<(), AuditError> {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
@@ -342,6 +384,9 @@ impl Auditor {
                 .ledger
                 .prepare(cluster_id, part, rand::random(), self.clock.now_ms());
             let began = Instant::now();
+            let patience = self.commits.clone();
+            let over = patience.is_over(began);
+            tokio::pin!(over);
             let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
             loop {
                 match self.ledger.commit(&commit).await {
@@ -351,7 +396,11 @@ impl Auditor {
                         metrics::commit_failed();
                         tracing::warn!(backup_id = %self.settings.backup_id, seq = commit.seq, %error,
                             "an audit could not be committed; trying again");
-                        backoff.wait().await;
+                        tokio::select! {
+                            biased;
+                            () = &mut over => return Err(AuditError::Store(error)),
+                            _ = backoff.wait() => {}
+                        }
                     }
                 }
             }
@@ -476,6 +525,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// Entries of one commit: far below what a commit may hold.
 const ENTRIES_AT_ONCE: usize = 5_000;
 const FOUND_AT_ONCE: usize = 64;
+/// How long a commit waits for the store while the process stops.
+const STOPPING_PATIENCE: Duration = Duration::from_secs(1);
 /// Comparisons of one partition in one round: each reads a segment.
 const DOUBTS_AT_ONCE: usize = 16;
 const CONFIGS_INTERVAL: Duration = Duration::from_secs(600);
