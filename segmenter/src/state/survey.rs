@@ -1,14 +1,15 @@
 //! Looking at a cluster once: answers of brokers become observations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use teeline_archive::state::{
     AclKey, AclValue, GroupKey, GroupValue, ItemKey, ItemValue, Items, OffsetKey, OffsetValue, PartKey,
     PartValue, QuotaKey, QuotaValue, ScramUserKey, ScramUserValue, TopicItemKey, TopicItemValue,
 };
 use teeline_wire::client::{
-    ClientError, Cluster, ClusterMetadata, ConfigEntry, ConfigResource, GroupListing, GroupOffsets,
-    TopicMetadata,
+    ClientError, Cluster, ClusterMetadata, ConfigEntry, ConfigResource, ErrorCode, GroupListing,
+    GroupOffsets, TopicMetadata, TopicSelection,
 };
 use uuid::Uuid;
 
@@ -74,6 +75,12 @@ pub(super) async fn groups(cluster: &Cluster, known: &Items) -> Result<Observati
     for ((group, _), answer) in asked.into_iter().zip(answers) {
         note_group(&mut seen, &listing, group, answer);
     }
+    let vanished = vanished(&seen, known);
+    if !vanished.is_empty() {
+        let names: Vec<Arc<str>> = vanished.keys().cloned().collect();
+        let asked = cluster.metadata(TopicSelection::Named(&names)).await;
+        note_vanished(&mut seen, vanished, asked.ok());
+    }
     for group in listing.groups.values().filter(|group| group.group_type == SHARE) {
         seen.set_group(&group.group, &listing);
     }
@@ -84,6 +91,41 @@ pub(super) async fn groups(cluster: &Cluster, known: &Items) -> Result<Observati
         seen.deny("groups that are not shown", reason.to_owned());
     }
     Ok(seen)
+}
+
+/// Offsets that were known and are not told any more, by topic.
+fn vanished(seen: &Observation, known: &Items) -> BTreeMap<Arc<str>, Vec<OffsetKey>> {
+    let mut vanished: BTreeMap<Arc<str>, Vec<OffsetKey>> = BTreeMap::new();
+    for key in known.keys() {
+        let ItemKey::Offset(offset) = key else { continue };
+        let is_unseen = seen.unseen.groups.contains(&offset.group) || seen.unseen.items.contains(key);
+        if !is_unseen && !seen.items.contains_key(key) {
+            let of_topic = vanished.entry(Arc::from(offset.topic.as_str())).or_default();
+            of_topic.push(offset.clone());
+        }
+    }
+    vanished
+}
+
+/// A coordinator leaves out the offsets of topics that may not be described, without a word: only the topic itself, asked
+/// for by name, tells that from offsets that are deleted.
+fn note_vanished(
+    seen: &mut Observation,
+    vanished: BTreeMap<Arc<str>, Vec<OffsetKey>>,
+    asked: Option<ClusterMetadata>,
+) {
+    let topics = asked.iter().flat_map(|metadata| &metadata.topics);
+    let errors: HashMap<&str, ErrorCode> = topics.map(|topic| (&*topic.name, topic.error)).collect();
+    for (topic, keys) in vanished {
+        match errors.get(&*topic) {
+            Some(error) if error.is_ok() || error.is_unknown_topic() => continue,
+            Some(error) if error.is_denial() => {
+                seen.deny(format!("offsets of topic {topic}"), error.to_string());
+            }
+            _ => {}
+        }
+        seen.unseen.items.extend(keys.into_iter().map(ItemKey::Offset));
+    }
 }
 
 /// Groups of which there is more than that they could not be read.
@@ -347,7 +389,7 @@ fn describe(error: &ClientError) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
-    use teeline_wire::client::{CommittedOffset, ErrorCode, ListedGroup};
+    use teeline_wire::client::{CommittedOffset, ListedGroup};
 
     use super::*;
 
@@ -454,6 +496,37 @@ mod tests {
             partition: 3,
         });
         assert!(seen.unseen.items.contains(&key) && !seen.items.contains_key(&key));
+    }
+
+    #[test]
+    fn offsets_of_a_topic_that_may_not_be_described_any_more_stay_and_those_of_a_deleted_one_go() {
+        let known = noted(&listing(&["g"], true), Ok(committed()));
+        let topic = |error: ErrorCode| ClusterMetadata {
+            cluster_id: None,
+            controller_id: 1,
+            brokers: Vec::new(),
+            topics: vec![TopicMetadata {
+                name: Arc::from("orders"),
+                id: Uuid::nil(),
+                error,
+                is_internal: false,
+                partitions: Vec::new(),
+            }],
+        };
+        for (asked, stays, is_said) in [
+            (Some(topic(ErrorCode::TOPIC_AUTHORIZATION_FAILED)), true, true),
+            (Some(topic(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)), false, false),
+            (Some(topic(ErrorCode(0))), false, false),
+            (None, true, false),
+        ] {
+            let mut seen = noted(&listing(&["g"], true), Ok(GroupOffsets::default()));
+            let gone = vanished(&seen, &known.items);
+            assert_eq!(gone.keys().map(|topic| &**topic).collect::<Vec<_>>(), ["orders"]);
+            note_vanished(&mut seen, gone, asked);
+            assert_eq!(!seen.unseen.items.is_empty(), stays);
+            assert_eq!(words(&seen).contains(&"not_auditable"), is_said);
+        }
+        assert!(vanished(&known, &known.items).is_empty());
     }
 
     #[test]
