@@ -12,7 +12,7 @@ use teeline_wire::client::ClientConfig;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use crate::buffer::{BufferState, SyncMode, Writer, WriterSettings};
+use crate::buffer::{SyncMode, Writer, WriterSettings};
 use crate::capture::Capture;
 use crate::cluster::Cluster;
 use crate::listeners;
@@ -299,7 +299,7 @@ async fn watch_buffer(cluster: Arc<Cluster>, on_failure: OnFailure, health: Comp
             .metrics
             .buffer_broken
             .set(f64::from(u8::from(state.broken.is_some())));
-        let trouble = trouble(&state);
+        let trouble = state.trouble();
         if last.as_ref() != Some(&trouble) {
             match (&trouble, on_failure) {
                 (None, _) => health.ready(),
@@ -320,16 +320,6 @@ async fn watch_buffer(cluster: Arc<Cluster>, on_failure: OnFailure, health: Comp
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
-}
-
-fn trouble(state: &BufferState) -> Option<String> {
-    if let Some(error) = &state.broken {
-        return Some(format!("the write-ahead buffer cannot be written: {error}"));
-    }
-    state.full.then(|| {
-        let (used, max) = (state.used_bytes, state.max_bytes);
-        format!("the write-ahead buffer is full: {used} of {max} bytes (hint: is the archive reachable?)")
-    })
 }
 
 fn notice(cluster: &str, task: &str, ended: Result<(), JoinError>) {

@@ -3,12 +3,15 @@
 //! A write that finds no room ends the buffer's session, and with it goes what was not synced yet. If the next session took
 //! everything that producers have kept back meanwhile, it would meet its end at once, again and again, each time with a
 //! loss. So a little less than what the buffer held then is its limit from there on: beyond it intents are refused in
-//! time, as beyond `max_bytes`. The limit is forgotten when the buffer has stayed below it for a while; the disk may be
-//! shared, and have more room by then.
+//! time, as beyond `max_bytes`. The limit is forgotten some time after the disk was last found full: soon when the buffer
+//! is below it, later when it is not, as what it holds has to go somewhere first. The disk may be shared, and have more
+//! room by then.
 
 use std::error::Error;
 use std::io;
 use std::time::{Duration, Instant};
+
+use teeline_archive::buffer::FILE_HEADER_BYTES;
 
 use super::BufferError;
 
@@ -16,17 +19,19 @@ use super::BufferError;
 #[derive(Debug, Default)]
 pub(super) struct DiskLimit {
     bytes: Option<u64>,
-    /// When the buffer was last at the limit.
-    reached_at: Option<Instant>,
+    /// When a write last found no room.
+    found_full_at: Option<Instant>,
 }
 
 impl DiskLimit {
-    /// The disk had no more room when the buffer held so much. `margin_bytes` are left free, if that leaves anything.
-    pub(super) fn was_full_at(&mut self, used_bytes: u64, margin_bytes: u64) {
-        let margin_bytes = margin_bytes.max(used_bytes / 8).min(used_bytes / 2);
-        let bytes = used_bytes.saturating_sub(margin_bytes);
-        self.bytes = Some(self.bytes.map_or(bytes, |known| known.min(bytes)).max(1));
-        self.reached_at = Some(Instant::now());
+    /// The disk had no more room when the buffer held so much. One file is left free, if that leaves enough.
+    pub(super) fn was_full_at(&mut self, used_bytes: u64, file_bytes: u64) {
+        let margin_bytes = file_bytes.max(used_bytes / 8).min(used_bytes / 2);
+        let bytes = used_bytes
+            .saturating_sub(margin_bytes)
+            .max(least_bytes(file_bytes));
+        self.bytes = Some(self.bytes.map_or(bytes, |known| known.min(bytes)));
+        self.found_full_at = Some(Instant::now());
     }
 
     /// The limit, given the configured one.
@@ -35,14 +40,24 @@ impl DiskLimit {
             .map_or(configured_bytes, |bytes| bytes.min(configured_bytes))
     }
 
-    /// Whether the buffer is full now.
+    /// Whether the buffer is full now. Being full says nothing new about the disk: the limit itself may be the cause.
     pub(super) fn seen(&mut self, full: bool) {
-        if full {
-            self.reached_at = Some(Instant::now());
-        } else if self.reached_at.is_some_and(|at| at.elapsed() >= FORGOTTEN_AFTER) {
+        let held_for = if full {
+            FORGOTTEN_WHEN_FULL_AFTER
+        } else {
+            FORGOTTEN_AFTER
+        };
+        if self.found_full_at.is_some_and(|at| at.elapsed() >= held_for) {
             *self = DiskLimit::default();
         }
     }
+}
+
+/// A limit that a few file headers reach, or one frame, would keep capture from ever going on: when the buffer held
+/// next to nothing, it is somebody else who fills the disk. A full buffer ends its file early, so a small part of a
+/// file is enough.
+fn least_bytes(file_bytes: u64) -> u64 {
+    file_bytes.clamp(LEAST_HEADERS * FILE_HEADER_BYTES as u64, LEAST_BYTES)
 }
 
 /// Whether an error says that the disk, or what this user may take of it, is full.
@@ -62,9 +77,14 @@ pub(super) fn is_storage_full(error: &BufferError) -> bool {
 }
 
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// Each time this passes, a disk that is still full can cost one more session.
+const FORGOTTEN_WHEN_FULL_AFTER: Duration = Duration::from_secs(600);
+const LEAST_BYTES: u64 = 1 << 20;
+const LEAST_HEADERS: u64 = 4;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -80,6 +100,32 @@ mod tests {
         limit.seen(false);
         assert_eq!(limit.max_bytes(1_000), 300, "not forgotten at once");
         assert_eq!(limit.max_bytes(200), 200);
+    }
+
+    #[test]
+    fn no_limit_is_too_small_to_hold_a_file() {
+        let mut limit = DiskLimit::default();
+        limit.was_full_at(FILE_HEADER_BYTES as u64, 128 << 20);
+        assert_eq!(limit.max_bytes(u64::MAX), LEAST_BYTES);
+        let mut limit = DiskLimit::default();
+        limit.was_full_at(FILE_HEADER_BYTES as u64, 1);
+        assert!(limit.max_bytes(u64::MAX) > 2 * FILE_HEADER_BYTES as u64);
+    }
+
+    #[test]
+    fn a_limit_is_forgotten_even_by_a_buffer_that_is_at_it() {
+        let mut limit = DiskLimit::default();
+        let since = |ago: Duration| Some(Instant::now().checked_sub(ago).unwrap());
+        limit.was_full_at(800, 100);
+        limit.found_full_at = since(FORGOTTEN_AFTER);
+        limit.seen(true);
+        assert_eq!(limit.max_bytes(1_000), 700);
+        limit.seen(false);
+        assert_eq!(limit.max_bytes(1_000), 1_000);
+        limit.was_full_at(800, 100);
+        limit.found_full_at = since(FORGOTTEN_WHEN_FULL_AFTER);
+        limit.seen(true);
+        assert_eq!(limit.max_bytes(1_000), 1_000);
     }
 
     #[test]

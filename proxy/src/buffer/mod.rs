@@ -121,8 +121,10 @@ pub struct SyncLost;
 pub struct BufferState {
     /// Bytes of all buffer files.
     pub used_bytes: u64,
-    /// The disk budget.
+    /// The limit in force: the disk budget, or less for a while after the disk was found full.
     pub max_bytes: u64,
+    /// The disk budget.
+    pub configured_bytes: u64,
     /// Bytes appended and not yet synced.
     pub pending_bytes: usize,
     /// The last durable position.
@@ -135,6 +137,25 @@ pub struct BufferState {
     pub full: bool,
     /// Intents that were taken and then lost with a failing disk, ever.
     pub lost_intents: u64,
+}
+
+impl BufferState {
+    /// Why no intents are taken now; `None` when they are.
+    pub fn trouble(&self) -> Option<String> {
+        if let Some(error) = &self.broken {
+            return Some(format!("the write-ahead buffer cannot be written: {error}"));
+        }
+        let (used, max, configured) = (self.used_bytes, self.max_bytes, self.configured_bytes);
+        let how_full = format!("the write-ahead buffer is full: {used} of {max} bytes");
+        match (self.full, max < configured) {
+            (false, _) => None,
+            (true, false) => Some(format!("{how_full} (hint: is the archive reachable?)")),
+            (true, true) => Some(format!(
+                "{how_full}, a limit learnt from a full disk, below the configured {configured} \
+                 (hint: what else fills the disk, and is the archive reachable?)"
+            )),
+        }
+    }
 }
 
 /// The one writer of a buffer directory. Clones share it.

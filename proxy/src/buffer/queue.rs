@@ -54,6 +54,8 @@ pub(super) struct Shared {
     room: Arc<Semaphore>,
     room_bytes: u32,
     used_bytes: AtomicU64,
+    /// The limit in force.
+    max_bytes: AtomicU64,
     full: AtomicBool,
     lost_intents: AtomicU64,
     archived: Mutex<Option<BufferPosition>>,
@@ -80,6 +82,7 @@ impl Shared {
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
             used_bytes: AtomicU64::new(0),
+            max_bytes: AtomicU64::new(settings.max_bytes),
             full: AtomicBool::new(false),
             lost_intents: AtomicU64::new(0),
             archived: Mutex::new(None),
@@ -226,6 +229,7 @@ impl Shared {
     ) -> bool {
         let full = used_bytes >= max_bytes;
         self.used_bytes.store(used_bytes, Ordering::Relaxed);
+        self.max_bytes.store(max_bytes, Ordering::Relaxed);
         self.full.store(full, Ordering::Relaxed);
         *lock(&self.archived) = archived;
         full
@@ -234,7 +238,8 @@ impl Shared {
     pub(super) fn state(&self) -> BufferState {
         BufferState {
             used_bytes: self.used_bytes.load(Ordering::Relaxed),
-            max_bytes: self.settings.max_bytes,
+            max_bytes: self.max_bytes.load(Ordering::Relaxed),
+            configured_bytes: self.settings.max_bytes,
             pending_bytes: (self.room_bytes as usize).saturating_sub(self.room.available_permits()),
             synced: self.waiters.synced(),
             archived: *lock(&self.archived),

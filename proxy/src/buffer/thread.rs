@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use metrics::{counter, histogram};
-use teeline_archive::buffer::{FileHeader, Frame, Positions};
+use teeline_archive::buffer::{FILE_HEADER_BYTES, FileHeader, Frame, Positions};
 use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::lock::LockFile;
@@ -18,6 +18,9 @@ use super::file::{ActiveFile, Gathered};
 use super::open::NowMs;
 use super::queue::{Item, RETRY_AFTER, Shared};
 use super::{BufferError, SyncMode};
+
+#[cfg(test)]
+mod tests;
 
 /// How often the thread looks what has been archived, and releases it.
 const RELEASE_EVERY: Duration = Duration::from_millis(200);
@@ -105,6 +108,9 @@ impl Thread {
             }
             if self.released_at.elapsed() >= RELEASE_EVERY {
                 self.release();
+                if let Err(error) = self.roll_if_stuck() {
+                    self.survive(error);
+                }
             }
         };
         self.shared.end(result);
@@ -167,12 +173,34 @@ impl Thread {
     /// Ends the active file, durably, and begins the next.
     fn roll(&mut self) -> Result<(), BufferError> {
         self.sync()?;
-        let first = self
-            .held
-            .first()
-            .map_or_else(|| self.shared.last_assigned().lsn, |item| item.lsn);
+        let first = self.next_lsn();
         self.retire_active();
         self.begin_file(first)
+    }
+
+    /// A full buffer takes no intents, so its active file would never grow to its end; and only ended files are
+    /// released. When nothing else is left to release, the active one is ended early.
+    fn roll_if_stuck(&mut self) -> Result<(), BufferError> {
+        let holds_frames = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.bytes > FILE_HEADER_BYTES as u64);
+        let is_full = self.used_bytes() >= self.max_bytes();
+        if !holds_frames || !is_full || !self.closed.is_empty() {
+            return Ok(());
+        }
+        self.roll()?;
+        self.sync()?;
+        self.release();
+        Ok(())
+    }
+
+    /// The first frame that is not durable yet, or will be the next to be given out.
+    fn next_lsn(&self) -> Lsn {
+        match self.held.first() {
+            Some(item) => item.lsn,
+            None => self.shared.waiters.synced().lsn.next(),
+        }
     }
 
     fn begin_file(&mut self, first_lsn: Lsn) -> Result<(), BufferError> {
@@ -228,7 +256,7 @@ impl Thread {
         warn!(error = %error_chain(&error), frames = self.held.len(), "the buffer file failed, writing what is held to a new one");
         self.retire_active();
         self.written = 0;
-        let first = self.held.first().map_or(Lsn(1), |item| item.lsn);
+        let first = self.next_lsn();
         let again = self
             .begin_file(first)
             .and_then(|()| self.write_held())
@@ -330,13 +358,22 @@ impl Thread {
 
     fn note_full_disk(&mut self, error: &BufferError) {
         if is_storage_full(error) {
-            let margin_bytes = self.shared.settings.file_bytes;
-            self.disk.was_full_at(self.used_bytes(), margin_bytes);
+            let used_bytes = self.used_bytes();
+            self.disk.was_full_at(used_bytes, self.shared.settings.file_bytes);
+            warn!(
+                used_bytes,
+                max_bytes = self.max_bytes(),
+                "the disk of the write-ahead buffer is full, the buffer is limited for a while"
+            );
         }
     }
 
+    fn max_bytes(&self) -> u64 {
+        self.disk.max_bytes(self.shared.settings.max_bytes)
+    }
+
     fn publish_usage(&mut self) {
-        let max_bytes = self.disk.max_bytes(self.shared.settings.max_bytes);
+        let max_bytes = self.max_bytes();
         let full = self
             .shared
             .publish_usage(self.used_bytes(), max_bytes, self.archived);
