@@ -1,8 +1,10 @@
 //! Ranges of the log taken from the source.
 //!
 //! A small range stays in memory and joins the partition's next segment: that is how transaction markers travel. A range
-//! that turns out to be large streams into segments of its own.
+//! that turns out to be large streams into segments of its own. What different leaders answered is kept apart: the later
+//! one may have cut off what the earlier one sent.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -100,10 +102,15 @@ pub enum FetchError {
 /// Fetches the ranges of a plan, one after the other.
 pub async fn fetch(plan: FetchPlan, source: Arc<dyn Source>, sink: Arc<SegmentSink>) -> Fetched {
     let mut fetched = Fetched::default();
+    let mut leader_epoch = None;
     for range in &plan.ranges {
-        if let Err(error) = fetch_range(&plan, *range, &*source, &sink, &mut fetched).await {
-            fetched.error = Some(error);
-            break;
+        match fetch_range(&plan, *range, &*source, &sink, &mut leader_epoch, &mut fetched).await {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => break,
+            Err(error) => {
+                fetched.error = Some(error);
+                break;
+            }
         }
         // What is left is asked for again; until then this much has room in the open segment.
         if fetched
@@ -119,13 +126,16 @@ pub async fn fetch(plan: FetchPlan, source: Arc<dyn Source>, sink: Arc<SegmentSi
     fetched
 }
 
+/// Breaks where another leader answers than the one of what is in memory (`leader_epoch`, of the last answer): what is
+/// left is asked for again, and the rest of the plan with it.
 async fn fetch_range(
     plan: &FetchPlan,
     range: OffsetRange,
     source: &dyn Source,
     sink: &SegmentSink,
+    leader_epoch: &mut Option<i32>,
     fetched: &mut Fetched,
-) -> Result<(), FetchError> {
+) -> Result<ControlFlow<()>, FetchError> {
     let partition = SourcePartition {
         topic: Arc::clone(&plan.topic),
         incarnation: Some(plan.id.incarnation),
@@ -135,7 +145,7 @@ async fn fetch_range(
     let mut small: Vec<FetchedBatch> = Vec::new();
     let mut small_bytes = 0usize;
     let mut stream: Option<Stream> = None;
-    let mut result = Ok(());
+    let mut result = Ok(ControlFlow::Continue(()));
     while let Some(rest) = walk.current() {
         // A marker is alone at its offset: one byte asks for exactly the batch that is there.
         let bytes_max = if rest.span() <= MARKERS_AT_MOST {
@@ -143,7 +153,20 @@ async fn fetch_range(
         } else {
             FETCH_BYTES
         };
-        let taken = match source.fetch(&partition, rest.first, bytes_max).await {
+        let answer = source.fetch(&partition, rest.first, bytes_max).await;
+        if let Ok(run) = &answer {
+            let is_other = leader_epoch.is_some_and(|epoch| epoch != run.leader_epoch);
+            match &mut stream {
+                Some(stream) if is_other => std::mem::take(stream).finish(fetched).await?,
+                None if is_other && !(small.is_empty() && fetched.batches.is_empty()) => {
+                    result = Ok(ControlFlow::Break(()));
+                    break;
+                }
+                _ => {}
+            }
+            *leader_epoch = Some(run.leader_epoch);
+        }
+        let taken = match answer {
             Ok(run) => take(&mut walk, &run, plan, fetched),
             Err(SourceError::OutOfRange { log_start, end }) if rest.first >= log_start => {
                 Err(FetchError::BeyondEnd {
@@ -152,6 +175,10 @@ async fn fetch_range(
                 })
             }
             Err(SourceError::OutOfRange { log_start, .. }) => {
+                // A segment would vouch for what it spans.
+                if let Some(stream) = &mut stream {
+                    std::mem::take(stream).finish(fetched).await?;
+                }
                 let absent = &mut fetched.absent;
                 walk.skip_to(log_start, |gone| absent.push((gone, AbsenceReason::Deleted)));
                 Ok(Vec::new())

@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 use super::*;
+use crate::source::SurveyReport;
 use crate::testing::{CLUSTER, TestCluster, batch, labelled_batch, marker, transactional_batch};
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use teeline_archive::ids::WriterId;
 use teeline_runtime::{Store, SystemClock};
 use uuid::Uuid;
@@ -164,6 +167,108 @@ async fn a_source_that_is_gone_is_told_from_one_that_does_not_answer() {
             ..
         })
     ));
+}
+
+/// A log that is cut back by a new leader, and written to again, after some fetches.
+struct Election {
+    cluster: Arc<TestCluster>,
+    after: usize,
+}
+
+impl Source for Election {
+    fn survey<'a>(
+        &'a self,
+        cluster_id: &'a str,
+        questions: &'a BTreeSet<SourcePartition>,
+    ) -> BoxFuture<'a, Result<SurveyReport, SourceError>> {
+        self.cluster.survey(cluster_id, questions)
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        partition: &'a SourcePartition,
+        offset: i64,
+        bytes_max: i32,
+    ) -> BoxFuture<'a, Result<FetchedRun, SourceError>> {
+        if self.cluster.fetches.lock().unwrap().len() == self.after {
+            self.cluster
+                .logs
+                .lock()
+                .unwrap()
+                .get_mut(&(TOPIC, 0))
+                .unwrap()
+                .leader_epoch += 1;
+        }
+        self.cluster.fetch(partition, offset, bytes_max)
+    }
+}
+
+#[tokio::test]
+async fn what_two_leaders_answered_shares_no_segment() {
+    let cluster = TestCluster::with_topic("orders", TOPIC, 1);
+    for n in 0..60 {
+        let label = format!("{n} {}", "x".repeat(25_000));
+        cluster.append(TOPIC, 0, &labelled_batch(0, 5, &label));
+    }
+    let settings = teeline_config::Segmenter {
+        segment_max_bytes: 1 << 30,
+        ..Default::default()
+    };
+    let clock = Arc::new(SystemClock);
+    let sink = Arc::new(SegmentSink::new(
+        Store::in_memory(),
+        "b",
+        WriterId(1),
+        &settings,
+        clock,
+        0,
+    ));
+    let bounds = |fetched: &Fetched| -> Vec<(i64, i64)> {
+        let segments = fetched.segments.iter();
+        segments
+            .map(|segment| (segment.start_offset, segment.end_offset))
+            .collect()
+    };
+    // Without an election all of it is one segment.
+    let source = Arc::new(Election {
+        cluster: Arc::clone(&cluster),
+        after: usize::MAX,
+    });
+    let whole = fetch(plan(&[(0, 299)]), source, Arc::clone(&sink)).await;
+    assert_eq!(bounds(&whole), [(0, 299)]);
+    let second = cluster.fetches.lock().unwrap()[1].1;
+    cluster.fetches.lock().unwrap().clear();
+    let source = Arc::new(Election {
+        cluster: Arc::clone(&cluster),
+        after: 1,
+    });
+    let fetched = fetch(plan(&[(0, 299)]), source, sink).await;
+    assert!(fetched.error.is_none());
+    assert_eq!(bounds(&fetched), [(0, second - 1), (second, 299)]);
+}
+
+#[tokio::test]
+async fn a_plan_ends_where_another_leader_answers_and_the_rest_is_asked_again() {
+    let cluster = TestCluster::with_topic("orders", TOPIC, 1);
+    for _ in 0..6 {
+        cluster.append(TOPIC, 0, &batch(0, 1));
+    }
+    let source = Arc::new(Election {
+        cluster: Arc::clone(&cluster),
+        after: 2,
+    });
+    let ranges = [(0, 0), (2, 2), (4, 4)];
+    let store = Store::in_memory();
+    let fetched = fetch(
+        plan(&ranges),
+        Arc::clone(&source) as Arc<dyn Source>,
+        sink(&store),
+    )
+    .await;
+    assert!(fetched.error.is_none() && fetched.absent.is_empty());
+    assert_eq!(ranges_of(&fetched), [(0, 0), (2, 2)]);
+    let rest = fetch(plan(&ranges[2..]), source, sink(&store)).await;
+    assert_eq!(ranges_of(&rest), [(4, 4)]);
 }
 
 proptest! {

@@ -5,6 +5,9 @@
 //! *Held* is what lies in the buffer (by position), in bounded memory (small fetched ranges) or in the archive;
 //! *committed* is what the ledger lists. What is demanded and not held is *missing*.
 
+#[path = "partition_absent.rs"]
+mod absent;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,6 +16,7 @@ use teeline_archive::{Lsn, OffsetRange, OffsetSet};
 use teeline_wire::batch::BatchHeader;
 use uuid::Uuid;
 
+use self::absent::Absent;
 use crate::batch::{Batch, Content, FetchedBatch, Identity};
 use crate::floor::Floor;
 use crate::holes::HoleAges;
@@ -66,7 +70,7 @@ pub struct Partition {
     held: OffsetSet,
     committed: OffsetSet,
     /// What the source no longer has.
-    absent: OffsetSet,
+    absent: Absent,
     demanded: Option<OffsetRange>,
     open: OpenSegment,
     /// Missing ranges that somebody waits for.
@@ -101,7 +105,7 @@ impl Partition {
             holes: HoleAges::default(),
             held: OffsetSet::new(),
             committed: OffsetSet::new(),
-            absent: OffsetSet::new(),
+            absent: Absent::default(),
             demanded: None,
             open: OpenSegment::default(),
             urgent: OffsetSet::new(),
@@ -143,6 +147,7 @@ impl Partition {
     pub fn supersede(&mut self, range: OffsetRange) {
         self.held.remove(range);
         self.committed.remove(range);
+        self.absent.cut(range.first);
         let open: Vec<OffsetRange> = self.open.at(range).map(|batch| batch.range).collect();
         for range in open {
             self.held.insert(range);
@@ -165,6 +170,7 @@ impl Partition {
     pub fn place_captured(&mut self, batch: Batch, header: &BatchHeader, order: Order) -> Placed {
         let range = batch.range;
         self.floor.on_read(range.last);
+        self.absent.disprove(range);
         let mut placed = if self.intersects_held(range) {
             Placed::Overlapping
         } else {
@@ -197,6 +203,7 @@ impl Partition {
             last: batch.header.last_offset(),
         };
         self.note_fetched(&batch);
+        self.absent.disprove(range);
         if self.held.contains_range(range) {
             return false;
         }
@@ -245,12 +252,12 @@ impl Partition {
             return Vec::new();
         };
         let holes = self.held.holes(demanded);
-        if self.absent.is_empty() {
+        if self.absent.ranges().is_empty() {
             return holes;
         }
         holes
             .into_iter()
-            .flat_map(|hole| self.absent.holes(hole))
+            .flat_map(|hole| self.absent.ranges().holes(hole))
             .collect()
     }
 
@@ -259,23 +266,31 @@ impl Partition {
         self.held
             .holes(range)
             .into_iter()
-            .flat_map(|hole| self.absent.holes(hole))
+            .flat_map(|hole| self.absent.ranges().holes(hole))
             .collect()
     }
 
-    /// The source does not have these offsets any more.
-    pub fn mark_absent(&mut self, range: OffsetRange) {
-        self.absent.insert(range);
+    /// The source was asked, and does not have these offsets any more.
+    pub fn mark_absent(&mut self, range: OffsetRange, at_ms: i64) {
+        self.absent.find(range, at_ms);
     }
 
     /// Whether the source is known to have nothing at all these offsets.
     pub fn is_absent(&self, range: OffsetRange) -> bool {
-        self.absent.contains_range(range)
+        self.absent.ranges().contains_range(range)
     }
 
     /// These offsets are contested: they are to be fetched, whatever is held.
     pub fn contest(&mut self, range: OffsetRange) {
         self.held.remove(range);
+        self.absent.disprove(range);
+    }
+
+    /// What is in doubt may be in this range of the log, which reaches over all of it now: the log itself is to say what
+    /// is there, whatever was found before.
+    pub fn oblige(&mut self, range: OffsetRange) {
+        self.absent.disprove(range);
+        self.demand_urgently(range);
     }
 
     /// The range is demanded, and somebody waits for it.
@@ -377,7 +392,7 @@ impl Partition {
         self.committed
             .holes(range)
             .into_iter()
-            .all(|hole| self.absent.contains_range(hole))
+            .all(|hole| self.absent.ranges().contains_range(hole))
     }
 
     /// These offsets are in a segment on its way into the ledger (a streamed one, which never was open here).

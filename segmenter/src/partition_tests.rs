@@ -64,7 +64,7 @@ fn a_hole_between_batches_is_missing_until_it_is_fetched_or_absent() {
         "fetched twice"
     );
     assert_eq!(partition.missing(), [range(17, 19)]);
-    partition.mark_absent(range(17, 19));
+    partition.mark_absent(range(17, 19), 0);
     assert!(partition.missing().is_empty());
     assert!(!partition.is_durable(range(10, 24)));
     partition.commit(&[range(10, 16), range(20, 24)]);
@@ -257,4 +257,30 @@ fn a_tail_that_the_log_has_lost_is_missing_no_more() {
     );
     partition.load_committed(&[range(30, 34)], None);
     assert_eq!(partition.missing(), [range(20, 29)]);
+}
+
+#[test]
+fn what_the_log_grows_over_again_is_absent_no_more() {
+    let absent = || {
+        let mut partition = partition();
+        place(&mut partition, 0, 80, 0, at(1, 1));
+        partition.mark_absent(range(80, 99), 0);
+        assert!(partition.is_durable(range(80, 99)));
+        partition
+    };
+    let mut cut = absent();
+    cut.supersede(range(70, 79));
+    assert!(!cut.is_durable(range(80, 80)));
+    let mut captured = absent();
+    place(&mut captured, 80, 5, 0, at(1, 2));
+    assert!(!captured.is_durable(range(80, 84)) && captured.is_durable(range(85, 99)));
+    captured.contest(range(80, 84));
+    assert_eq!(captured.missing(), [range(80, 84)]);
+    let mut obliged = absent();
+    obliged.oblige(range(85, 89));
+    assert_eq!(obliged.missing(), [range(85, 89)]);
+    assert!(!obliged.is_durable(range(85, 89)));
+    // The log is asked, and has nothing there.
+    obliged.mark_absent(range(85, 89), 1);
+    assert!(obliged.is_durable(range(85, 89)));
 }

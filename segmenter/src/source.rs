@@ -38,6 +38,8 @@ pub struct FetchedRun {
     pub records: Bytes,
     /// One past the last offset that may be read now.
     pub end: i64,
+    /// Epoch of the leader that answered, -1 when unknown.
+    pub leader_epoch: i32,
 }
 
 /// Why the source gave no answer.
@@ -197,6 +199,7 @@ impl KafkaSource {
         Ok(FetchedRun {
             records: run.records,
             end: run.end,
+            leader_epoch: run.leader_epoch,
         })
     }
 }

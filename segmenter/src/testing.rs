@@ -188,6 +188,8 @@ pub(crate) struct Log {
     pub(crate) start: i64,
     /// One past the last offset.
     pub(crate) end: i64,
+    /// Epoch of the leader, as fetches tell it.
+    pub(crate) leader_epoch: i32,
 }
 
 impl Log {
@@ -327,6 +329,7 @@ impl Source for TestCluster {
             Ok(FetchedRun {
                 records: records.freeze(),
                 end: log.end,
+                leader_epoch: log.leader_epoch,
             })
         })
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use teeline_archive::OffsetSet;
 use teeline_archive::ids::BufferPosition;
-use teeline_archive::ledger::{LedgerState, PartitionState};
+use teeline_archive::ledger::LedgerState;
 use teeline_archive::segment::SegmentInfo;
-use teeline_archive::{OffsetRange, OffsetSet};
 
 use super::Engine;
 use crate::partition::{CommittedRun, PartitionId};
@@ -14,6 +14,7 @@ use crate::transactions::{OpenTransaction, Order};
 impl Engine {
     pub(super) fn load(&mut self, ledger: &LedgerState) {
         self.note_others(ledger);
+        let is_lost = self.is_source_lost(ledger);
         let newest_ms = ledger
             .segments()
             .map(|segment| segment.identity.created_at_ms)
@@ -30,11 +31,6 @@ impl Engine {
                     incarnation: key.incarnation,
                     partition: number,
                 };
-                for absence in state.absences() {
-                    if let Some(range) = OffsetRange::new(absence.first_offset, absence.last_offset) {
-                        self.partition(id, &topic).mark_absent(range);
-                    }
-                }
                 for segment in state.segments() {
                     self.load_segment(id, &topic, segment, newest_ms);
                 }
@@ -42,14 +38,25 @@ impl Engine {
                 for (segment, _) in state.replaced() {
                     self.load_segment(id, &topic, segment, newest_ms);
                 }
-                self.take_superseded(id, state);
+                if !state.absences().is_empty() {
+                    self.partition(id, &topic);
+                }
+                if let Some(partition) = self.partitions.get_mut(&id) {
+                    partition.learn(state, is_lost);
+                }
             }
         }
+    }
+
+    /// Whether what the ledger says of a loss of the source is still so: one that is configured is there again.
+    fn is_source_lost(&self, ledger: &LedgerState) -> bool {
+        !self.settings.has_source && ledger.source_lost_at_ms().is_some()
     }
 
     /// Takes in what the ledger lists of other writers since it was loaded.
     pub fn reload(&mut self, ledger: &LedgerState) {
         self.note_others(ledger);
+        let is_lost = self.is_source_lost(ledger);
         for (key, incarnation) in ledger.topics() {
             for (number, state) in incarnation.partitions() {
                 let id = PartitionId {
@@ -65,26 +72,8 @@ impl Engine {
                         partition.load_committed(state.held_by(segment).ranges(), None);
                     }
                 }
-                for absence in state.absences() {
-                    if let Some(range) = OffsetRange::new(absence.first_offset, absence.last_offset) {
-                        partition.mark_absent(range);
-                    }
-                }
-                self.take_superseded(id, state);
+                partition.learn(state, is_lost);
                 self.dirty.insert(id);
-            }
-        }
-    }
-
-    /// What an auditor found to be no longer in the log is not held, unless another segment holds it.
-    fn take_superseded(&mut self, id: PartitionId, state: &PartitionState) {
-        let (Some(partition), false) = (self.partitions.get_mut(&id), state.superseded().is_empty()) else {
-            return;
-        };
-        let held = state.held();
-        for superseded in state.superseded() {
-            for range in held.holes(superseded.range()) {
-                partition.supersede(range);
             }
         }
     }

@@ -116,7 +116,7 @@ impl Engine {
     fn explain_holes(&mut self, now_ms: i64) {
         for (id, partition) in &mut self.partitions {
             for range in partition.missing() {
-                partition.mark_absent(range);
+                partition.mark_absent(range, now_ms);
                 let topic = &partition.topic;
                 self.absences
                     .push(absence(topic, *id, range, AbsenceReason::SourceLost, now_ms));

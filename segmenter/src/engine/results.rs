@@ -74,7 +74,7 @@ impl Engine {
         }
         let mut absences = Vec::new();
         for (range, reason) in fetched.absent {
-            partition.mark_absent(range);
+            partition.mark_absent(range, now_ms);
             absences.push(absence(&topic, id, range, reason, now_ms));
         }
         if !fetched.segments.is_empty() {
@@ -208,7 +208,7 @@ impl Engine {
                         .catalogs
                         .name_of(id.incarnation)
                         .unwrap_or_else(|| Arc::clone(topic));
-                    self.partition(id, &topic).demand_urgently(range);
+                    self.partition(id, &topic).oblige(range);
                     self.topics.note_captured(id.incarnation);
                     self.dirty.insert(id);
                 }
@@ -298,7 +298,7 @@ impl Engine {
                     .collect();
                 let offsets: u64 = gone.iter().map(OffsetRange::span).sum();
                 for range in gone {
-                    partition.mark_absent(range);
+                    partition.mark_absent(range, now_ms);
                     self.absences
                         .push(absence(&topic, id, range, AbsenceReason::Deleted, now_ms));
                 }

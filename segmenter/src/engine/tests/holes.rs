@@ -130,9 +130,9 @@ fn partitions_are_fetched_in_turn() {
     assert_eq!(asked, [0, 1, 2, 3, 4, 5]);
 }
 
-const OTHER: WriterId = WriterId(2);
+pub(super) const OTHER: WriterId = WriterId(2);
 
-fn commit_of(writer: WriterId, at_ms: i64, entries: Vec<Entry>) -> Commit {
+pub(super) fn commit_of(writer: WriterId, at_ms: i64, entries: Vec<Entry>) -> Commit {
     Commit {
         backup_id: "backup".to_owned(),
         cluster_id: CLUSTER.to_owned(),
@@ -146,13 +146,13 @@ fn commit_of(writer: WriterId, at_ms: i64, entries: Vec<Entry>) -> Commit {
 }
 
 /// A ledger with one commit of this writer.
-fn ledger_of(writer: WriterId, at_ms: i64, entries: Vec<Entry>) -> LedgerState {
+pub(super) fn ledger_of(writer: WriterId, at_ms: i64, entries: Vec<Entry>) -> LedgerState {
     let mut ledger = LedgerState::new();
     ledger.apply(&commit_of(writer, at_ms, entries)).unwrap();
     ledger
 }
 
-fn segment(writer: WriterId, first: i64, last: i64) -> SegmentInfo {
+pub(super) fn segment(writer: WriterId, first: i64, last: i64) -> SegmentInfo {
     let identity = SegmentIdentity {
         backup_id: "backup".to_owned(),
         cluster_id: CLUSTER.to_owned(),

@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod absent;
 mod epochs;
 mod holes;
 
