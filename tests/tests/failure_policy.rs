@@ -151,6 +151,7 @@ fn settings(name: &str, policy: Policy) -> ProxySettings {
         "the buffer still cannot be written",
         "capture is suspended",
         "the disk of the write-ahead buffer is too slow",
+        "the disk of the write-ahead buffer is full",
         "batches were forwarded without being captured",
         "the end of a connection was not recorded",
         "an outcome could not be recorded",

@@ -358,13 +358,16 @@ impl Thread {
 
     fn note_full_disk(&mut self, error: &BufferError) {
         if is_storage_full(error) {
-            let used_bytes = self.used_bytes();
+            let (used_bytes, known) = (self.used_bytes(), self.max_bytes());
             self.disk.was_full_at(used_bytes, self.shared.settings.file_bytes);
-            warn!(
-                used_bytes,
-                max_bytes = self.max_bytes(),
-                "the disk of the write-ahead buffer is full, the buffer is limited for a while"
-            );
+            // One failure is met by the write and again by the attempt to survive it.
+            if self.max_bytes() < known {
+                warn!(
+                    used_bytes,
+                    max_bytes = self.max_bytes(),
+                    "the disk of the write-ahead buffer is full, the buffer is limited for a while"
+                );
+            }
         }
     }
 
