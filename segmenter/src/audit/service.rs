@@ -283,8 +283,7 @@ async fn keep_up(job: &Job, auditor: &mut Auditor, now_ms: i64) -> Result<bool, 
         millis(job.settings.compact_min_age),
         millis(job.settings.keep_replaced),
     );
-    // Upkeep is abandoned by dropping it, like a round.
-    let report = upkeep::round(auditor, &job.store, &rules, now_ms, &Shutdown::new()).await?;
+    let report = upkeep::round(auditor, &job.store, &rules, now_ms).await?;
     if report != UpkeepReport::default() {
         tracing::info!(cluster = %job.name, replaced = report.replaced, joined = report.joined,
             removed = report.removed, "small segments were joined");

@@ -13,8 +13,8 @@ pub mod plan;
 
 use teeline_archive::ledger::{Entry, Removed, Replaced};
 use teeline_archive::names;
+use teeline_runtime::Store;
 use teeline_runtime::exit::error_chain;
-use teeline_runtime::{Shutdown, Store};
 
 use crate::audit::{AuditError, Auditor};
 use crate::metrics;
@@ -33,7 +33,7 @@ pub struct UpkeepReport {
     pub more: bool,
 }
 
-/// Does one round of upkeep.
+/// Does one round of upkeep. It may be dropped at any moment: what is not committed then is done again.
 ///
 /// # Errors
 /// When the ledger cannot be written; segments that cannot be read or joined are left as they are, and logged.
@@ -42,7 +42,6 @@ pub async fn round(
     store: &Store,
     rules: &Rules,
     now_ms: i64,
-    stop: &Shutdown,
 ) -> Result<UpkeepReport, AuditError> {
     let mut report = UpkeepReport::default();
     let cluster_id = auditor.ledger().cluster_id().unwrap_or_default().to_owned();
@@ -51,10 +50,9 @@ pub async fn round(
     for run in runs {
         let sink = auditor.sink();
         let joining = join::join(store, &sink, &cluster_id, &run);
-        let info = match stop.run_until(joining).await {
-            None => return Ok(report),
-            Some(Ok(info)) => info,
-            Some(Err(error)) => {
+        let info = match joining.await {
+            Ok(info) => info,
+            Err(error) => {
                 tracing::warn!(topic = %run.topic, partition = run.partition, error = %error_chain(&error),
                     "small segments could not be joined; they stay as they are");
                 continue;
@@ -67,9 +65,7 @@ pub async fn round(
         report.replaced = report.replaced.saturating_add(run.segments.len());
     }
     for removal in plan::removals(auditor.ledger(), rules, now_ms, REMOVED_AT_ONCE) {
-        let Some(keys) = stop.run_until(delete(store, &removal)).await else {
-            return Ok(report);
-        };
+        let keys = delete(store, &removal).await;
         report.removed = report.removed.saturating_add(keys.len());
         if !keys.is_empty() {
             let removed = Removed {
