@@ -4,12 +4,13 @@
 //! different writers are independent of each other, so that they can be folded in any order.
 //!
 //! [`entry`] (what commits say: [`absence`], [`audit`], [`replaced`] and [`state_object`] among it), [`commit`] (layout), [`state`] (the
-//! fold), [`views`] and [`partition`] (what can be asked).
+//! fold), [`views`] and [`partition`] (what can be asked; `held` keeps its answers up to date).
 
 pub mod absence;
 pub mod audit;
 pub mod commit;
 pub mod entry;
+mod held;
 pub mod partition;
 pub mod replaced;
 pub mod state;

@@ -1,11 +1,13 @@
 //! What the ledger says about one partition: what is held, what is missing and why.
 
 use crate::ids::WriterId;
+use crate::ledger::held::HeldIndex;
 use crate::ledger::{Absence, PartitionAudit, Removed, Replaced, Superseded, TxnEvidence};
 use crate::names::parse_segment_key;
 use crate::ranges::{OffsetRange, OffsetSet};
 use crate::segment::SegmentInfo;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, HashSet};
 
 /// One partition of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,7 @@ pub struct PartitionState {
     replacements: BTreeMap<String, Replacement>,
     /// The latest audits and whose they are, latest first; the higher writer where two are of the same time.
     audits: Vec<(WriterId, PartitionAudit)>,
+    index: HeldIndex,
 }
 
 /// When a segment was replaced, and whether its object is still there.
@@ -87,12 +90,7 @@ impl PartitionState {
 
     /// The offsets of one segment that count no more, whether the log lost them or another segment has the same.
     pub fn superseded_of(&self, key: &str) -> OffsetSet {
-        self.superseded
-            .iter()
-            .chain(&self.copies)
-            .filter(|superseded| superseded.segment == key)
-            .map(Superseded::range)
-            .collect()
+        self.index.lost_of(key).cloned().unwrap_or_default()
     }
 
     /// Segments that others took the place of: not read any more, and still the record of what their writers have
@@ -116,25 +114,12 @@ impl PartitionState {
 
     /// What a segment vouches for: what it spans, without its gaps and without what is superseded.
     pub fn held_by(&self, segment: &SegmentInfo) -> OffsetSet {
-        let lost = self.superseded_of(&segment.key);
-        held_of(segment, lost.ranges())
+        self.index.held_by(segment)
     }
 
     /// The offsets held. Unconfirmed segments hold none, nor does what is superseded.
     pub fn held(&self) -> OffsetSet {
-        let mut lost: HashMap<&str, Vec<OffsetRange>> = HashMap::new();
-        for superseded in self.superseded.iter().chain(&self.copies) {
-            let ranges = lost.entry(superseded.segment.as_str()).or_default();
-            ranges.push(superseded.range());
-        }
-        let mut held = OffsetSet::new();
-        for segment in &self.segments {
-            // What one segment lacks may be held by another, so it is cut out before joining.
-            let lost = lost.get(segment.key.as_str()).map_or(&[][..], Vec::as_slice);
-            let own = held_of(segment, lost);
-            own.ranges().iter().for_each(|range| held.insert(*range));
-        }
-        held
+        self.index.held().clone()
     }
 
     /// The offsets held, and those that the source does not have any more.
@@ -148,7 +133,7 @@ impl PartitionState {
 
     /// What is missing, and not explained, between the first and the last offset held.
     pub fn holes(&self) -> Vec<OffsetRange> {
-        let held = self.held();
+        let held = self.index.held();
         match (held.first(), held.last()) {
             (Some(first), Some(last)) => self.explained().holes(OffsetRange { first, last }),
             _ => Vec::new(),
@@ -163,17 +148,21 @@ impl PartitionState {
     }
 
     pub(crate) fn add_segment(&mut self, info: SegmentInfo) {
+        self.index.note_reach(&info);
         if self.replacements.contains_key(&info.key) {
             self.replaced.insert(info.key.clone(), info);
             return;
         }
-        let list = if info.unconfirmed() {
+        let is_unconfirmed = info.unconfirmed();
+        let list = if is_unconfirmed {
             &mut self.unconfirmed
         } else {
             &mut self.segments
         };
-        let order = |s: &SegmentInfo| (s.start_offset, std::cmp::Reverse(s.end_offset), s.key.clone());
-        if let Err(place) = list.binary_search_by_key(&order(&info), order) {
+        if let Err(place) = list.binary_search_by(|listed| segment_order(listed, &info)) {
+            if !is_unconfirmed {
+                self.index.add(&info);
+            }
             list.insert(place, info);
         }
     }
@@ -195,37 +184,23 @@ impl PartitionState {
     }
 
     pub(crate) fn add_absence(&mut self, absence: Absence) {
-        let order = |a: &Absence| {
-            (
-                a.first_offset,
-                a.last_offset,
-                a.at_ms,
-                a.reason,
-                a.evidence.clone(),
-            )
-        };
-        if let Err(place) = self.absences.binary_search_by_key(&order(&absence), order) {
+        if let Err(place) = self
+            .absences
+            .binary_search_by(|listed| absence_order(listed, &absence))
+        {
             self.absences.insert(place, absence);
         }
     }
 
     pub(crate) fn add_superseded(&mut self, superseded: Superseded) {
-        let order = |s: &Superseded| {
-            (
-                s.first_offset,
-                s.last_offset,
-                s.segment.clone(),
-                s.at_ms,
-                s.leader_epoch,
-                s.end_offset,
-            )
-        };
+        self.index
+            .lose(&superseded.segment, superseded.range(), &self.segments);
         let list = if superseded.same {
             &mut self.copies
         } else {
             &mut self.superseded
         };
-        if let Err(place) = list.binary_search_by_key(&order(&superseded), order) {
+        if let Err(place) = list.binary_search_by(|listed| superseded_order(listed, &superseded)) {
             list.insert(place, superseded);
         }
     }
@@ -248,7 +223,11 @@ impl PartitionState {
         let out = self
             .segments
             .extract_if(.., |segment| gone.contains(segment.key.as_str()));
-        self.replaced.extend(out.map(|info| (info.key.clone(), info)));
+        let out: Vec<SegmentInfo> = out.collect();
+        for info in out {
+            self.index.recount(info.range(), &self.segments);
+            self.replaced.insert(info.key.clone(), info);
+        }
     }
 
     pub(crate) fn note_removed(&mut self, entry: &Removed) {
@@ -272,10 +251,25 @@ impl PartitionState {
 /// The latest, and the one before it.
 const AUDITS_KEPT: usize = 2;
 
-fn held_of(segment: &SegmentInfo, lost: &[OffsetRange]) -> OffsetSet {
-    let mut own: OffsetSet = [segment.range()].into_iter().collect();
-    for missing in segment.gaps.iter().chain(lost) {
-        own.remove(*missing);
-    }
-    own
+fn segment_order(one: &SegmentInfo, other: &SegmentInfo) -> Ordering {
+    let offsets = |s: &SegmentInfo| (s.start_offset, Reverse(s.end_offset));
+    offsets(one)
+        .cmp(&offsets(other))
+        .then_with(|| one.key.cmp(&other.key))
+}
+
+fn absence_order(one: &Absence, other: &Absence) -> Ordering {
+    let plain = |a: &Absence| (a.first_offset, a.last_offset, a.at_ms, a.reason);
+    plain(one)
+        .cmp(&plain(other))
+        .then_with(|| one.evidence.cmp(&other.evidence))
+}
+
+fn superseded_order(one: &Superseded, other: &Superseded) -> Ordering {
+    let offsets = |s: &Superseded| (s.first_offset, s.last_offset);
+    let rest = |s: &Superseded| (s.at_ms, s.leader_epoch, s.end_offset);
+    offsets(one)
+        .cmp(&offsets(other))
+        .then_with(|| one.segment.cmp(&other.segment))
+        .then_with(|| rest(one).cmp(&rest(other)))
 }

@@ -5,6 +5,7 @@ mod audit;
 mod corpus;
 mod frames;
 mod golden;
+mod held;
 mod ledger;
 mod manifest;
 mod recovery;
