@@ -1,5 +1,6 @@
 //! What can go wrong, and what the exit code says about it.
 
+use teeline_archive::ledger::CommitError;
 use teeline_archive::names::NameError;
 use teeline_config::ConfigErrors;
 use teeline_runtime::{ExitCode, StoreError};
@@ -45,6 +46,15 @@ pub enum RestorerError {
         backup_id: String,
         /// What there is.
         hint: String,
+    },
+    /// The ledger was written by a newer version, in a way that must be understood. Nothing was begun.
+    #[error("commit {key} cannot be read by this version")]
+    Newer {
+        /// Key of the commit.
+        key: String,
+        /// What is not understood.
+        #[source]
+        source: CommitError,
     },
     /// Parts of the archive are damaged. Nothing was produced.
     #[error("the archive is damaged, nothing was produced: {}", list(damage))]

@@ -2,7 +2,7 @@
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
-use teeline_archive::ledger::{Commit, LedgerState};
+use teeline_archive::ledger::{Commit, CommitError, LedgerState};
 use teeline_archive::names::{ObjectName, check_backup_id, ledger_prefix, manifest_key, parse_key};
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::{Store, StoreError};
@@ -67,7 +67,15 @@ async fn load_once(store: &Store, backup_id: &str) -> Result<Backup, RestorerErr
             }
             Err(error) => return Err(error.into()),
         };
-        match apply(&mut state, &key, &bytes) {
+        let applied = match Commit::decode(&bytes) {
+            // Not damage, and no chain can make up for it: it may take away what the others list.
+            Err(source @ (CommitError::Version { .. } | CommitError::Entry { .. })) => {
+                return Err(RestorerError::Newer { key, source });
+            }
+            Err(error) => Err(error_chain(&error)),
+            Ok(commit) => apply(&mut state, &key, &commit),
+        };
+        match applied {
             Ok(()) => read += 1,
             Err(reason) => {
                 damage.push(Damage {
@@ -122,16 +130,12 @@ pub async fn has_traces(store: &Store, backup_id: &str) -> Result<bool, Restorer
     }
 }
 
-fn apply(state: &mut LedgerState, key: &str, bytes: &[u8]) -> Result<(), String> {
-    let commit = Commit::decode(bytes).map_err(|error| error_chain(&error))?;
+fn apply(state: &mut LedgerState, key: &str, commit: &Commit) -> Result<(), String> {
     // A copy under a foreign name could stand in for a missing link of the chain.
     if commit.key().as_deref() != Ok(key) {
         return Err("the commit belongs under another name".to_owned());
     }
-    state
-        .apply(&commit)
-        .map(drop)
-        .map_err(|error| error_chain(&error))
+    state.apply(commit).map(drop).map_err(|error| error_chain(&error))
 }
 
 type CommitKey = (teeline_archive::WriterId, u64, String);

@@ -161,7 +161,10 @@ impl Commit {
         put_count(out, "entries", self.entries.len())?;
         for entry in &self.entries {
             out.put_u16_le(entry.kind());
-            out.put_u16_le(0);
+            out.put_u16_le(match entry.must_be_understood() {
+                true => MUST_UNDERSTAND,
+                false => 0,
+            });
             let len_at = out.len();
             out.put_u32_le(0);
             entry.encode(out)?;

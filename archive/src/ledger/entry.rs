@@ -2,7 +2,8 @@
 //!
 //! New fields are only ever appended to an entry, and new kinds may appear: a reader ignores bytes behind the
 //! fields it knows and keeps entries of kinds it does not know as they are, so that neighbouring versions share one
-//! ledger.
+//! ledger. Kinds that take something away are the exception: they are marked, and a reader that does not know one
+//! refuses the commit.
 
 use crate::fields::{FieldError, FieldReader, put_configs, put_count, put_name, read_configs};
 use crate::ledger::{Absence, PartitionAudit, Removed, Replaced, StateObject, Superseded};
@@ -120,6 +121,25 @@ impl Entry {
             Entry::Replaced(_) => KIND_REPLACED,
             Entry::Removed(_) => KIND_REMOVED,
             Entry::Unknown { kind, .. } => *kind,
+        }
+    }
+
+    /// Whether a reader that does not know this kind must refuse the commit. So it is with entries that take something
+    /// away: who passed over one would read batches that count no more. Passing over the others leaves a reader with less
+    /// than there is, and it says so.
+    pub(crate) fn must_be_understood(&self) -> bool {
+        match self {
+            Entry::Superseded(_) | Entry::Replaced(_) => true,
+            Entry::Segment(_)
+            | Entry::Topic(_)
+            | Entry::SourceBrokers(_)
+            | Entry::TxnEvidence(_)
+            | Entry::SourceLost { .. }
+            | Entry::Absent(_)
+            | Entry::Audit(_)
+            | Entry::State(_)
+            | Entry::Removed(_)
+            | Entry::Unknown { .. } => false,
         }
     }
 

@@ -1,4 +1,6 @@
-use crate::samples::{CLUSTER, EPOCH_MS, SESSION, WRITER, commits, identity, listed, sample_commit};
+use crate::samples::{
+    CLUSTER, EPOCH_MS, SESSION, WRITER, commits, identity, listed, sample_audit_commit, sample_commit,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 use teeline_archive::ledger::{
@@ -63,6 +65,34 @@ fn an_entry_that_must_be_understood_is_not_skipped() {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[20..]).to_le_bytes();
     bytes[16..20].copy_from_slice(&crc);
     assert_eq!(Commit::decode(&bytes), Err(CommitError::Entry { kind: 999 }));
+}
+
+/// What a reader makes of a commit with one entry of a kind that it has never heard of: the entry's own kind is changed.
+fn read_by_one_that_does_not_know_it(entry: Entry) -> Result<Commit, CommitError> {
+    let of = |entries| commit(1, 1, entries).encode().unwrap().to_vec();
+    let kind_at = of(Vec::new()).len();
+    let mut bytes = of(vec![entry]);
+    bytes[kind_at..kind_at + 2].copy_from_slice(&999u16.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[20..]).to_le_bytes();
+    bytes[16..20].copy_from_slice(&crc);
+    Commit::decode(&bytes)
+}
+
+#[test]
+fn a_reader_that_does_not_know_what_takes_something_away_refuses_the_commit() {
+    let entries = sample_audit_commit().entries;
+    let mut refused = Vec::new();
+    for entry in entries {
+        let kind = entry.kind();
+        match read_by_one_that_does_not_know_it(entry) {
+            Ok(read) => assert!(matches!(read.entries[..], [Entry::Unknown { kind: 999, .. }])),
+            Err(error) => {
+                assert_eq!(error, CommitError::Entry { kind: 999 });
+                refused.push(kind);
+            }
+        }
+    }
+    assert_eq!(refused, [7, 10], "superseded and replaced");
 }
 
 #[test]

@@ -297,13 +297,14 @@ pub(crate) fn absence_evidence() -> AbsenceEvidence {
     }
 }
 
-/// What an auditor commits: an explained hole, a superseded range, a partition seen whole, a state object.
+/// What an auditor commits: an explained hole, a superseded range, a partition seen whole, a state object, joined segments.
 pub(crate) fn sample_audit_commit() -> Commit {
     let SegmentIdentity { incarnation, .. } = identity(Origin::Tee);
     let superseded = sample_commit().entries.iter().find_map(|entry| match entry {
         Entry::Segment(info) => Some(info.key.clone()),
         _ => None,
     });
+    let superseded = superseded.unwrap();
     let key = state_key("daily", StateKind::Groups, EPOCH_MS, WriterId::AUDITOR, 0xfeed).unwrap();
     Commit {
         writer: WriterId::AUDITOR,
@@ -324,7 +325,7 @@ pub(crate) fn sample_audit_commit() -> Commit {
                 topic: "orders".into(),
                 incarnation,
                 partition: 2,
-                segment: superseded.unwrap(),
+                segment: superseded.clone(),
                 first_offset: 110,
                 last_offset: 113,
                 leader_epoch: 5,
@@ -354,6 +355,22 @@ pub(crate) fn sample_audit_commit() -> Commit {
                 full: true,
                 bytes: 321,
                 crc32c: 0x1234_5678,
+            }),
+            // What takes their place is not listed: nothing is replaced.
+            Entry::Replaced(Replaced {
+                topic: "orders".into(),
+                incarnation,
+                partition: 2,
+                by: listed(WriterId::AUDITOR, 1, 100, 113, Origin::Fetch).key,
+                keys: vec![superseded.clone()],
+                at_ms: EPOCH_MS + 60_960,
+            }),
+            Entry::Removed(Removed {
+                topic: "orders".into(),
+                incarnation,
+                partition: 2,
+                keys: vec![superseded],
+                at_ms: EPOCH_MS + 60_970,
             }),
         ],
         ..sample_commit()

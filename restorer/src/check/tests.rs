@@ -165,3 +165,22 @@ async fn a_damaged_commit_stops_a_restore_and_not_a_listing() {
         Err(RestorerError::NoBackup { .. })
     ));
 }
+
+#[tokio::test]
+async fn a_commit_that_must_be_understood_and_is_not_stops_every_command() {
+    let (mut fixture, _) = archive(Codec::Zstd).await;
+    fixture.segment("orders", Origin::Tee, &[data(80, &[1])]).await;
+    fixture.commit().await;
+    let key = "test/ledger/0000000000000007/00000000000000000002.commit";
+    let path = fixture.directory.path().join(key);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8] = 9;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[20..]).to_le_bytes();
+    bytes[16..20].copy_from_slice(&crc);
+    std::fs::write(&path, bytes).unwrap();
+    let error = load(&fixture.store, BACKUP).await.unwrap_err();
+    assert!(
+        matches!(&error, RestorerError::Newer { key: told, .. } if told == key),
+        "{error}"
+    );
+}
