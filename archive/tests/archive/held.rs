@@ -23,16 +23,17 @@ enum Step {
     },
     Joined {
         segments: Vec<usize>,
+        gap: Option<(i64, i64)>,
     },
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let gap = prop::option::of((1i64..12, 0i64..6));
+    let gap = || prop::option::of((1i64..12, 0i64..6));
     prop_oneof![
-        4 => (0i64..60, 0i64..20, gap).prop_map(|(first, span, gap)| Step::Segment { first, span, gap }),
+        4 => (0i64..60, 0i64..20, gap()).prop_map(|(first, span, gap)| Step::Segment { first, span, gap }),
         3 => (any::<usize>(), -2i64..20, 0i64..12, any::<bool>())
             .prop_map(|(segment, at, more, same)| Step::Lost { segment, at, more, same }),
-        1 => prop::collection::vec(any::<usize>(), 1..4).prop_map(|segments| Step::Joined { segments }),
+        1 => (prop::collection::vec(any::<usize>(), 1..4), gap()).prop_map(|(segments, gap)| Step::Joined { segments, gap }),
     ]
 }
 
@@ -51,9 +52,7 @@ impl Model {
         match step {
             Step::Segment { first, span, gap } => {
                 let mut info = listed(WriterId(1), counter, first, first + span, Origin::Tee);
-                let gap = gap.and_then(|(at, more)| {
-                    OffsetRange::new(first + at, (first + at + more).min(first + span - 1))
-                });
+                let gap = gap_of(first, span, gap);
                 info.gaps = gap.into_iter().collect();
                 let own =
                     (first..=first + span).filter(|offset| !gap.is_some_and(|gap| gap.contains(*offset)));
@@ -85,7 +84,7 @@ impl Model {
                     same,
                 }));
             }
-            Step::Joined { segments } => {
+            Step::Joined { segments, gap } => {
                 let count = self.segments.len().max(1);
                 let parts: BTreeSet<usize> = segments.into_iter().map(|segment| segment % count).collect();
                 let listed_parts: Vec<&(SegmentInfo, BTreeSet<i64>)> =
@@ -96,7 +95,9 @@ impl Model {
                     return;
                 };
                 let keys: Vec<String> = listed_parts.iter().map(|(info, _)| info.key.clone()).collect();
-                let info = listed(WriterId::AUDITOR, counter, first, last, Origin::Fetch);
+                let mut info = listed(WriterId::AUDITOR, counter, first, last, Origin::Fetch);
+                let gap = gap_of(first, last - first, gap);
+                info.gaps = gap.into_iter().collect();
                 let place = identity(Origin::Fetch);
                 self.gone.extend(keys.iter().cloned());
                 self.audited.push(Entry::Segment(info.clone()));
@@ -108,7 +109,8 @@ impl Model {
                     keys,
                     at_ms: 7,
                 }));
-                self.segments.push((info, (first..=last).collect()));
+                let own = (first..=last).filter(|offset| !gap.is_some_and(|gap| gap.contains(*offset)));
+                self.segments.push((info, own.collect()));
             }
         }
     }
@@ -120,6 +122,12 @@ impl Model {
             .filter(|(info, _)| !self.gone.contains(&info.key));
         listed.flat_map(|(_, own)| own.iter().copied()).collect()
     }
+}
+
+/// A gap lies strictly inside.
+fn gap_of(first: i64, span: i64, gap: Option<(i64, i64)>) -> Option<OffsetRange> {
+    let (at, more) = gap?;
+    OffsetRange::new(first + at, (first + at + more).min(first + span - 1))
 }
 
 fn commits(writer: WriterId, entries: &[Entry], each: usize) -> Vec<Commit> {
