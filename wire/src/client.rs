@@ -49,13 +49,16 @@ pub use cluster::Cluster;
 pub use config::{ClientConfig, RetryPolicy};
 pub use connection::{Connection, PendingResponse, RawRequest};
 pub use error::{ClientError, ErrorCode};
-pub use fetch::{AbortedTransaction, FetchOptions, FetchQuery, FetchedPartition, Isolation};
+pub use fetch::{
+    AbortedTransaction, FetchOptions, FetchQuery, FetchedPartition, Isolation, LogWatch, WatchEvent,
+    WatchOptions, WatchStats,
+};
 pub use groups::{CommittedOffset, GroupListing, GroupOffsets, ListedGroup};
 pub use metadata::{
     BrokerMetadata, ClusterMetadata, PartitionMetadata, TopicKey, TopicMetadata, TopicPartition,
     TopicSelection,
 };
-pub use offsets::{EpochEnd, EpochQuery, ListedOffset, OffsetAt, OffsetQuery};
+pub use offsets::{ListedOffset, OffsetAt, OffsetQuery};
 pub use produce::{
     Acks, PartitionBatch, PendingProduce, ProduceFailure, ProduceOptions, ProduceOutcome, Produced,
 };

@@ -162,15 +162,23 @@ impl Cluster {
 
     /// The connection to a broker, opened if need be.
     pub(super) async fn connection(&self, node_id: i32, lane: Lane) -> Result<Connection, ClientError> {
-        let address = self.cache().brokers.get(&node_id).cloned();
-        let Some(address) = address else {
-            // A leader that Metadata does not list is not alive; asking again may tell another.
-            return Err(ClientError::ConnectionLost {
-                address: format!("node {node_id}"),
-                reason: "the cluster does not list it".to_owned(),
-            });
-        };
+        let address = self.address_of(node_id)?;
         self.open(Peer::Node(node_id), &address, lane).await
+    }
+
+    /// A connection that nobody shares, for requests that wait long.
+    pub(super) async fn own_connection(&self, node_id: i32) -> Result<Connection, ClientError> {
+        let address = self.address_of(node_id)?;
+        Connection::open_with(&address, self.config(), self.inner.tls.as_ref()).await
+    }
+
+    fn address_of(&self, node_id: i32) -> Result<HostPort, ClientError> {
+        let address = self.cache().brokers.get(&node_id).cloned();
+        // A leader that Metadata does not list is not alive; asking again may tell another.
+        address.ok_or_else(|| ClientError::ConnectionLost {
+            address: format!("node {node_id}"),
+            reason: "the cluster does not list it".to_owned(),
+        })
     }
 
     /// A connection to whichever broker can be had; known brokers first, then the bootstrap addresses.

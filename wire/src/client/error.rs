@@ -66,6 +66,10 @@ impl ErrorCode {
     pub const UNKNOWN_PRODUCER_ID: Self = Self(59);
     /// There is no such group.
     pub const GROUP_ID_NOT_FOUND: Self = Self(69);
+    /// The broker has no such fetch session (any more).
+    pub const FETCH_SESSION_ID_NOT_FOUND: Self = Self(70);
+    /// The request is not the next one of its fetch session.
+    pub const INVALID_FETCH_SESSION_EPOCH: Self = Self(71);
     /// The leader epoch asked with is older than the broker's.
     pub const FENCED_LEADER_EPOCH: Self = Self(74);
     /// The leader epoch asked with is newer than the broker's.
@@ -74,6 +78,8 @@ impl ErrorCode {
     pub const INVALID_RECORD: Self = Self(87);
     /// No topic has this id (any more, or yet).
     pub const UNKNOWN_TOPIC_ID: Self = Self(100);
+    /// A fetch session has topics by name and by id.
+    pub const FETCH_SESSION_TOPIC_ID_ERROR: Self = Self(106);
 
     /// Whether it is no error.
     pub fn is_ok(self) -> bool {

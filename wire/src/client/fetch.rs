@@ -1,32 +1,33 @@
 //! Fetch: raw batches out of a log.
 //!
-//! Requests are full ones, without a fetch session. The response is sliced by the crate's own reader: the
-//! records come out as shared slices of the frame, as the broker keeps them. `followers` lets replicas nearby answer.
+//! The calls here are full requests, without a fetch session. The response is sliced by the crate's own reader: the
+//! records come out as shared slices of the frame, as the broker keeps them.
+//!
+//! | module | duty |
+//! |---|---|
+//! | `message` | the request and the response, byte by byte |
+//! | `followers` | lets replicas nearby answer |
+//! | `session` | what a broker remembers of a client's requests (KIP-227); pure |
+//! | `watch` | follows many partitions by sessions and long polls |
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use uuid::Uuid;
+use bytes::Bytes;
 
 use super::cluster::Lane;
-use super::connection::malformed;
 use super::offsets::missing;
-use super::{ClientError, Cluster, Connection, ErrorCode, Leader, RawRequest, TopicPartition};
-use crate::read::Reader;
-use crate::write::{put_array_count, put_no_tagged_fields, put_string};
-use crate::{WireError, apis};
+use super::{ClientError, Cluster, Connection, Leader, TopicPartition};
+use crate::apis;
 
 mod followers;
+mod message;
+mod session;
+mod watch;
 
 pub(super) use followers::Followers;
+use message::{Answer, Asked, Exchange, SessionStep};
+pub use watch::{LogWatch, WatchEvent, WatchOptions, WatchStats};
 
-/// Topics are named up to this version, and have ids from the next one on.
-const NEWEST_BY_NAME: i16 = 12;
-/// What is spoken: from Kafka 2.3 on, and enough for every later broker.
-const OLDEST: i16 = 11;
-const NEWEST: i16 = 13;
-const FLEXIBLE_FROM: i16 = 12;
 /// Nowhere: it is always the leader that answers.
 const NO_RACK: &str = "";
 
@@ -177,31 +178,35 @@ impl Cluster {
         options: &FetchOptions,
         rack: &str,
     ) -> Result<Vec<Result<Answer, ClientError>>, ClientError> {
-        let all_have_ids = asked.iter().all(|(query, _)| query.partition.topic.id.is_some());
-        let newest = if all_have_ids { NEWEST } else { NEWEST_BY_NAME };
-        let version = connection.choose(apis::FETCH, &(OLDEST..=newest))?;
-        let by_id = version > NEWEST_BY_NAME;
-        let body = encode_request(version, asked, options, rack).map_err(|error| ClientError::Encode {
-            what: apis::name(apis::FETCH),
-            reason: error.to_string(),
-        })?;
+        let by_id = asked.iter().all(|(query, _)| query.partition.topic.id.is_some());
+        let partitions: Vec<Asked<'_>> = asked
+            .iter()
+            .map(|(query, leader)| Asked {
+                partition: &query.partition,
+                leader_epoch: leader.epoch,
+                offset: query.offset,
+                max_bytes: query.max_bytes,
+            })
+            .collect();
+        let exchange = Exchange {
+            version: message::choose_version(connection, by_id)?,
+            options,
+            rack,
+            session: SessionStep::NONE,
+            asked: &partitions,
+            forgotten: &[],
+        };
+        let by_id = exchange.is_by_id();
+        let request = exchange.encode()?;
         let timeout = self.config().endpoint.request_timeout + options.max_wait;
         let began = Instant::now();
         let mut response = loop {
-            let request = RawRequest {
-                api_key: apis::FETCH,
-                api_version: version,
-                body: vec![body.clone()],
-                timeout,
-            };
-            let frame = connection.send(request).await?.wait().await?;
-            let response = parse_response(version, &frame)
-                .map_err(|source| malformed(connection.address(), apis::FETCH, source))?;
+            let response = request.send(connection, timeout).await?;
             response
                 .error
                 .check(|| format!("fetch from broker {}", connection.address()), None)?;
             // A client that is over its quota gets an answer about nothing, and is to wait.
-            let pause = Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or(0));
+            let pause = response.pause();
             let is_put_off = response.partitions.is_empty() && !pause.is_zero();
             if !is_put_off || began.elapsed() + pause > PUT_OFF_MAX {
                 break response;
@@ -209,7 +214,7 @@ impl Cluster {
             tokio::time::sleep(pause).await;
         };
         let answer = |(query, leader): &(&FetchQuery, Leader)| {
-            let key = (topic_of(&query.partition, by_id), query.partition.partition);
+            let key = message::key_of(&query.partition, by_id);
             let found = response.partitions.remove(&key);
             let mut found = found.ok_or_else(|| missing(connection, apis::FETCH))?;
             found.error.check(
@@ -226,148 +231,6 @@ impl Cluster {
 
 /// Brokers put clients off for some seconds; ten times as long says that something else is wrong.
 const PUT_OFF_MAX: Duration = Duration::from_secs(120);
-
-/// A topic as the message names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum WireTopic {
-    Name(String),
-    Id(Uuid),
-}
-
-fn topic_of(partition: &TopicPartition, by_id: bool) -> WireTopic {
-    match partition.topic.id {
-        Some(id) if by_id => WireTopic::Id(id),
-        _ => WireTopic::Name(partition.topic.name.to_string()),
-    }
-}
-
-#[derive(Debug)]
-struct Response {
-    throttle_time_ms: i32,
-    error: ErrorCode,
-    partitions: HashMap<(WireTopic, i32), Answer>,
-}
-
-#[derive(Debug)]
-struct Answer {
-    error: ErrorCode,
-    partition: FetchedPartition,
-    /// The follower to ask instead, in which case there are no records.
-    preferred: Option<i32>,
-}
-
-fn encode_request(
-    version: i16,
-    asked: &[(&FetchQuery, Leader)],
-    options: &FetchOptions,
-    rack: &str,
-) -> Result<Bytes, WireError> {
-    let flexible = version >= FLEXIBLE_FROM;
-    let by_id = version > NEWEST_BY_NAME;
-    let max_wait_ms = i32::try_from(options.max_wait.as_millis()).unwrap_or(i32::MAX);
-    let mut out = BytesMut::with_capacity(64 + asked.len() * 64);
-    out.put_i32(-1); // a consumer, not a replica
-    out.put_i32(max_wait_ms);
-    out.put_i32(options.min_bytes);
-    out.put_i32(options.max_bytes);
-    out.put_i8(i8::from(options.isolation == Isolation::ReadCommitted));
-    out.put_i32(0); // no session
-    out.put_i32(-1); // and none wanted
-    // One entry per partition: brokers accept a topic more than once, and requests stay small.
-    put_array_count(&mut out, asked.len(), flexible)?;
-    for (query, leader) in asked {
-        match topic_of(&query.partition, by_id) {
-            WireTopic::Name(name) => put_string(&mut out, &name, flexible)?,
-            WireTopic::Id(id) => out.put_slice(id.as_bytes()),
-        }
-        put_array_count(&mut out, 1, flexible)?;
-        out.put_i32(query.partition.partition);
-        // Lets the broker refuse if it is not the leader that Metadata told us of.
-        out.put_i32(leader.epoch);
-        out.put_i64(query.offset);
-        if version >= 12 {
-            out.put_i32(-1); // epoch of the last record fetched: only replicas compare logs
-        }
-        out.put_i64(-1); // our log start: we have none
-        out.put_i32(query.max_bytes);
-        put_no_tagged_fields(&mut out, flexible);
-        put_no_tagged_fields(&mut out, flexible);
-    }
-    put_array_count(&mut out, 0, flexible)?; // nothing to forget
-    put_string(&mut out, rack, flexible)?;
-    put_no_tagged_fields(&mut out, flexible);
-    Ok(out.freeze())
-}
-
-fn parse_response(version: i16, body: &Bytes) -> Result<Response, WireError> {
-    let flexible = version >= FLEXIBLE_FROM;
-    let mut reader = Reader::new(body);
-    let throttle_time_ms = reader.i32()?;
-    let error = ErrorCode(reader.i16()?);
-    let _session_id = reader.i32()?;
-    let mut partitions = HashMap::new();
-    for _ in 0..reader.array_count(flexible, 2)? {
-        let topic = match version > NEWEST_BY_NAME {
-            true => WireTopic::Id(reader.uuid()?),
-            false => WireTopic::Name(reader.string(flexible)?.to_owned()),
-        };
-        for _ in 0..reader.array_count(flexible, PARTITION_BYTES_MIN)? {
-            let (number, answer) = parse_partition(&mut reader, body, flexible)?;
-            partitions.insert((topic.clone(), number), answer);
-        }
-        reader.skip_tagged_fields_if(flexible)?;
-    }
-    reader.skip_tagged_fields_if(flexible)?;
-    Ok(Response {
-        throttle_time_ms,
-        error,
-        partitions,
-    })
-}
-
-/// Index, error, three offsets, preferred replica, and at least a byte each for the aborted list and the records.
-const PARTITION_BYTES_MIN: usize = 4 + 2 + 3 * 8 + 4 + 2;
-const ABORTED_BYTES: usize = 16;
-
-fn parse_partition(
-    reader: &mut Reader<'_>,
-    body: &Bytes,
-    flexible: bool,
-) -> Result<(i32, Answer), WireError> {
-    let number = reader.i32()?;
-    let error = ErrorCode(reader.i16()?);
-    let high_watermark = reader.i64()?;
-    let last_stable_offset = reader.i64()?;
-    let log_start_offset = reader.i64()?;
-    let aborted_count = reader.nullable_array_count(flexible, ABORTED_BYTES)?.unwrap_or(0);
-    let mut aborted = Vec::with_capacity(aborted_count);
-    for _ in 0..aborted_count {
-        aborted.push(AbortedTransaction {
-            producer_id: reader.i64()?,
-            first_offset: reader.i64()?,
-        });
-        reader.skip_tagged_fields_if(flexible)?;
-    }
-    let preferred = reader.i32()?;
-    let records = reader.nullable_shared(body, flexible)?.unwrap_or_default();
-    reader.skip_tagged_fields_if(flexible)?;
-    let partition = FetchedPartition {
-        records,
-        high_watermark,
-        last_stable_offset,
-        log_start_offset,
-        aborted,
-        leader_epoch: -1,
-        by_id: false,
-        follower: None,
-    };
-    let answer = Answer {
-        error,
-        partition,
-        preferred: (preferred >= 0).then_some(preferred),
-    };
-    Ok((number, answer))
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,18 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use bytes::BytesMut;
 use kafka_protocol::messages::fetch_response::{
     AbortedTransaction as TheirAborted, FetchableTopicResponse, PartitionData,
 };
 use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
+use std::collections::HashMap;
+use uuid::Uuid;
 
+use super::message::{
+    Asked, Exchange, NEWEST, NEWEST_BY_NAME, OLDEST, SessionStep, WireTopic, key_of, parse_response,
+};
 use super::*;
 use crate::client::TopicKey;
 
@@ -54,7 +60,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn responses_are_read_as_kafka_protocol_wrote_them(
-        version in OLDEST..=NEWEST, topics in proptest::collection::vec(proptest::collection::vec(partition(), 0..4), 0..4),
+        version in OLDEST..=NEWEST, topics in proptest::collection::vec(proptest::collection::vec(partition(), 0..4), 0..4), session_id: i32,
     ) {
         let theirs = |(number, partitions): (usize, &Vec<PartitionData>)| {
             FetchableTopicResponse::default()
@@ -62,7 +68,7 @@ proptest! {
                 .with_topic_id(id(number as u8))
                 .with_partitions(partitions.clone())
         };
-        let response = FetchResponse::default().with_responses(topics.iter().enumerate().map(theirs).collect());
+        let response = FetchResponse::default().with_responses(topics.iter().enumerate().map(theirs).collect()).with_session_id(session_id);
         let mut body = BytesMut::new();
         response.encode(&mut body, version).unwrap();
         let body = body.freeze();
@@ -86,6 +92,7 @@ proptest! {
             }
         }
         prop_assert!(parsed.partitions.is_empty());
+        prop_assert_eq!(parsed.session_id, response.session_id);
         for cut in 0..body.len() {
             prop_assert!(parse_response(version, &body.slice(..cut)).is_err(), "cut at {}", cut);
         }
@@ -107,10 +114,28 @@ fn requests_are_understood_by_kafka_protocol() {
         nearest: true,
     };
     let queries = [query(1, 3, 1_000), query(2, 0, 0), query(1, 4, 5)];
-    let leader = Leader { node_id: 1, epoch: 6 };
-    let asked: Vec<_> = queries.iter().map(|query| (query, leader)).collect();
+    let gone = [query(3, 7, 0), query(1, 9, 0)];
+    let asked: Vec<Asked<'_>> = queries
+        .iter()
+        .map(|query| Asked {
+            partition: &query.partition,
+            leader_epoch: 6,
+            offset: query.offset,
+            max_bytes: query.max_bytes,
+        })
+        .collect();
     for version in OLDEST..=NEWEST {
-        let mut body = encode_request(version, &asked, &options, "rack-1").unwrap();
+        let by_id = version > NEWEST_BY_NAME;
+        let forgotten = gone.each_ref().map(|query| key_of(&query.partition, by_id));
+        let exchange = Exchange {
+            version,
+            options: &options,
+            rack: "rack-1",
+            session: SessionStep { id: 77, epoch: 3 },
+            asked: &asked,
+            forgotten: &forgotten,
+        };
+        let mut body = exchange.body().unwrap();
         let theirs = FetchRequest::decode(&mut body, version).unwrap();
         assert!(body.is_empty(), "version {version}");
         assert_eq!(
@@ -119,8 +144,16 @@ fn requests_are_understood_by_kafka_protocol() {
         );
         assert_eq!(
             (theirs.isolation_level, theirs.session_id, theirs.session_epoch),
-            (1, 0, -1)
+            (1, 77, 3)
         );
+        assert_eq!(theirs.forgotten_topics_data.len(), 2);
+        for (topic, query) in theirs.forgotten_topics_data.iter().zip(&gone) {
+            match by_id {
+                true => assert_eq!(Some(topic.topic_id), query.partition.topic.id),
+                false => assert_eq!(*topic.topic.0, *query.partition.topic.name),
+            }
+            assert_eq!(topic.partitions, [query.partition.partition]);
+        }
         assert_eq!(theirs.replica_id.0, -1);
         assert_eq!(theirs.rack_id.as_str(), "rack-1");
         assert_eq!(theirs.topics.len(), 3);

@@ -1,0 +1,582 @@
+//! Follows many partitions: one long poll per broker, of which each answer has only what is new.
+//!
+//! Every broker has a session of its own with the partitions that it leads; when a leader moves, its partitions move
+//! between sessions. What passes (elections, restarts, sessions that a broker forgets or refuses) is dealt with here, and
+//! costs a request or two. The caller says from where each partition is followed, and moves on as it takes what comes:
+//! until it does, the same records come again.
+//!
+//! A [`LogWatch`] has connections of its own, because a request that waits keeps those behind it waiting.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::message::{self, Asked, Exchange, Response, WireKey};
+use super::session::{Place, Session, Standing};
+use super::{FetchOptions, FetchedPartition, Isolation, NO_RACK};
+use crate::client::{ClientError, Cluster, Connection, ErrorCode, Leader, TopicPartition};
+
+/// How partitions are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchOptions {
+    /// What is shown.
+    pub isolation: Isolation,
+    /// How long a broker may wait for `min_bytes`. So long it may also take until a partition that is added is asked for.
+    pub max_wait: Duration,
+    /// What it waits for.
+    pub min_bytes: i32,
+    /// About how much a response may hold; a first batch that is larger comes nevertheless.
+    pub max_bytes: i32,
+    /// About how much of one partition. With 1 there is next to nothing but the offsets: who wants no more moves each
+    /// partition on to its high watermark.
+    pub partition_bytes: i32,
+    /// The shortest time from one request to the next, per broker. What is written meanwhile comes in one answer.
+    pub pace: Duration,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        WatchOptions {
+            isolation: Isolation::ReadUncommitted,
+            max_wait: Duration::from_secs(5),
+            min_bytes: 1,
+            max_bytes: 4 * 1024 * 1024,
+            partition_bytes: 1024 * 1024,
+            pace: Duration::ZERO,
+        }
+    }
+}
+
+/// What a watch has to say.
+#[derive(Debug, Clone)]
+pub enum WatchEvent {
+    /// Records, or other bounds of the log than were told before.
+    News {
+        /// Of which partition.
+        partition: TopicPartition,
+        /// From the offset at which it is followed; without records when that has changed meanwhile.
+        fetched: FetchedPartition,
+    },
+    /// There is no answer for longer than passes by itself. It is still followed.
+    Troubled {
+        /// Which partition.
+        partition: TopicPartition,
+        /// Why.
+        error: ClientError,
+    },
+    /// It is not followed any more: the topic is gone, may not be read, or does not have the offset
+    /// ([`ErrorCode::OFFSET_OUT_OF_RANGE`]).
+    Ended {
+        /// Which partition.
+        partition: TopicPartition,
+        /// Why.
+        error: ClientError,
+    },
+}
+
+/// What following took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WatchStats {
+    /// Requests answered, or given up.
+    pub requests: u64,
+    /// Requests with the whole list of partitions.
+    pub whole: u64,
+    /// Sessions that were over before we wanted: forgotten by the broker, or lost with a connection.
+    pub resets: u64,
+    /// Answers of brokers that keep no session for us.
+    pub refused: u64,
+    /// Bytes of records.
+    pub bytes: u64,
+}
+
+/// Follows partitions of one cluster.
+#[derive(Debug)]
+pub struct LogWatch {
+    cluster: Cluster,
+    fetch: FetchOptions,
+    partition_bytes: i32,
+    pace: Duration,
+    followed: HashMap<TopicPartition, Followed>,
+    brokers: BTreeMap<i32, Broker>,
+    /// One per broker at most. They are kept here, so that nothing is lost when a poll is given up.
+    running: FuturesUnordered<BoxFuture<'static, (i32, Done)>>,
+    stats: WatchStats,
+}
+
+#[derive(Debug)]
+struct Followed {
+    offset: i64,
+    leader: Option<Leader>,
+    /// High watermark, last stable offset and log start, as told last.
+    told: Option<(i64, i64, i64)>,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    since: Instant,
+    told: Instant,
+    pause: Duration,
+    again_at: Instant,
+}
+
+#[derive(Debug)]
+struct Broker {
+    session: Session,
+    connection: Option<Connection>,
+    is_busy: bool,
+    not_before: Instant,
+    /// Who is meant by the names of the last request.
+    names: HashMap<WireKey, TopicPartition>,
+}
+
+/// What a broker was waited for.
+#[derive(Debug)]
+enum Done {
+    Connected(Result<Connection, ClientError>),
+    Answered(Result<Response, ClientError>, bool),
+}
+
+impl LogWatch {
+    /// Follows nothing yet.
+    pub fn new(cluster: Cluster, options: WatchOptions) -> Self {
+        LogWatch {
+            cluster,
+            fetch: FetchOptions {
+                isolation: options.isolation,
+                max_wait: options.max_wait,
+                min_bytes: options.min_bytes,
+                max_bytes: options.max_bytes,
+                nearest: false,
+            },
+            partition_bytes: options.partition_bytes,
+            pace: options.pace,
+            followed: HashMap::new(),
+            brokers: BTreeMap::new(),
+            running: FuturesUnordered::new(),
+            stats: WatchStats::default(),
+        }
+    }
+
+    /// Follows a partition from this offset on, or goes on there.
+    pub fn follow(&mut self, partition: TopicPartition, offset: i64) {
+        match self.followed.get_mut(&partition) {
+            Some(followed) => followed.offset = offset,
+            None => {
+                let followed = Followed {
+                    offset,
+                    leader: None,
+                    told: None,
+                    trouble: None,
+                };
+                self.followed.insert(partition, followed);
+            }
+        }
+    }
+
+    /// Follows it no more.
+    pub fn unfollow(&mut self, partition: &TopicPartition) {
+        self.followed.remove(partition);
+    }
+
+    /// Follows only what is kept.
+    pub fn retain(&mut self, mut keep: impl FnMut(&TopicPartition) -> bool) {
+        self.followed.retain(|partition, _| keep(partition));
+    }
+
+    /// From where a partition is followed, if it is.
+    pub fn offset(&self, partition: &TopicPartition) -> Option<i64> {
+        self.followed.get(partition).map(|followed| followed.offset)
+    }
+
+    /// How many partitions are followed.
+    pub fn len(&self) -> usize {
+        self.followed.len()
+    }
+
+    /// Whether nothing is followed.
+    pub fn is_empty(&self) -> bool {
+        self.followed.is_empty()
+    }
+
+    /// What it took so far.
+    pub fn stats(&self) -> WatchStats {
+        self.stats
+    }
+
+    /// Waits for news, about as long as a broker may. A poll may be dropped anywhere: nothing is lost, requests that are
+    /// on their way are waited for by the next one.
+    pub async fn poll(&mut self) -> Vec<WatchEvent> {
+        let until = Instant::now() + self.fetch.max_wait;
+        loop {
+            let mut events = self.find_leaders().await;
+            self.launch(&mut events);
+            if !events.is_empty() {
+                return events;
+            }
+            let wake = self.next_due().map_or(until, |due| due.min(until));
+            tokio::select! {
+                Some((node_id, done)) = self.running.next() => self.digest(node_id, done, &mut events),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            if !events.is_empty() || Instant::now() >= until {
+                return events;
+            }
+        }
+    }
+
+    /// Asks who leads the partitions of which nobody knows, those that are due.
+    async fn find_leaders(&mut self) -> Vec<WatchEvent> {
+        let now = Instant::now();
+        let is_due = |followed: &Followed| {
+            followed.leader.is_none()
+                && followed
+                    .trouble
+                    .as_ref()
+                    .is_none_or(|trouble| trouble.again_at <= now)
+        };
+        let due: Vec<TopicPartition> = self
+            .followed
+            .iter()
+            .filter(|(_, followed)| is_due(followed))
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        let mut events = Vec::new();
+        if due.is_empty() {
+            return events;
+        }
+        let leaders = self.cluster.leaders_now(&due.iter().collect::<Vec<_>>()).await;
+        for (partition, leader) in due.into_iter().zip(leaders) {
+            match leader {
+                Ok(leader) => {
+                    if let Some(followed) = self.followed.get_mut(&partition) {
+                        followed.leader = Some(leader);
+                    }
+                }
+                Err(error) => self.trouble(partition, error, &mut events),
+            }
+        }
+        events
+    }
+
+    /// Puts the next request to every broker on its way that has none.
+    fn launch(&mut self, events: &mut Vec<WatchEvent>) {
+        let now = Instant::now();
+        let mut led: BTreeMap<i32, Vec<(&TopicPartition, Leader, i64)>> = BTreeMap::new();
+        for (partition, followed) in &self.followed {
+            if let Some(leader) = followed.leader {
+                let of_leader = led.entry(leader.node_id).or_default();
+                of_leader.push((partition, leader, followed.offset));
+            }
+        }
+        for (node_id, broker) in &mut self.brokers {
+            // Its session is kept in mind: the next one takes its place with the broker.
+            if !broker.is_busy && !led.contains_key(node_id) {
+                broker.connection = None;
+                self.stats.resets = self
+                    .stats
+                    .resets
+                    .saturating_add(u64::from(broker.session.doubt()));
+            }
+        }
+        let mut failed = Vec::new();
+        for (node_id, partitions) in led {
+            let broker = self.brokers.entry(node_id).or_insert_with(|| Broker::new(now));
+            if broker.is_busy || broker.not_before > now {
+                continue;
+            }
+            let next = match broker.connection.as_ref().filter(|open| !open.is_closed()) {
+                None => Ok(connect(self.cluster.clone(), node_id)),
+                Some(connection) => {
+                    let connection = connection.clone();
+                    let timeout = self.cluster.config().endpoint.request_timeout + self.fetch.max_wait;
+                    let asked = broker.ask(&connection, &partitions, &self.fetch, self.partition_bytes);
+                    asked.map(|(request, is_whole)| {
+                        let exchange = async move {
+                            let answer = request.send(&connection, timeout).await;
+                            (node_id, Done::Answered(answer, is_whole))
+                        };
+                        Box::pin(exchange) as BoxFuture<'static, _>
+                    })
+                }
+            };
+            match next {
+                Ok(future) => {
+                    broker.is_busy = true;
+                    broker.not_before = now + self.pace;
+                    self.running.push(future);
+                }
+                Err(error) => failed.extend(
+                    partitions
+                        .iter()
+                        .map(|(partition, ..)| ((*partition).clone(), error.clone())),
+                ),
+            }
+        }
+        for (partition, error) in failed {
+            self.trouble(partition, error, events);
+        }
+    }
+
+    /// When there is something to be done that no answer brings.
+    fn next_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let retries = self
+            .followed
+            .values()
+            .filter(|followed| followed.leader.is_none())
+            .filter_map(|followed| Some(followed.trouble.as_ref()?.again_at));
+        let pauses = self
+            .brokers
+            .values()
+            .filter(|broker| !broker.is_busy && broker.not_before > now)
+            .map(|broker| broker.not_before);
+        retries.chain(pauses).min()
+    }
+
+    fn digest(&mut self, node_id: i32, done: Done, events: &mut Vec<WatchEvent>) {
+        let Some(broker) = self.brokers.get_mut(&node_id) else {
+            return;
+        };
+        broker.is_busy = false;
+        let error = match done {
+            Done::Connected(Ok(connection)) => {
+                broker.connection = Some(connection);
+                broker.not_before = Instant::now();
+                return;
+            }
+            Done::Connected(Err(error)) => error,
+            Done::Answered(answer, is_whole) => {
+                self.stats.requests = self.stats.requests.saturating_add(1);
+                self.stats.whole = self.stats.whole.saturating_add(u64::from(is_whole));
+                match answer {
+                    Ok(response) => return self.answered(node_id, response, events),
+                    Err(error) => error,
+                }
+            }
+        };
+        if broker.session.doubt() {
+            self.stats.resets = self.stats.resets.saturating_add(1);
+        }
+        broker.connection = None;
+        self.broker_failed(node_id, &error, events);
+    }
+
+    /// All partitions of a broker are looked for anew.
+    fn broker_failed(&mut self, node_id: i32, error: &ClientError, events: &mut Vec<WatchEvent>) {
+        let is_there = |followed: &Followed| followed.leader.is_some_and(|leader| leader.node_id == node_id);
+        let led: Vec<TopicPartition> = self
+            .followed
+            .iter()
+            .filter(|(_, followed)| is_there(followed))
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        for partition in led {
+            self.trouble(partition, error.clone(), events);
+        }
+    }
+
+    fn answered(&mut self, node_id: i32, response: Response, events: &mut Vec<WatchEvent>) {
+        let first_pause = self.cluster.config().retry.backoff_first;
+        let Some(broker) = self.brokers.get_mut(&node_id) else {
+            return;
+        };
+        let pause = response.pause().min(PUT_OFF_MAX);
+        broker.not_before = broker.not_before.max(Instant::now() + pause);
+        match broker.session.answered(response.error, response.session_id) {
+            Standing::Kept => {}
+            // A client over its quota is told nothing, and has no session by that.
+            Standing::Refused if response.partitions.is_empty() => {}
+            Standing::Refused => self.stats.refused = self.stats.refused.saturating_add(1),
+            Standing::Over => {
+                self.stats.resets = self.stats.resets.saturating_add(1);
+                broker.not_before = broker.not_before.max(Instant::now() + first_pause);
+            }
+        }
+        if !response.error.is_ok() {
+            if !is_about_session(response.error) {
+                let error = ClientError::Broker {
+                    subject: format!("follow logs of broker {node_id}"),
+                    code: response.error,
+                    message: None,
+                };
+                self.broker_failed(node_id, &error, events);
+            }
+            return;
+        }
+        let mut told = Vec::new();
+        for (key, answer) in response.partitions {
+            if let Some(partition) = broker.names.get(&key) {
+                told.push((partition.clone(), broker.session.offset_of(&key), answer));
+            }
+        }
+        for (partition, asked_at, answer) in told {
+            self.take(node_id, partition, asked_at, answer, events);
+        }
+    }
+
+    fn take(
+        &mut self,
+        node_id: i32,
+        partition: TopicPartition,
+        asked_at: Option<i64>,
+        answer: message::Answer,
+        events: &mut Vec<WatchEvent>,
+    ) {
+        let Some(followed) = self.followed.get_mut(&partition) else {
+            return;
+        };
+        let Some(leader) = followed.leader.filter(|leader| leader.node_id == node_id) else {
+            return;
+        };
+        let is_stale = asked_at != Some(followed.offset);
+        let mut fetched = answer.partition;
+        if !answer.error.is_ok() {
+            let is_about_offset = answer.error == ErrorCode::OFFSET_OUT_OF_RANGE;
+            if is_stale && is_about_offset {
+                return;
+            }
+            let error = ClientError::Broker {
+                subject: format!("follow {partition} from offset {}", followed.offset),
+                code: answer.error,
+                message: None,
+            };
+            return self.trouble(partition, error, events);
+        }
+        followed.trouble = None;
+        fetched.leader_epoch = leader.epoch;
+        fetched.by_id = self
+            .brokers
+            .get(&node_id)
+            .is_some_and(|broker| broker.session.is_by_id());
+        if is_stale {
+            fetched.records.clear();
+            fetched.aborted.clear();
+        }
+        self.stats.bytes = self.stats.bytes.saturating_add(fetched.records.len() as u64);
+        let bounds = (
+            fetched.high_watermark,
+            fetched.last_stable_offset,
+            fetched.log_start_offset,
+        );
+        if !fetched.records.is_empty() || followed.told != Some(bounds) {
+            followed.told = Some(bounds);
+            events.push(WatchEvent::News { partition, fetched });
+        }
+    }
+
+    /// Somebody did not answer about a partition: its leader is looked for again, after a while, unless that cannot help.
+    fn trouble(&mut self, partition: TopicPartition, error: ClientError, events: &mut Vec<WatchEvent>) {
+        self.cluster.forget_leader(&partition);
+        let Some(followed) = self.followed.get_mut(&partition) else {
+            return;
+        };
+        let now = Instant::now();
+        let policy = self.cluster.config().retry;
+        followed.leader = None;
+        let trouble = followed.trouble.get_or_insert(Trouble {
+            since: now,
+            told: now,
+            pause: policy.backoff_first,
+            again_at: now,
+        });
+        let is_unknown = error.code().is_some_and(ErrorCode::is_unknown_topic)
+            && now.duration_since(trouble.since) >= policy.unknown_topic_deadline;
+        if !error.is_retriable() || is_unknown {
+            self.followed.remove(&partition);
+            events.push(WatchEvent::Ended { partition, error });
+            return;
+        }
+        trouble.again_at = now + trouble.pause;
+        trouble.pause = trouble.pause.saturating_mul(2).min(policy.backoff_max);
+        if now.duration_since(trouble.told) >= policy.deadline {
+            trouble.told = now;
+            events.push(WatchEvent::Troubled { partition, error });
+        }
+    }
+}
+
+impl Broker {
+    fn new(now: Instant) -> Self {
+        Broker {
+            session: Session::default(),
+            connection: None,
+            is_busy: false,
+            not_before: now,
+            names: HashMap::new(),
+        }
+    }
+
+    /// The next request, and whether it has the whole list.
+    fn ask(
+        &mut self,
+        connection: &Connection,
+        partitions: &[(&TopicPartition, Leader, i64)],
+        options: &FetchOptions,
+        max_bytes: i32,
+    ) -> Result<(message::Encoded, bool), ClientError> {
+        let all_have_ids = partitions
+            .iter()
+            .all(|(partition, ..)| partition.topic.id.is_some());
+        let version = message::choose_version(connection, all_have_ids)?;
+        let by_id = version > message::NEWEST_BY_NAME;
+        let mut wanted = BTreeMap::new();
+        self.names.clear();
+        for (partition, leader, offset) in partitions {
+            let place = Place {
+                leader_epoch: leader.epoch,
+                offset: *offset,
+                max_bytes,
+            };
+            let key = message::key_of(partition, by_id);
+            wanted.insert(key.clone(), place);
+            self.names.insert(key, (*partition).clone());
+        }
+        let step = self.session.next(version, &wanted);
+        let asked: Vec<Asked<'_>> = step
+            .asked
+            .iter()
+            .filter_map(|key| {
+                let place = wanted.get(key)?;
+                Some(Asked {
+                    partition: self.names.get(key)?,
+                    leader_epoch: place.leader_epoch,
+                    offset: place.offset,
+                    max_bytes: place.max_bytes,
+                })
+            })
+            .collect();
+        let exchange = Exchange {
+            version,
+            options,
+            rack: NO_RACK,
+            session: step.session,
+            asked: &asked,
+            forgotten: &step.forgotten,
+        };
+        Ok((exchange.encode()?, step.is_whole()))
+    }
+}
+
+fn connect(cluster: Cluster, node_id: i32) -> BoxFuture<'static, (i32, Done)> {
+    Box::pin(async move {
+        let opened = cluster.own_connection(node_id).await;
+        (node_id, Done::Connected(opened))
+    })
+}
+
+fn is_about_session(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::FETCH_SESSION_ID_NOT_FOUND
+            | ErrorCode::INVALID_FETCH_SESSION_EPOCH
+            | ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR
+    )
+}
+
+/// A broker may put clients off, and not for ever.
+const PUT_OFF_MAX: Duration = Duration::from_secs(30);
