@@ -9,8 +9,10 @@
  *   FAULTFS_LOG      file to append the log to; without it nothing is recorded
  *   FAULTFS_KILL_AT  number of the operation (from 1) before which the process kills itself with SIGKILL; 0 never
  *   FAULTFS_FAULTS   file that says what is wrong with the disk now; read before each operation, nothing while it is
- *                    not there. Lines of "write|sync|create ERRNO MILLISECONDS": the operation waits that long, then fails
- *                    with that error, or is done if it is 0
+ *                    not there. Lines of "write|sync|create ERRNO MILLISECONDS [once]": the operation waits that long, then
+ *                    fails with that error, or is done if it is 0; with "once" the file is taken away first
+ *   FAULTFS_NOTES    a file below a root in which the process says what it believes: recorded like any other, so that the
+ *                    log shows what was believed when, but never faulty
  *
  * Log records, little-endian: u32 magic 'FFS1', u8 operation, u8[3] zero, u64 inode, u64 offset, u32 length of path,
  * u32 length of second path or data; then both. Operations: see enum op.
@@ -35,19 +37,20 @@
 #include <time.h>
 #include <unistd.h>
 
-enum op { OP_CREATE = 1, OP_WRITE, OP_TRUNCATE, OP_SYNC, OP_SYNC_DIR, OP_RENAME, OP_LINK, OP_UNLINK, OP_MKDIR, OP_RMDIR };
+enum op { OP_CREATE = 1, OP_WRITE, OP_TRUNCATE, OP_SYNC, OP_SYNC_DIR, OP_RENAME, OP_LINK, OP_UNLINK, OP_MKDIR, OP_RMDIR, OP_SYNC_FAILED };
 
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char roots[8][PATH_MAX];
 static int root_count, log_fd = -1;
-static const char *faults;
+static const char *faults, *notes;
 static uint64_t kill_at, operations;
 
 static void start(void) {
     const char *list = getenv("FAULTFS_ROOTS"), *log = getenv("FAULTFS_LOG"), *at = getenv("FAULTFS_KILL_AT");
     if (!list) return;
     faults = getenv("FAULTFS_FAULTS");
+    notes = getenv("FAULTFS_NOTES");
     kill_at = at ? strtoull(at, NULL, 10) : 0;
     char copy[PATH_MAX * 4], *save = NULL;
     snprintf(copy, sizeof copy, "%s", list);
@@ -103,7 +106,7 @@ static void maybe_kill(void) {
 
 /* Waits as long as the disk is said to, then says with which error the operation fails; 0 for none. */
 static int fault(const char *operation) {
-    char text[512], name[16];
+    char text[512], name[16], times[16];
     if (!faults) return 0;
     int fd = (int)syscall(SYS_openat, AT_FDCWD, faults, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return 0;
@@ -112,7 +115,9 @@ static int fault(const char *operation) {
     text[n < 0 ? 0 : n] = 0;
     for (char *line = text; line && *line; line = strchr(line, '\n'), line += line != NULL) {
         int error, milliseconds;
-        if (sscanf(line, "%15s %d %d", name, &error, &milliseconds) != 3 || strcmp(name, operation)) continue;
+        times[0] = 0;
+        if (sscanf(line, "%15s %d %d %15s", name, &error, &milliseconds, times) < 3 || strcmp(name, operation)) continue;
+        if (!strcmp(times, "once")) syscall(SYS_unlinkat, AT_FDCWD, faults, 0);
         struct timespec wait = {milliseconds / 1000, (milliseconds % 1000) * 1000000L};
         nanosleep(&wait, NULL);
         return error;
@@ -200,9 +205,10 @@ OPEN(openat64(int dirfd, const char *path, int flags, ...), dirfd)
     do { \
         char path[PATH_MAX]; \
         if (!path_of(fd, path)) return call; \
-        FAIL("write"); \
+        int noted = notes && !strcmp(path, notes); \
+        if (!noted) FAIL("write"); \
         pthread_mutex_lock(&lock); \
-        maybe_kill(); \
+        if (!noted) maybe_kill(); \
         ssize_t done = call; \
         int saved = errno; \
         if (done > 0) { \
@@ -235,12 +241,14 @@ ssize_t pwritev(int fd, const struct iovec *vector, int count, off_t at) { retur
 static int synced(int fd, long call) {
     char path[PATH_MAX];
     if (!path_of(fd, path)) return (int)syscall(call, fd);
-    FAIL("sync");
+    int failed = fault("sync");
     pthread_mutex_lock(&lock);
     maybe_kill();
     struct stat st;
-    int result = (int)syscall(call, fd), saved = errno;
-    if (!result && !fstat(fd, &st)) record_text(S_ISDIR(st.st_mode) ? OP_SYNC_DIR : OP_SYNC, st.st_ino, path, NULL);
+    int result = failed ? -1 : (int)syscall(call, fd), saved = failed ? failed : errno;
+    int is_dir = fstat(fd, &st) || S_ISDIR(st.st_mode);
+    if (!result) record_text(is_dir ? OP_SYNC_DIR : OP_SYNC, st.st_ino, path, NULL);
+    else if (!is_dir) record_text(OP_SYNC_FAILED, st.st_ino, path, NULL);
     pthread_mutex_unlock(&lock);
     errno = saved;
     return result;
