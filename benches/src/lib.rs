@@ -8,11 +8,13 @@
 //!
 //! | module | duty |
 //! |---|---|
+//! | [`economy`] | what writers and partitions cost in requests to the store, counted on both sides |
 //! | [`paths`] | the ways from a producer to the broker: direct, and through Teeline in each mode |
 //! | [`producer`] | Kafka's own performance producer, run and read |
 //! | [`report`] | medians, ratios, the table, and the file kept under `benches/results` |
 #![allow(clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
 
+pub mod economy;
 pub mod paths;
 pub mod producer;
 pub mod report;

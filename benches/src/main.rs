@@ -1,15 +1,15 @@
-//! `teeline-benches`: one interleaved run of the produce path, direct and through Teeline.
+//! `teeline-benches`: one interleaved run of the produce path, direct and through Teeline; or, by a subcommand, another
+//! question.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
-use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serde_json::json;
+use teeline_benches::economy::{self, EconomyArguments};
 use teeline_benches::paths;
 use teeline_benches::producer::{self, RECORD_BYTES};
-use teeline_benches::report::{Line, Rounds, table};
+use teeline_benches::report::{self, Line, Rounds, table};
 use teeline_tests::kafka::Kafka;
 use teeline_tests::workdir::WorkDir;
 
@@ -17,7 +17,10 @@ use teeline_tests::workdir::WorkDir;
 ///
 /// Every round runs all paths one after the other; the report gives medians over the rounds.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// How many rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -35,10 +38,23 @@ struct Arguments {
     save: Option<PathBuf>,
 }
 
+#[derive(Subcommand)]
+enum Other {
+    /// What many partitions and several writers cost in requests to the store.
+    Economy(EconomyArguments),
+}
+
 const PARTITIONS: &str = "6";
 
 fn main() {
     let arguments = Arguments::parse();
+    match arguments.other {
+        Some(Other::Economy(arguments)) => economy::run(&arguments),
+        None => produce(&arguments),
+    }
+}
+
+fn produce(arguments: &Arguments) {
     let work = WorkDir::create("bench");
     let kafka = Kafka::start_one();
     let payloads = producer::write_payloads(work.path());
@@ -90,12 +106,9 @@ fn main() {
         .map(|(route, each)| Line::of(route.name, each, direct))
         .collect();
     print!("{}", table(&lines));
-    if let Some(directory) = arguments.save {
-        save(
-            &directory,
-            &arguments_of_run(arguments.rounds, arguments.records, arguments.steady_rate),
-            &lines,
-        );
+    if let Some(directory) = &arguments.save {
+        let run = arguments_of_run(arguments.rounds, arguments.records, arguments.steady_rate);
+        report::keep(directory, "produce", json!({"run": run, "paths": lines}));
     }
 }
 
@@ -128,27 +141,4 @@ fn create_topic(kafka: &Kafka, topic: &str) {
 fn arguments_of_run(rounds: usize, records: u64, steady_rate: u64) -> serde_json::Value {
     json!({"rounds": rounds, "records": records, "record_bytes": RECORD_BYTES, "steady_records_per_second": steady_rate,
            "acks": "all", "linger_ms": 5, "batch_bytes": 65_536, "partitions": 6, "compression": "none"})
-}
-
-fn save(directory: &std::path::Path, run: &serde_json::Value, lines: &[Line]) {
-    let commit = first_line(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
-    let machine = first_line(Command::new("uname").args(["-srm"]));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let date = jiff::Timestamp::now().to_string();
-    let day = date.get(..10).unwrap_or(&date).to_owned();
-    let document = json!({"date": date, "commit": commit, "machine": machine, "cores": cores, "run": run, "paths": lines});
-    fs::create_dir_all(directory).expect("make the directory of results");
-    let path = directory.join(format!("{day}-produce-{commit}.json"));
-    let text = serde_json::to_string_pretty(&document).expect("JSON");
-    fs::write(&path, text + "\n").expect("write the result");
-    println!("kept in {}", path.display());
-}
-
-fn first_line(command: &mut Command) -> String {
-    let output = command.output().map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&output)
-        .lines()
-        .next()
-        .unwrap_or("unknown")
-        .to_owned()
 }

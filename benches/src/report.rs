@@ -1,8 +1,12 @@
 //! Medians, ratios and where they are kept.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::producer::Measured;
 
@@ -83,6 +87,34 @@ pub fn table(lines: &[Line]) -> String {
         );
     }
     text
+}
+
+/// Keeps a result under a directory, with date, commit and machine.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn keep(directory: &Path, what: &str, mut document: Value) {
+    let commit = first_line(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
+    let date = jiff::Timestamp::now().to_string();
+    let day = date.get(..10).unwrap_or(&date).to_owned();
+    document["date"] = json!(date);
+    document["commit"] = json!(commit);
+    document["machine"] = json!(first_line(Command::new("uname").args(["-srm"])));
+    document["cores"] = json!(std::thread::available_parallelism().map_or(0, usize::from));
+    fs::create_dir_all(directory).expect("make the directory of results");
+    let path = directory.join(format!("{day}-{what}-{commit}.json"));
+    let text = serde_json::to_string_pretty(&document).expect("JSON");
+    fs::write(&path, text + "\n").expect("write the result");
+    eprintln!("kept in {}", path.display());
+}
+
+fn first_line(command: &mut Command) -> String {
+    let output = command.output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output)
+        .lines()
+        .next()
+        .unwrap_or("unknown")
+        .to_owned()
 }
 
 /// The middle value; the mean of the two middle ones for an even count; NaN of nothing.

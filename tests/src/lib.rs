@@ -16,6 +16,7 @@
 //! - [`fleet`], [`leaders`], [`chaos`]: several proxies into one backup; moving leaders; everything that can go wrong
 //! - [`source_log`], [`archived`], [`comparison`]: the log as a raw read gives it, an archive as its own readers give
 //!   it, and whether both are the same, offset by offset
+//! - [`economy`], [`requests`]: what many partitions cost in requests, counted by the programs and by the server
 //! - [`tampering`]: damage done on purpose to a copy of an archive
 #![allow(
     clippy::unwrap_used,
@@ -30,6 +31,7 @@ pub mod chaos;
 pub mod comparison;
 pub mod components;
 pub mod driver;
+pub mod economy;
 pub mod faultfs;
 pub mod fleet;
 pub mod forgetful_store;
@@ -46,6 +48,7 @@ pub mod read_back;
 pub mod reaper;
 pub mod record;
 pub mod refusing_store;
+pub mod requests;
 pub mod s3;
 pub mod source_log;
 pub mod stage;

@@ -44,9 +44,10 @@ impl S3 {
         let address = self.ports.address(0);
         let mut command = Command::new(components::versitygw());
         command.args([
-            "--port", &address, "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--quiet", "posix",
+            "--port", &address, "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--quiet",
         ]);
-        command.arg(self.work.join("data"));
+        command.arg("--access-log").arg(self.access_log());
+        command.arg("posix").arg(self.work.join("data"));
         let process = self.process.insert(Process::start(
             "versitygw",
             command,
@@ -71,6 +72,11 @@ impl S3 {
     /// Its `host:port`.
     pub fn address(&self) -> String {
         self.ports.address(0)
+    }
+
+    /// One line per request that it answered; see [`crate::requests`].
+    pub fn access_log(&self) -> PathBuf {
+        self.work.join("access.log")
     }
 
     /// Where the bucket's objects lie as plain files.

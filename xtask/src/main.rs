@@ -19,6 +19,7 @@ usage: cargo xtask <command>
   soak [HOURS]     the long form of the fault tests, with new seeds until the time is over (default 1)
   matrix           the round trips against several versions of Kafka
   bench [ARGS…]    throughput and latency of the produce path, side by side
+  bench economy    requests to the store per hour: four sidecars, 2,000 partitions, three kinds of traffic (see --help)
   lint             formatting and clippy, without warnings
   setup            fetch the components that the others need, and stop
 
