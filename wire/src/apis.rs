@@ -61,6 +61,8 @@ pub const DESCRIBE_CLUSTER: i16 = 60;
 pub const SHARE_FETCH: i16 = 78;
 /// ShareAcknowledge
 pub const SHARE_ACKNOWLEDGE: i16 = 79;
+/// DescribeShareGroupOffsets
+pub const DESCRIBE_SHARE_GROUP_OFFSETS: i16 = 90;
 
 /// The newest key in the table; newer ones pass through unread.
 pub const NEWEST_KNOWN_KEY: i16 = 94;

@@ -201,8 +201,24 @@ fn transaction_responses_pass() {
 
 #[test]
 fn group_responses_pass() {
+    use describe_share_group_offsets_response::*;
     use list_groups_response::*;
     use offset_fetch_response::*;
+    every_version(
+        apis::DESCRIBE_SHARE_GROUP_OFFSETS,
+        true,
+        |message: &mut DescribeShareGroupOffsetsResponse, _| {
+            let partition = DescribeShareGroupOffsetsResponsePartition::default()
+                .with_partition_index(3)
+                .with_start_offset(44);
+            let found = DescribeShareGroupOffsetsResponseTopic::default()
+                .with_topic_name(topic("orders"))
+                .with_partitions(vec![partition.clone(), partition]);
+            let group =
+                DescribeShareGroupOffsetsResponseGroup::default().with_group_id(GroupId(text("billing")));
+            message.groups = vec![group.with_topics(vec![found])];
+        },
+    );
     every_version(
         apis::LIST_GROUPS,
         true,

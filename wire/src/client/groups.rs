@@ -1,4 +1,5 @@
-//! Consumer groups and what they have committed: ListGroups, FindCoordinator, OffsetFetch.
+//! Consumer groups and what they have committed: ListGroups, FindCoordinator, OffsetFetch; in `share` the offsets of
+//! share groups; in `record` and `journal` the log that coordinators write.
 //!
 //! A group is known to its coordinator alone, so every broker is asked for its groups, and a group's offsets are
 //! asked for where it was listed. Nothing here retries: whoever polls asks again soon, and one broker that is away
@@ -17,6 +18,13 @@ use kafka_protocol::protocol::StrBytes;
 use super::cluster::Lane;
 use super::{ClientError, Cluster, Connection, ErrorCode, TopicSelection};
 use crate::apis;
+
+mod journal;
+mod record;
+mod share;
+
+pub use journal::{Followed, GroupChange, GroupJournal, JournalError};
+pub use record::{GROUP_TOPIC, GroupRecord, GroupRecordError, LoggedGroup, LoggedKey, LoggedOffset};
 
 /// Groups in one OffsetFetch request: bounds the answer, which names every partition of every group.
 const GROUPS_PER_REQUEST: usize = 50;

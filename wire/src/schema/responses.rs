@@ -123,6 +123,11 @@ pub(super) const RESPONSES: &[Message] = &[
         fields: DESCRIBE_CLUSTER,
     },
     Message {
+        api_key: apis::DESCRIBE_SHARE_GROUP_OFFSETS,
+        newest: 0,
+        fields: DESCRIBE_SHARE_GROUP_OFFSETS,
+    },
+    Message {
         api_key: apis::SHARE_FETCH,
         newest: 2,
         fields: SHARE_FETCH,
@@ -485,6 +490,30 @@ const COMMITTED_OFFSET: &[Field] = &[
     int32(5), // leader epoch
     text(0),  // metadata
     int16(0), // error
+];
+
+const DESCRIBE_SHARE_GROUP_OFFSETS: &[Field] = &[
+    int32(0), // throttle time
+    array(
+        0,
+        &Kind::Struct(&[
+            text(0),
+            array(
+                0,
+                &Kind::Struct(&[text(0), uuid(0), array(0, &Kind::Struct(SHARE_OFFSET))]),
+            ),
+            int16(0), // error
+            text(0),
+        ]),
+    ),
+];
+
+const SHARE_OFFSET: &[Field] = &[
+    int32(0),
+    int64(0), // start offset
+    int32(0), // leader epoch
+    int16(0), // error
+    text(0),
 ];
 
 const DESCRIBE_ACLS: &[Field] = &[
