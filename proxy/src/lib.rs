@@ -18,7 +18,7 @@
 //! | `session` | one client connection and its upstream connection: both loops, what is in flight |
 //! | `capture`, `frames`, `stall` | the tee and its policy; the frames it writes; gates on responses |
 //! | `lost` | connections whose end the buffer has not taken yet |
-//! | `poller`, `brokers`, `catalog`, `topics`, `leaders` | the proxy's own questions to the cluster; topic names and ids; who leads |
+//! | `poller`, `brokers`, `catalog`, `topics`, `leaders`, `terms` | the proxy's own questions to the cluster; topic names and ids; who leads |
 //! | `running` | the tasks of one virtual cluster |
 //! | [`buffer`] | the write-ahead buffer's writer |
 //! | [`budget`] | bytes in flight |
@@ -42,5 +42,6 @@ mod quiet;
 mod running;
 mod session;
 mod stall;
+mod terms;
 mod topics;
 mod topology;

@@ -27,6 +27,7 @@ use crate::brokers::Brokers;
 use crate::capture::Capture;
 use crate::catalog;
 use crate::cluster::Cluster;
+use crate::terms::Terms;
 
 /// Asks the cluster for as long as the proxy runs.
 pub(crate) struct Poller {
@@ -39,6 +40,7 @@ pub(crate) struct Poller {
     /// What the catalogs of this session say already.
     known: HashMap<Arc<str>, Known>,
     last_full: Option<Instant>,
+    terms: Terms,
 }
 
 struct Known {
@@ -64,6 +66,7 @@ impl Poller {
             client: None,
             known: HashMap::new(),
             last_full: None,
+            terms: Terms::default(),
         }
     }
 
@@ -208,10 +211,17 @@ impl Poller {
         let fresh = self
             .write_catalog(capture, &answer, asked_after, &busy, full)
             .await;
+        let fresh: HashSet<Arc<str>> = fresh.into_iter().collect();
+        let led = answer.topics.iter().filter(|topic| {
+            (busy.contains(&topic.name) || fresh.contains(&topic.name)) && capture.topics.wanted(&topic.name)
+        });
+        self.terms
+            .ask(&self.cluster, client, capture, &answer, led, &*self.clock)
+            .await;
         let described = if full {
             self.known.keys().cloned().collect()
         } else {
-            fresh
+            fresh.into_iter().collect()
         };
         self.write_configs(client, capture, described, asked_after).await;
         Ok(())

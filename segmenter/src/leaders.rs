@@ -1,26 +1,27 @@
 //! Under which leader a captured batch was written.
 //!
-//! Brokers do not say it: an answer to a Produce request names no leader epoch. But epochs only ever grow, so when one
-//! Metadata answer from before the send and one asked for after the response name the same epoch of the partition, the
-//! partition had that epoch all the time between. That is how a batch is attributed to a topic id as well, see
-//! [`crate::catalog`]. For an epoch it is not enough: a leader that does not know yet that it was replaced takes batches
-//! under its old one, and a broker that is behind names an old one for the new. So the broker that answered has to be the
-//! leader that Metadata named with that epoch; the proxy notes that with each outcome.
+//! Brokers do not say it: an answer to a Produce request names no leader epoch. But the proxy asks the leaders themselves,
+//! again and again, each under the epoch that Metadata names, and a broker answers only if it leads the partition under
+//! that epoch. So when one such answer from before the send and one to a question from after the response name the same
+//! epoch, its leader had that epoch all the time between, as a broker's epochs only ever grow. And the broker that answered
+//! the Produce request is that leader if the proxy knew it as the leader of the same epoch, which it notes with the
+//! outcome. What Metadata says proves none of it: a broker that is behind names an old epoch for the new one when the
+//! leadership went to another broker and back.
 //!
 //! And the answer has to be about a new batch: one that an idempotent producer repeats is answered with the offset that it
-//! got the first time, perhaps under an earlier leader. See [`EpochStart`]. Where all this does not prove it the epoch
-//! stays unknown: never guessed.
+//! got the first time, perhaps under an earlier leader. The leaders say where their epoch begins; where they cannot, see
+//! [`EpochStart`]. Where all this does not prove it the epoch stays unknown: never guessed.
 
 use std::collections::HashMap;
 
-use teeline_archive::buffer::Catalog;
-use teeline_archive::ids::BufferPosition;
+use teeline_archive::buffer::{LeaderTerm, LeaderTerms};
+use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
 
 use crate::batch::{Batch, Content};
 use crate::catalog::synthetic_incarnation;
 use crate::partition::PartitionId;
 
-/// What the catalogs say about the leader epoch of one batch.
+/// What the leaders' answers say about the leader epoch of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaderEpoch {
     /// This one.
@@ -31,7 +32,7 @@ pub enum LeaderEpoch {
     Unknown,
 }
 
-/// The leader epochs that the Metadata answers of a buffer named, folded.
+/// The leader epochs that the leaders' answers in a buffer named, folded.
 #[derive(Debug, Default)]
 pub struct Leaders {
     by_partition: HashMap<PartitionId, Vec<Term>>,
@@ -49,23 +50,23 @@ struct Term {
 }
 
 impl Leaders {
-    /// Folds one answer in.
-    pub fn on_catalog(&mut self, position: BufferPosition, catalog: &Catalog) {
+    /// Folds answers in.
+    pub fn on_terms(&mut self, position: BufferPosition, terms: &LeaderTerms) {
         let younger_than = BufferPosition {
             session: position.session,
-            lsn: catalog.requested_after,
+            lsn: terms.requested_after,
         };
-        for topic in catalog.topics.iter().filter(|topic| topic.error_code == 0) {
+        for topic in &terms.topics {
             let incarnation = match topic.id.is_nil() {
-                true => synthetic_incarnation(&catalog.cluster_id, &topic.name),
+                true => synthetic_incarnation(&terms.cluster_id, &topic.name),
                 false => topic.id,
             };
-            for &(partition, epoch) in &topic.partitions {
+            for term in &topic.terms {
                 let id = PartitionId {
                     incarnation,
-                    partition,
+                    partition: term.partition,
                 };
-                self.note(id, epoch, position, younger_than);
+                self.note(id, term, position, younger_than);
             }
         }
     }
@@ -73,10 +74,11 @@ impl Leaders {
     fn note(
         &mut self,
         id: PartitionId,
-        epoch: i32,
-        first_seen: BufferPosition,
+        told: &LeaderTerm,
+        position: BufferPosition,
         younger_than: BufferPosition,
     ) {
+        let epoch = told.leader_epoch;
         if epoch < 0 {
             return;
         }
@@ -84,17 +86,24 @@ impl Leaders {
         match terms.last_mut() {
             Some(term) if term.epoch == epoch => {
                 term.younger_than = term.younger_than.max(younger_than);
+                term.start.on_told(told.start_offset);
             }
-            // A broker that has not heard of the election yet: it says nothing about now.
+            // A leader that has not heard of the next election yet: it says nothing about now.
             Some(term) if term.epoch > epoch => {}
             _ => {
                 if terms.len() >= TERMS_MAX {
                     terms.remove(0);
                 }
+                let mut start = EpochStart::Unknown(HashMap::new());
+                start.on_told(told.start_offset);
                 terms.push(Term {
                     epoch,
-                    start: EpochStart::of(epoch),
-                    first_seen,
+                    start,
+                    first_seen: match epoch {
+                        // There is no earlier one that a batch could be of.
+                        0 => THE_BEGINNING,
+                        _ => position,
+                    },
                     younger_than,
                 });
             }
@@ -171,11 +180,11 @@ enum EpochStart {
 }
 
 impl EpochStart {
-    fn of(epoch: i32) -> Self {
-        match epoch {
-            // There is no earlier one.
-            0 => EpochStart::Before(0),
-            _ => EpochStart::Unknown(HashMap::new()),
+    /// The leader told where the epoch begins; negative if it cannot. It may tell later that it begins further on: what is
+    /// deleted is forgotten.
+    fn on_told(&mut self, start_offset: i64) {
+        if start_offset >= 0 {
+            self.on_appended(start_offset);
         }
     }
 
@@ -216,6 +225,11 @@ impl EpochStart {
     }
 }
 
+/// Before every frame.
+const THE_BEGINNING: BufferPosition = BufferPosition {
+    session: SessionId(0),
+    lsn: Lsn(0),
+};
 /// Batches of one producer that a broker knows again.
 const REPEATED_MAX: u8 = 5;
 /// Producers of one partition that are counted at the start of an epoch; others' batches stay of unknown epoch a while.
@@ -226,8 +240,7 @@ const TERMS_MAX: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use teeline_archive::buffer::CatalogTopic;
-    use teeline_archive::ids::{Lsn, SessionId};
+    use teeline_archive::buffer::TermsTopic;
     use uuid::Uuid;
 
     const ID: PartitionId = PartitionId {
@@ -242,37 +255,44 @@ mod tests {
         }
     }
 
-    /// A catalog at `position`, asked for after `requested_after`.
-    fn catalog(leaders: &mut Leaders, position: u64, requested_after: u64, epoch: i32) {
-        let topic = CatalogTopic {
+    fn told(leaders: &mut Leaders, position: u64, requested_after: u64, epoch: i32, start_offset: i64) {
+        let term = |partition, leader_epoch| LeaderTerm {
+            partition,
+            leader_epoch,
+            start_offset,
+        };
+        let topic = TermsTopic {
             name: "orders".to_owned(),
             id: ID.incarnation,
-            error_code: 0,
-            partitions: vec![(0, 99), (ID.partition, epoch)],
-            replication_factor: 1,
+            terms: vec![term(0, 99), term(ID.partition, epoch)],
         };
-        let catalog = Catalog {
+        let terms = LeaderTerms {
             requested_after: Lsn(requested_after),
             at_ms: 0,
             cluster_id: "cluster".to_owned(),
             topics: vec![topic],
         };
-        leaders.on_catalog(at(position), &catalog);
+        leaders.on_terms(at(position), &terms);
+    }
+
+    /// An answer at `position` to a question from after `requested_after`.
+    fn answer(leaders: &mut Leaders, position: u64, requested_after: u64, epoch: i32) {
+        told(leaders, position, requested_after, epoch, -1);
     }
 
     #[test]
     fn an_epoch_is_known_when_answers_from_before_and_after_name_it() {
         let mut leaders = Leaders::default();
         assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Unknown);
-        catalog(&mut leaders, 1, 0, 5);
+        answer(&mut leaders, 1, 0, 5);
         assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Wait);
-        catalog(&mut leaders, 5, 2, 5);
+        answer(&mut leaders, 5, 2, 5);
         assert_eq!(
             leaders.epoch_of(ID, at(2), at(3)),
             LeaderEpoch::Wait,
             "asked before the outcome"
         );
-        catalog(&mut leaders, 7, 6, 5);
+        answer(&mut leaders, 7, 6, 5);
         assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Known(5));
         assert_eq!(leaders.epoch_of(ID, at(8), at(9)), LeaderEpoch::Wait);
     }
@@ -280,38 +300,38 @@ mod tests {
     #[test]
     fn a_batch_across_an_election_has_no_known_epoch() {
         let mut leaders = Leaders::default();
-        catalog(&mut leaders, 1, 0, 5);
-        catalog(&mut leaders, 4, 3, 5);
-        catalog(&mut leaders, 9, 8, 6);
+        answer(&mut leaders, 1, 0, 5);
+        answer(&mut leaders, 4, 3, 5);
+        answer(&mut leaders, 9, 8, 6);
         assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Known(5));
         assert_eq!(leaders.epoch_of(ID, at(5), at(6)), LeaderEpoch::Unknown);
         assert_eq!(leaders.epoch_of(ID, at(10), at(11)), LeaderEpoch::Wait);
-        catalog(&mut leaders, 13, 12, 6);
+        answer(&mut leaders, 13, 12, 6);
         assert_eq!(leaders.epoch_of(ID, at(10), at(11)), LeaderEpoch::Known(6));
     }
 
     #[test]
     fn a_batch_from_before_the_first_answer_has_no_known_epoch() {
         let mut leaders = Leaders::default();
-        catalog(&mut leaders, 4, 3, 5);
-        catalog(&mut leaders, 9, 8, 5);
+        answer(&mut leaders, 4, 3, 5);
+        answer(&mut leaders, 9, 8, 5);
         assert_eq!(leaders.epoch_of(ID, at(1), at(2)), LeaderEpoch::Unknown);
     }
 
     #[test]
-    fn an_answer_of_a_broker_that_is_behind_proves_nothing() {
+    fn an_answer_of_a_leader_that_is_behind_proves_nothing() {
         let mut leaders = Leaders::default();
-        catalog(&mut leaders, 1, 0, 6);
-        catalog(&mut leaders, 5, 4, 5);
-        catalog(&mut leaders, 6, 5, -1);
+        answer(&mut leaders, 1, 0, 6);
+        answer(&mut leaders, 5, 4, 5);
+        answer(&mut leaders, 6, 5, -1);
         assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Wait);
-        catalog(&mut leaders, 7, 6, 6);
+        answer(&mut leaders, 7, 6, 6);
         assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Known(6));
     }
 
     #[test]
     fn an_answer_may_be_about_a_batch_of_an_earlier_epoch() {
-        let mut start = EpochStart::of(4);
+        let mut start = EpochStart::Unknown(HashMap::new());
         // Five of this producer may have been repeated, whatever others do meanwhile.
         for offset in 100..105 {
             assert!(!start.on_answered(Some(9), offset));
@@ -325,15 +345,43 @@ mod tests {
 
     #[test]
     fn a_batch_that_nobody_can_repeat_is_new() {
-        let mut start = EpochStart::of(4);
+        let mut start = EpochStart::Unknown(HashMap::new());
         assert!(start.on_answered(None, 100));
         assert!(start.on_answered(Some(9), 101));
         assert!(!start.on_answered(Some(9), 99));
         assert!(start.on_answered(None, 50));
         assert!(start.on_answered(Some(9), 99));
+    }
+
+    #[test]
+    fn where_the_leader_says_that_its_epoch_begins_the_first_batches_of_a_producer_are_known_too() {
+        let mut start = EpochStart::Unknown(HashMap::new());
+        assert!(!start.on_answered(Some(9), 104), "nothing is known yet");
+        start.on_told(100);
+        assert!(start.on_answered(Some(9), 100));
+        assert!(!start.on_answered(Some(9), 99), "repeated: of an earlier leader");
+        start.on_told(120);
         assert!(
-            EpochStart::of(0).on_answered(Some(9), 0),
-            "no epoch is before the first"
+            start.on_answered(Some(9), 105),
+            "what was deleted since changes nothing"
         );
+        start.on_told(-1);
+        assert!(start.on_answered(Some(9), 105));
+    }
+
+    #[test]
+    fn the_first_epoch_needs_no_answer_from_before() {
+        let mut leaders = Leaders::default();
+        told(&mut leaders, 5, 4, 0, 0);
+        assert_eq!(leaders.epoch_of(ID, at(1), at(2)), LeaderEpoch::Known(0));
+    }
+
+    #[test]
+    fn a_leader_that_was_replaced_and_came_back_is_not_taken_for_the_old_one() {
+        let mut leaders = Leaders::default();
+        answer(&mut leaders, 1, 0, 5);
+        // Metadata still names epoch 5, and so does the outcome; asked under it the leader refuses, and under 7 it answers.
+        answer(&mut leaders, 6, 5, 7);
+        assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Unknown);
     }
 }

@@ -14,7 +14,7 @@
 //! | `connection` | pipelined requests over one stream; authentication |
 //! | `versions` | what a broker speaks |
 //! | `cluster`, `routing` | brokers, metadata cache, leaders, retries |
-//! | `metadata`, `offsets`, `fetch`, `produce`, `admin` | the calls |
+//! | `metadata`, `offsets`, `epochs`, `fetch`, `produce`, `admin` | the calls |
 //! | `groups`, `acls`, `quotas`, `scram` | the calls that read a cluster's state |
 //!
 //! Record bytes never pass through the kafka-protocol crate: Fetch responses are sliced by the crate's own
@@ -26,6 +26,7 @@ mod admin;
 mod cluster;
 mod config;
 mod connection;
+mod epochs;
 mod error;
 mod fetch;
 mod groups;
@@ -48,12 +49,16 @@ pub use admin::{ConfigEntry, ConfigOperation, ConfigResource, CreatedTopic, NewT
 pub use cluster::Cluster;
 pub use config::{ClientConfig, RetryPolicy};
 pub use connection::{Connection, PendingResponse, RawRequest};
+pub use epochs::{EpochEnd, EpochQuery, Term};
 pub use error::{ClientError, ErrorCode};
 pub use fetch::{
     AbortedTransaction, FetchOptions, FetchQuery, FetchedPartition, Isolation, LogWatch, WatchEvent,
     WatchOptions, WatchStats,
 };
-pub use groups::{CommittedOffset, GroupListing, GroupOffsets, ListedGroup};
+pub use groups::{
+    CommittedOffset, Followed, GROUP_TOPIC, GroupChange, GroupJournal, GroupListing, GroupOffsets,
+    GroupRecord, GroupRecordError, JournalError, ListedGroup, LoggedGroup, LoggedKey, LoggedOffset,
+};
 pub use metadata::{
     BrokerMetadata, ClusterMetadata, PartitionMetadata, TopicKey, TopicMetadata, TopicPartition,
     TopicSelection,

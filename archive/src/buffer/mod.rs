@@ -4,7 +4,7 @@
 //! can be trusted even when its content cannot), a payload with a checksum, and a position (session, LSN) that
 //! is never used again. Positions: written >= synced >= archived >= released.
 //!
-//! One layer per module: [`file_header`], [`frame`] (header and envelope), [`payload`] (what frames say),
+//! One layer per module: [`file_header`], [`frame`] (header and envelope), [`payload`] and [`terms`] (what frames say),
 //! [`recovery`] (from bytes to a report), [`state`] (the small files beside: identity, session, positions).
 
 pub mod file_header;
@@ -12,6 +12,7 @@ pub mod frame;
 pub mod payload;
 pub mod recovery;
 pub mod state;
+pub mod terms;
 
 pub use file_header::{BUFFER_VERSION, FILE_HEADER_BYTES, FileHeader, FileHeaderError};
 pub use frame::{
@@ -23,3 +24,4 @@ pub use payload::{
 };
 pub use recovery::{Cut, Damage, DamageKind, RecoveryReport, Source, find_frame, recover, recover_bytes};
 pub use state::{Archived, BufferIdentity, Positions, SessionMark, StateError};
+pub use terms::{LeaderTerm, LeaderTerms, TermsTopic};

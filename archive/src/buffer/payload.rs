@@ -3,6 +3,7 @@
 //! New fields are only ever appended to a payload (before the records, in an intent): a reader ignores bytes
 //! that follow the fields it knows, so that neighbouring versions share one buffer.
 
+use super::terms::LeaderTerms;
 use crate::fields::{FieldError, FieldReader, put_configs, put_count, put_name, read_configs};
 use crate::ids::Lsn;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -23,6 +24,8 @@ pub enum Frame {
     Catalog(Catalog),
     /// Configuration of a topic.
     TopicConfig(TopicConfig),
+    /// Under which epochs partitions are led, as their leaders told.
+    LeaderTerms(LeaderTerms),
     /// The session was closed properly: nothing follows in it.
     SessionClosed {
         /// When, in epoch milliseconds.
@@ -176,6 +179,7 @@ pub(crate) const KIND_END_TXN: u16 = 4;
 pub(crate) const KIND_CATALOG: u16 = 5;
 pub(crate) const KIND_TOPIC_CONFIG: u16 = 6;
 pub(crate) const KIND_SESSION_CLOSED: u16 = 7;
+pub(crate) const KIND_LEADER_TERMS: u16 = 8;
 
 const HAS_NAME: u8 = 1;
 const HAS_ID: u8 = 2;
@@ -191,6 +195,7 @@ impl Frame {
             Frame::EndTxn(_) => KIND_END_TXN,
             Frame::Catalog(_) => KIND_CATALOG,
             Frame::TopicConfig(_) => KIND_TOPIC_CONFIG,
+            Frame::LeaderTerms(_) => KIND_LEADER_TERMS,
             Frame::SessionClosed { .. } => KIND_SESSION_CLOSED,
             Frame::Unknown { kind, .. } => *kind,
         }
@@ -212,6 +217,7 @@ impl Frame {
             Frame::EndTxn(end) => end.encode(out),
             Frame::Catalog(catalog) => catalog.encode(out),
             Frame::TopicConfig(config) => config.encode(out),
+            Frame::LeaderTerms(terms) => terms.encode(out),
             Frame::SessionClosed { at_ms } => {
                 out.put_i64_le(*at_ms);
                 Ok(())
@@ -236,6 +242,7 @@ impl Frame {
             KIND_END_TXN => Frame::EndTxn(EndTxn::decode(fields)?),
             KIND_CATALOG => Frame::Catalog(Catalog::decode(fields)?),
             KIND_TOPIC_CONFIG => Frame::TopicConfig(TopicConfig::decode(fields)?),
+            KIND_LEADER_TERMS => Frame::LeaderTerms(LeaderTerms::decode(fields)?),
             KIND_SESSION_CLOSED => Frame::SessionClosed {
                 at_ms: fields.i64("time")?,
             },

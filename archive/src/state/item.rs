@@ -24,6 +24,8 @@ pub enum ItemKey {
     Quota(QuotaKey),
     /// A user with SCRAM credentials.
     ScramUser(ScramUserKey),
+    /// How a part of the state is come by.
+    Source(SourceKey),
 }
 
 /// What is said of an item; the variant is that of its key.
@@ -44,6 +46,8 @@ pub enum ItemValue {
     Quota(QuotaValue),
     /// Of [`ItemKey::ScramUser`].
     ScramUser(ScramUserValue),
+    /// Of [`ItemKey::Source`].
+    Source(SourceValue),
 }
 
 /// A part of a state, in words: empty for all of it.
@@ -57,6 +61,23 @@ pub struct PartKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartValue {
     /// The cluster's answer.
+    pub reason: String,
+}
+
+/// A part of a state, in words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SourceKey {
+    /// The part.
+    pub part: String,
+}
+
+/// How a part is come by from this line on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceValue {
+    /// `log`: every change is there with its own time. `poll`: what was there whenever somebody looked.
+    pub way: String,
+    /// Why not in the better way; empty if it is the better one, or was asked for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
 
@@ -192,6 +213,7 @@ impl ItemKey {
             ItemKey::Acl(_) => "acl",
             ItemKey::Quota(_) => "quota",
             ItemKey::ScramUser(_) => "scram_user",
+            ItemKey::Source(_) => "source",
         }
     }
 }

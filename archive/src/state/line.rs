@@ -3,7 +3,7 @@
 use crate::state::STATE_VERSION;
 use crate::state::item::{
     AclValue, GroupValue, ItemKey, ItemValue, OffsetValue, PartValue, QuotaValue, ScramUserValue,
-    TopicItemValue,
+    SourceValue, TopicItemValue,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -142,11 +142,12 @@ impl ItemValue {
             ItemValue::Acl(_) => "acl",
             ItemValue::Quota(_) => "quota",
             ItemValue::ScramUser(_) => "scram_user",
+            ItemValue::Source(_) => "source",
         }
     }
 }
 
-const WORDS: [&str; 7] = [
+const WORDS: [&str; 8] = [
     "not_auditable",
     "group",
     "offset",
@@ -154,6 +155,7 @@ const WORDS: [&str; 7] = [
     "acl",
     "quota",
     "scram_user",
+    "source",
 ];
 
 /// The key of a gone line; none if its word is not known.
@@ -178,6 +180,7 @@ fn item_of(word: &str, item: Value) -> Result<What, String> {
         ItemKey::Acl(_) => ItemValue::Acl(from_value::<AclValue>(item)?),
         ItemKey::Quota(_) => ItemValue::Quota(from_value::<QuotaValue>(item)?),
         ItemKey::ScramUser(_) => ItemValue::ScramUser(from_value::<ScramUserValue>(item)?),
+        ItemKey::Source(_) => ItemValue::Source(from_value::<SourceValue>(item)?),
     };
     Ok(What::Set(key, value))
 }

@@ -24,7 +24,8 @@ use crate::names::NameError;
 pub use fold::{FoldError, StateFold, objects_at};
 pub use item::{
     AclKey, AclValue, GroupKey, GroupValue, ItemKey, ItemValue, Items, OffsetKey, OffsetValue, PartKey,
-    PartValue, QuotaKey, QuotaValue, ScramUserKey, ScramUserValue, TopicItemKey, TopicItemValue,
+    PartValue, QuotaKey, QuotaValue, ScramUserKey, ScramUserValue, SourceKey, SourceValue, TopicItemKey,
+    TopicItemValue,
 };
 pub use line::{Header, Line, What};
 pub use read::StateReader;

@@ -209,7 +209,7 @@ fn a_reader_finds_its_way_behind_an_unreadable_header() {
     file[places[2].start + 9] ^= 1;
     let found = find_frame(&mut &file[..], places[2].start as u64 + 1, SESSION, Lsn(3));
     assert_eq!(found, Ok(Some(places[3].start as u64)));
-    let found = find_frame(&mut &file[..], places[8].start as u64 + 1, SESSION, Lsn(9));
+    let found = find_frame(&mut &file[..], places[9].start as u64 + 1, SESSION, Lsn(10));
     assert_eq!(found, Ok(None));
 }
 

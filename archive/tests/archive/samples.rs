@@ -3,8 +3,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 use teeline_archive::buffer::{
-    Catalog, CatalogTopic, ConnectionLost, EndTxn, Frame, Intent, Outcome, TopicConfig, TopicRef,
-    encode_frame,
+    Catalog, CatalogTopic, ConnectionLost, EndTxn, Frame, Intent, LeaderTerm, LeaderTerms, Outcome,
+    TermsTopic, TopicConfig, TopicRef, encode_frame,
 };
 use teeline_archive::ledger::{
     Absence, AbsenceEvidence, AbsenceReason, Commit, Entry, EpochEnd, PartitionAudit, Removed, Replaced,
@@ -213,6 +213,27 @@ pub(crate) fn sample_frames() -> Vec<Frame> {
             kind: 900,
             payload: Bytes::from_static(b"from the future"),
         },
+        Frame::LeaderTerms(LeaderTerms {
+            requested_after: Lsn(8),
+            at_ms: EPOCH_MS + 7,
+            cluster_id: CLUSTER.into(),
+            topics: vec![TermsTopic {
+                name: "orders".into(),
+                id,
+                terms: vec![
+                    LeaderTerm {
+                        partition: 0,
+                        leader_epoch: 5,
+                        start_offset: 90,
+                    },
+                    LeaderTerm {
+                        partition: 1,
+                        leader_epoch: 6,
+                        start_offset: -1,
+                    },
+                ],
+            }],
+        }),
         Frame::SessionClosed { at_ms: EPOCH_MS + 8 },
     ]
 }
@@ -491,6 +512,28 @@ pub(crate) fn frames() -> impl Strategy<Value = Frame> {
             })
         },
     );
+    let term = any::<(i32, i32, i64)>().prop_map(|(partition, leader_epoch, start_offset)| LeaderTerm {
+        partition,
+        leader_epoch,
+        start_offset,
+    });
+    let led = (text(12), any::<u128>(), prop::collection::vec(term, 0..4)).prop_map(|(name, id, terms)| {
+        TermsTopic {
+            name,
+            id: Uuid::from_u128(id),
+            terms,
+        }
+    });
+    let terms = (any::<(u64, i64)>(), text(12), prop::collection::vec(led, 0..4)).prop_map(
+        |((after, at_ms), cluster_id, topics)| {
+            Frame::LeaderTerms(LeaderTerms {
+                requested_after: Lsn(after),
+                at_ms,
+                cluster_id,
+                topics,
+            })
+        },
+    );
     let config = (text(12), any::<(u128, i64)>(), configs()).prop_map(|(name, (id, at_ms), configs)| {
         Frame::TopicConfig(TopicConfig {
             name,
@@ -505,7 +548,7 @@ pub(crate) fn frames() -> impl Strategy<Value = Frame> {
             kind,
             payload: payload.into(),
         });
-    prop_oneof![4 => intent, 4 => outcome, 1 => lost, 1 => end, 1 => catalog, 1 => config, 1 => closed, 1 => unknown]
+    prop_oneof![4 => intent, 4 => outcome, 1 => lost, 1 => end, 1 => catalog, 1 => config, 1 => terms, 1 => closed, 1 => unknown]
 }
 
 fn segment_infos() -> impl Strategy<Value = SegmentInfo> {

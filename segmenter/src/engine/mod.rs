@@ -267,6 +267,7 @@ impl Engine {
                 let replaced = self.topics.on_config(position, &cluster_id, &config);
                 self.keep_snapshot(position, config.at_ms, replaced);
             }
+            Frame::LeaderTerms(terms) => self.leaders.on_terms(position, &terms),
             Frame::SessionClosed { .. } => self.session = Some((position.session, true)),
             Frame::Unknown { kind, .. } => {
                 tracing::debug!(kind, %position, "a frame of a kind that this version does not know is passed over");
@@ -428,7 +429,6 @@ impl Engine {
             None => self.cluster_id = Some(Arc::from(catalog.cluster_id.as_str())),
         }
         let news = self.catalogs.on_catalog(position, catalog);
-        self.leaders.on_catalog(position, catalog);
         for (topic, incarnation) in &news.replaced {
             tracing::info!(%topic, %incarnation, "a topic was deleted, or deleted and created again");
         }

@@ -1,12 +1,9 @@
-//! Where logs begin and end: ListOffsets and OffsetForLeaderEpoch.
+//! Where logs begin and end: ListOffsets. Leader epochs are asked for in [`super::epochs`].
 
 use std::collections::{BTreeMap, HashMap};
 
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::offset_for_leader_epoch_request::{
-    OffsetForLeaderPartition, OffsetForLeaderTopic,
-};
-use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, OffsetForLeaderEpochRequest, TopicName};
+use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::cluster::Lane;
@@ -14,7 +11,7 @@ use super::{ClientError, Cluster, Connection, ErrorCode, Leader, TopicPartition}
 use crate::apis;
 
 /// A consumer's replica id.
-const NO_REPLICA: BrokerId = BrokerId(-1);
+pub(super) const NO_REPLICA: BrokerId = BrokerId(-1);
 
 /// Which offset of a partition is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,24 +60,6 @@ pub struct ListedOffset {
     pub leader_epoch: i32,
 }
 
-/// A question to [`Cluster::offsets_for_leader_epochs`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EpochQuery {
-    /// Of which partition.
-    pub partition: TopicPartition,
-    /// Where does this leader epoch end?
-    pub leader_epoch: i32,
-}
-
-/// Where an epoch ends in the current leader's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EpochEnd {
-    /// The epoch asked for, or the largest before it that the leader has records of; -1 if none.
-    pub leader_epoch: i32,
-    /// The offset after its last record; -1 if unknown.
-    pub end_offset: i64,
-}
-
 impl Cluster {
     /// One offset of one partition.
     pub async fn list_offset(
@@ -102,34 +81,6 @@ impl Cluster {
     pub async fn list_offsets(&self, queries: &[OffsetQuery]) -> Vec<Result<ListedOffset, ClientError>> {
         let ask = |connection: Connection, group: Vec<(usize, Leader)>| async move {
             self.ask_offsets(&connection, queries, &group).await
-        };
-        self.on_leaders(Lane::Control, queries, |query| &query.partition, |_, _| true, ask)
-            .await
-    }
-
-    /// Where the log of a leader epoch ends, for one partition.
-    pub async fn offset_for_leader_epoch(
-        &self,
-        partition: &TopicPartition,
-        leader_epoch: i32,
-    ) -> Result<EpochEnd, ClientError> {
-        let query = EpochQuery {
-            partition: partition.clone(),
-            leader_epoch,
-        };
-        self.offsets_for_leader_epochs(&[query])
-            .await
-            .pop()
-            .expect("one question has one answer")
-    }
-
-    /// Where leader epochs end, for many partitions.
-    pub async fn offsets_for_leader_epochs(
-        &self,
-        queries: &[EpochQuery],
-    ) -> Vec<Result<EpochEnd, ClientError>> {
-        let ask = |connection: Connection, group: Vec<(usize, Leader)>| async move {
-            self.ask_epochs(&connection, queries, &group).await
         };
         self.on_leaders(Lane::Control, queries, |query| &query.partition, |_, _| true, ask)
             .await
@@ -186,53 +137,6 @@ impl Cluster {
             })
         };
         Ok(asked.iter().map(answer).collect())
-    }
-
-    async fn ask_epochs(
-        &self,
-        connection: &Connection,
-        queries: &[EpochQuery],
-        group: &[(usize, Leader)],
-    ) -> Result<Vec<Result<EpochEnd, ClientError>>, ClientError> {
-        let timeout = self.config().endpoint.request_timeout;
-        let mut answers = Vec::with_capacity(group.len());
-        // One partition per request: epochs are asked for at epoch changes only, and a request cannot ask
-        // about two epochs of the same partition.
-        for &(at, leader) in group {
-            let Some(query) = queries.get(at) else { continue };
-            let partition = OffsetForLeaderPartition::default()
-                .with_partition(query.partition.partition)
-                .with_current_leader_epoch(leader.epoch)
-                .with_leader_epoch(query.leader_epoch);
-            let topic = OffsetForLeaderTopic::default()
-                .with_topic(topic_name(&query.partition))
-                .with_partitions(vec![partition]);
-            let request = OffsetForLeaderEpochRequest::default()
-                .with_replica_id(NO_REPLICA)
-                .with_topics(vec![topic]);
-            let response = connection.call(2..=4, &request, timeout).await?;
-            let answer = response
-                .topics
-                .into_iter()
-                .flat_map(|topic| topic.partitions)
-                .next();
-            let answer = answer.ok_or_else(|| missing(connection, apis::OFFSET_FOR_LEADER_EPOCH))?;
-            let subject = || {
-                format!(
-                    "find the end of epoch {} of {}",
-                    query.leader_epoch, query.partition
-                )
-            };
-            answers.push(
-                ErrorCode(answer.error_code)
-                    .check(subject, None)
-                    .map(|()| EpochEnd {
-                        leader_epoch: answer.leader_epoch,
-                        end_offset: answer.end_offset,
-                    }),
-            );
-        }
-        Ok(answers)
     }
 }
 
