@@ -51,6 +51,8 @@ pub struct Audit {
     pub compact_min_age: Duration,
     /// How long the objects of segments that were joined stay.
     pub keep_replaced: Duration,
+    /// Up to so many partitions have coverage metrics of their own, or so many topics.
+    pub coverage_series: usize,
 }
 
 impl Audit {
@@ -76,6 +78,8 @@ impl Audit {
     pub const DEFAULT_COMPACT_MIN_AGE: Duration = Duration::from_secs(3_600);
     /// Longer than a restore that has loaded the ledger takes.
     pub const DEFAULT_KEEP_REPLACED: Duration = Duration::from_secs(24 * 3_600);
+    /// Seven series each: what a Prometheus server takes from one process without being asked first.
+    pub const DEFAULT_COVERAGE_SERIES: usize = 500;
 }
 
 impl Default for Audit {
@@ -97,6 +101,7 @@ impl Default for Audit {
             compact_interval: Self::DEFAULT_COMPACT_INTERVAL,
             compact_min_age: Self::DEFAULT_COMPACT_MIN_AGE,
             keep_replaced: Self::DEFAULT_KEEP_REPLACED,
+            coverage_series: Self::DEFAULT_COVERAGE_SERIES,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Virtual clusters: one upstream cluster behind one set of listeners, and what is captured on the way.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::door::{Addressing, HostPattern, ListenTls, Network, Ports};
 use crate::endpoint::{HostPort, KafkaEndpoint};
 use crate::pattern::{TopicFilter, TopicPattern};
 
@@ -43,10 +43,16 @@ impl VirtualCluster {
 pub struct Listen {
     /// The bootstrap address.
     pub address: HostPort,
-    /// The host name that clients are given for every broker; `None` gives the address they listen on.
-    pub advertised_host: Option<String>,
+    /// The host name that clients are given for brokers; `None` gives the address they listen on.
+    pub advertised_host: Option<HostPattern>,
     /// How brokers are told apart.
-    pub addressing: Ports,
+    pub addressing: Addressing,
+    /// TLS, if clients speak it.
+    pub tls: Option<ListenTls>,
+    /// Who has to say by the PROXY protocol for whom it connects: load balancers. Empty: nobody, and nobody may.
+    pub proxy_protocol_from: Vec<Network>,
+    /// How long a client may take until its first request can be read: the PROXY protocol's header, TLS.
+    pub handshake_timeout: Duration,
     /// Connections of all clients of this cluster together.
     pub max_connections: u32,
     /// The largest request frame; a larger one closes its connection.
@@ -67,82 +73,45 @@ impl Listen {
     /// Longer than the brokers' own `connections.max.idle.ms` (10 min), so that brokers decide; only leftovers are closed by us.
     pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-    /// The host that clients are given for brokers.
-    pub fn host_for_clients(&self) -> &str {
-        self.advertised_host.as_deref().unwrap_or(&self.address.host)
+    /// Long enough for three lost packets, short enough that who says nothing does not hold a connection for long.
+    pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// The address that clients are given for a broker; `None` when `addressing` has no place for it.
+    pub fn advertised(&self, node_id: i32) -> Option<(String, u16)> {
+        match &self.addressing {
+            Addressing::Names(names) => {
+                (node_id >= 0).then(|| (names.node_host.of(node_id), names.advertised_port))
+            }
+            Addressing::Ports(ports) => {
+                let host = || match &self.advertised_host {
+                    Some(host) => host.of(node_id),
+                    None => self.address.host.clone(),
+                };
+                ports.port_of(node_id)?;
+                match ports.advertised_nodes.get(&node_id) {
+                    Some((own, port)) => Some((own.clone().unwrap_or_else(host), *port)),
+                    None => Some((host(), ports.advertised_port_of(node_id)?)),
+                }
+            }
+        }
     }
 }
 
 impl Default for Listen {
     fn default() -> Self {
         let address = HostPort::new(Self::DEFAULT_HOST, Self::DEFAULT_PORT);
-        let addressing = Ports::after(address.port);
+        let addressing = Addressing::Ports(Ports::after(address.port));
         Self {
             address,
             advertised_host: None,
             addressing,
+            tls: None,
+            proxy_protocol_from: Vec::new(),
+            handshake_timeout: Self::DEFAULT_HANDSHAKE_TIMEOUT,
             max_connections: Self::DEFAULT_MAX_CONNECTIONS,
             max_request_bytes: Self::DEFAULT_MAX_REQUEST_BYTES,
             idle_timeout: Self::DEFAULT_IDLE_TIMEOUT,
         }
-    }
-}
-
-/// A port per broker id: `node_port_start + (id - node_id_start)`, so that restarts and replicas of the
-/// proxy agree without talking to each other; ids outside the range are listed in `nodes`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ports {
-    /// The port of the broker `node_id_start`.
-    pub node_port_start: u16,
-    /// The lowest broker id of the range.
-    pub node_id_start: i32,
-    /// How many ids, and so ports, the range has.
-    pub node_port_count: u16,
-    /// Ports of brokers whose ids lie elsewhere; wins over the range.
-    pub nodes: BTreeMap<i32, u16>,
-}
-
-impl Ports {
-    /// Broker ids start at 0 or 1 nearly everywhere.
-    pub const DEFAULT_NODE_ID_START: i32 = 0;
-    /// More brokers than most clusters have; a port costs nothing until its broker is seen.
-    pub const DEFAULT_NODE_PORT_COUNT: u16 = 100;
-
-    /// The default range: right after the bootstrap port.
-    pub fn after(bootstrap_port: u16) -> Self {
-        Self {
-            node_port_start: bootstrap_port.saturating_add(1),
-            node_id_start: Self::DEFAULT_NODE_ID_START,
-            node_port_count: Self::DEFAULT_NODE_PORT_COUNT,
-            nodes: BTreeMap::new(),
-        }
-    }
-
-    /// The default range, shorter near the end of all ports; whoever needs more says where.
-    pub(crate) fn fitting_after(bootstrap_port: u16) -> Self {
-        let mut ports = Self::after(bootstrap_port);
-        let room = u16::MAX.saturating_sub(ports.node_port_start).saturating_add(1);
-        ports.node_port_count = ports.node_port_count.min(room);
-        ports
-    }
-
-    /// The port of a broker; `None` when its id is neither listed nor in the range.
-    pub fn port_of(&self, node_id: i32) -> Option<u16> {
-        if let Some(port) = self.nodes.get(&node_id) {
-            return Some(*port);
-        }
-        let index = i64::from(node_id) - i64::from(self.node_id_start);
-        let index = u16::try_from(index)
-            .ok()
-            .filter(|index| *index < self.node_port_count)?;
-        self.node_port_start.checked_add(index)
-    }
-
-    /// Every port that may come to be listened on, in no particular order.
-    pub fn all_ports(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..self.node_port_count)
-            .filter_map(|index| self.node_port_start.checked_add(index))
-            .chain(self.nodes.values().copied())
     }
 }
 
@@ -280,31 +249,45 @@ impl Default for Limits {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::door::Names;
 
     #[test]
-    fn broker_ids_keep_their_ports_and_ids_outside_have_none() {
-        let nodes = BTreeMap::from([(1001, 19301), (3, 19400)]);
-        let ports = Ports {
-            node_port_start: 19093,
-            node_id_start: 1,
-            node_port_count: 3,
-            nodes,
-        };
-        assert_eq!((ports.port_of(1), ports.port_of(2)), (Some(19093), Some(19094)));
+    fn clients_are_given_what_they_can_reach_and_nothing_for_a_broker_without_a_place() {
+        let mut listen = Listen::default();
+        assert_eq!(listen.advertised(0), Some(("127.0.0.1".to_owned(), 19093)));
+        assert_eq!(listen.advertised(100), None);
+        listen.advertised_host = Some("broker-{id}.example.com".parse().unwrap());
+        let mut ports = Ports::after(19092);
+        ports.advertised_port_start = Some(31000);
+        ports.advertised_nodes.insert(2, (None, 32000));
+        ports
+            .advertised_nodes
+            .insert(3, (Some("elsewhere".to_owned()), 9092));
+        // Not in the range: what is advertised gives it no listener.
+        ports.advertised_nodes.insert(1000, (None, 9092));
+        listen.addressing = Addressing::Ports(ports);
         assert_eq!(
-            (ports.port_of(3), ports.port_of(1001)),
-            (Some(19400), Some(19301))
+            listen.advertised(1),
+            Some(("broker-1.example.com".to_owned(), 31001))
         );
-        assert_eq!((ports.port_of(0), ports.port_of(4)), (None, None));
         assert_eq!(
-            (
-                ports.port_of(-1),
-                ports.port_of(i32::MIN),
-                ports.port_of(i32::MAX)
-            ),
-            (None, None, None)
+            listen.advertised(2),
+            Some(("broker-2.example.com".to_owned(), 32000))
         );
+        assert_eq!(listen.advertised(3), Some(("elsewhere".to_owned(), 9092)));
+        assert_eq!(listen.advertised(1000), None);
+        listen.addressing = Addressing::Names(Names {
+            bootstrap_hosts: vec!["kafka.example.com".to_owned()],
+            node_host: "b{id}.kafka.example.com".parse().unwrap(),
+            advertised_port: 443,
+        });
+        assert_eq!(
+            listen.advertised(1000),
+            Some(("b1000.kafka.example.com".to_owned(), 443))
+        );
+        assert_eq!(listen.advertised(-1), None);
     }
 }

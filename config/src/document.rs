@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_yaml::{Mapping, Value};
 
 use crate::audit::Audit;
-use crate::cluster::{Ack, Buffer, Capture, Limits, Listen, Ports, VirtualCluster};
+use crate::cluster::{Ack, Buffer, Capture, Limits, Listen, VirtualCluster};
+use crate::door::{Addressing, Ports};
 use crate::endpoint::{HostPort, HostPortError, KafkaEndpoint};
 use crate::environment::{Env, ProcessEnv};
 use crate::jobs::{Backup, Restore, Segmenter};
@@ -154,6 +155,11 @@ impl Config {
         rules::for_program(self, program)
     }
 
+    /// What can be used and is perhaps not meant; empty when nothing is worth a word.
+    pub fn warnings(&self) -> Vec<Problem> {
+        rules::warnings(self)
+    }
+
     /// The configuration of a quick start: what the flags say, and defaults for the rest.
     pub fn for_proxy_flags(flags: &ProxyFlags) -> Result<Self, ConfigErrors> {
         let mut problems = Vec::new();
@@ -285,7 +291,7 @@ fn quick_start(flags: &ProxyFlags, problems: &mut Vec<Problem>) -> Config {
         upstream: KafkaEndpoint::plaintext(servers),
         capture_credentials: None,
         listen: Listen {
-            addressing: Ports::fitting_after(address.port),
+            addressing: Addressing::Ports(Ports::fitting_after(address.port)),
             address,
             ..Listen::default()
         },

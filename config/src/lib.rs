@@ -10,6 +10,7 @@
 //!
 //! - [`document`]: [`Config`], the whole file; what each program requires of it
 //! - [`cluster`]: virtual clusters: upstream, listeners, capture, buffer, limits
+//! - [`door`]: how clients come in: TLS, ports and names of brokers, load balancers
 //! - [`endpoint`]: how to reach a Kafka cluster
 //! - [`security`]: TLS and SASL of connections to it
 //! - [`storage`]: where the archive lies, from YAML or from a URL
@@ -29,6 +30,7 @@
 pub mod audit;
 pub mod cluster;
 pub mod document;
+pub mod door;
 pub mod endpoint;
 pub mod environment;
 pub mod jobs;
@@ -45,8 +47,9 @@ pub mod units;
 pub mod when;
 
 pub use audit::{Audit, StartAt};
-pub use cluster::{Ack, Buffer, Capture, Limits, Listen, OnFailure, Ports, VirtualCluster};
+pub use cluster::{Ack, Buffer, Capture, Limits, Listen, OnFailure, VirtualCluster};
 pub use document::{Config, Mode, Program, ProxyFlags};
+pub use door::{Addressing, ClientCertificates, HostPattern, ListenTls, Names, Network, Ports};
 pub use endpoint::{HostPort, KafkaEndpoint};
 pub use environment::{Env, NoEnv, ProcessEnv};
 pub use jobs::{Backup, Compression, Restore, Segmenter, Start};
@@ -54,6 +57,9 @@ pub use pattern::{PatternError, TopicFilter, TopicPattern};
 pub use problem::{ConfigErrors, Problem};
 pub use process::{Admin, Log, LogFormat, LogLevel, Process};
 pub use secret::Secret;
-pub use security::{Bearer, ClientCertificate, Credential, Login, Sasl, Security, SecurityProtocol, Tls};
+pub use security::{
+    Bearer, ClientCertificate, Credential, Kerberos, KerberosIdentity, Login, Sasl, Security,
+    SecurityProtocol, Tls,
+};
 pub use storage::{Backend, Retry, Storage};
 pub use when::{When, WhenError, parse_when};

@@ -4,6 +4,7 @@ mod audit;
 mod cluster;
 mod endpoint;
 mod jobs;
+mod listen;
 mod process;
 mod security;
 mod storage;

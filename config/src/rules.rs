@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cluster::VirtualCluster;
 use crate::document::{Config, Mode, Program};
+use crate::door::Ports;
 use crate::problem::Problem;
 
 fn problem(key: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Problem {
@@ -80,9 +81,10 @@ fn ports(config: &Config) -> Vec<Problem> {
     }
     for (index, cluster) in config.clusters.iter().enumerate() {
         let key = format!("clusters[{index}].listen.addressing");
-        let own = cluster.listen.addressing.all_ports();
+        let own = cluster.listen.addressing.ports().map(Ports::all_ports);
         let clash = own
             .into_iter()
+            .flatten()
             .find_map(|port| taken.insert(port, key.clone()).map(|other| (port, other)));
         if let Some((port, other)) = clash {
             let message = format!("its range or list of ports has {port}, which is taken by {other}");
@@ -94,6 +96,23 @@ fn ports(config: &Config) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What can be used and is perhaps not meant.
+pub(crate) fn warnings(config: &Config) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for (index, cluster) in config.clusters.iter().enumerate() {
+        let (listen, upstream) = (&cluster.listen, &cluster.upstream);
+        if upstream.security.tls.is_some() && listen.tls.is_none() && !listen.address.is_loopback() {
+            warnings.push(problem(
+                format!("clusters[{index}].listen.tls"),
+                "the brokers are reached by TLS, and clients reach the proxy without: what TLS is to protect, \
+                 passwords among it, crosses the network on the way to the proxy",
+                "give the listener cert_file and key_file, unless that network is trusted",
+            ));
+        }
+    }
+    warnings
 }
 
 /// What a program needs and the file lacks.

@@ -11,6 +11,7 @@ use serde_yaml::{Mapping, Value};
 
 use crate::environment::Env;
 use crate::problem::Problem;
+use crate::security::Kerberos;
 use crate::when::{WHEN_HINT, When};
 
 mod interpolate;
@@ -93,11 +94,6 @@ impl<'r> Section<'r> {
             message: message.into(),
             hint: hint.into(),
         });
-    }
-
-    /// What stands there, as far as it is text, as written.
-    pub(crate) fn plain_text(&self, key: &str) -> Option<&str> {
-        self.mapping.get(key).and_then(Value::as_str)
     }
 
     /// Whether the key is there with a value.
@@ -242,6 +238,30 @@ impl<'r> Section<'r> {
                 self.problem(key, message, "name a PEM file that this user may read");
                 None
             }
+        }
+    }
+
+    /// The same for a file that is not text.
+    pub(crate) fn readable_bytes(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = self.path(key)?;
+        match self.reading.env.read_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::InvalidData => {
+                let message = format!("cannot be read: {error}");
+                self.problem(key, message, "name a file that this user may read");
+                None
+            }
+            _ => Some(path),
+        }
+    }
+
+    /// Where this system describes Kerberos: the files of `KRB5_CONFIG`, else the usual one.
+    pub(crate) fn krb5_configuration(&self) -> Vec<PathBuf> {
+        let paths = self.reading.env.var("KRB5_CONFIG");
+        let paths = paths.as_deref().unwrap_or_default().split(':');
+        let paths: Vec<_> = paths.filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+        match paths.is_empty() {
+            true => vec![PathBuf::from(Kerberos::DEFAULT_CONFIGURATION)],
+            false => paths,
         }
     }
 

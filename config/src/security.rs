@@ -102,6 +102,8 @@ pub enum Sasl {
     ScramSha512(Login),
     /// A token.
     OauthBearer(Bearer),
+    /// A ticket of Kerberos 5.
+    Gssapi(Kerberos),
 }
 
 impl Sasl {
@@ -112,6 +114,7 @@ impl Sasl {
             Self::ScramSha256(_) => "SCRAM-SHA-256",
             Self::ScramSha512(_) => "SCRAM-SHA-512",
             Self::OauthBearer(_) => "OAUTHBEARER",
+            Self::Gssapi(_) => "GSSAPI",
         }
     }
 }
@@ -132,6 +135,38 @@ pub struct Bearer {
     pub token: Credential,
     /// What the broker wants to know besides (KIP-342), by name.
     pub extensions: BTreeMap<String, String>,
+}
+
+/// Who to be towards Kerberos, and where its realms are described.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Kerberos {
+    /// What proves who we are.
+    pub identity: KerberosIdentity,
+    /// The first part of the brokers' principals; their host is the second.
+    pub service_name: String,
+    /// Files in the form of `krb5.conf`; what an earlier one says counts. Those that are not there are left out.
+    pub configuration: Vec<PathBuf>,
+}
+
+/// What proves to Kerberos who we are. Files are read again whenever they are needed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum KerberosIdentity {
+    /// The principal's long-term keys.
+    Keytab {
+        /// Who; without a realm, in the default one.
+        principal: String,
+        /// The file with the keys.
+        keytab: PathBuf,
+    },
+    /// Tickets that somebody else obtains and renews.
+    TicketCache(PathBuf),
+}
+
+impl Kerberos {
+    /// What Kafka's own brokers are called unless their operators say otherwise.
+    pub const DEFAULT_SERVICE_NAME: &'static str = "kafka";
+    /// Where Kerberos is described on most systems.
+    pub const DEFAULT_CONFIGURATION: &'static str = "/etc/krb5.conf";
 }
 
 /// A credential, or the file that holds it. A file is read again at each authentication: tokens expire, and

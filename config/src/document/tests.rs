@@ -145,7 +145,10 @@ fn the_minimal_file_and_the_quick_start_have_the_documented_defaults() {
     );
     let cluster = &quick.clusters[0];
     assert_eq!(cluster.listen.address.to_string(), "127.0.0.1:19092");
-    assert_eq!(cluster.listen.addressing.port_of(0), Some(19093));
+    assert_eq!(
+        cluster.listen.advertised(0),
+        Some(("127.0.0.1".to_owned(), 19093))
+    );
     assert_eq!(cluster.capture.buffer.dir, PathBuf::from("./teeline-buffer"));
     assert_eq!(
         (cluster.capture.ack, cluster.backup_id.as_str()),
@@ -326,7 +329,7 @@ fn an_address_that_no_client_can_reach_is_not_advertised() {
     );
     let near_the_end =
         Config::parse(&format!("{CLUSTER}, listen: {{address: 'h:65530'}}}}]"), &NoEnv).unwrap();
-    let ports = &near_the_end.clusters[0].listen.addressing;
+    let ports = near_the_end.clusters[0].listen.addressing.ports().unwrap();
     assert_eq!((ports.port_of(4), ports.port_of(5)), (Some(65535), None));
 }
 

@@ -55,6 +55,9 @@ pub(super) fn audit(section: Option<Section<'_>>) -> Audit {
         keep_replaced: section
             .duration("keep_replaced", "keep_replaced_ms", 0, 30 * 24 * HOUR_MS)
             .unwrap_or(default.keep_replaced),
+        coverage_series: section
+            .number("coverage_series", 0, 1_000_000)
+            .unwrap_or(default.coverage_series),
     };
     section.finish();
     audit

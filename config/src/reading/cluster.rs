@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::cluster::{Ack, Buffer, Capture, Limits, Listen, OnFailure, Ports, VirtualCluster};
-use crate::endpoint::HostPort;
+use crate::cluster::{Ack, Buffer, Capture, Limits, Listen, OnFailure, VirtualCluster};
+use crate::door::ClientCertificates;
 use crate::section::Section;
 
-use super::endpoint::{HOUR_MS, listen_address, upstream};
-
-/// Kafka's frames carry their length in 31 bits.
-const FRAME_BYTES_MAX: u64 = i32::MAX as u64;
+use super::endpoint::{HOUR_MS, Upstream, upstream};
+use super::listen::listen;
 
 pub(super) fn clusters(top: &mut Section<'_>, backup_id: Option<&str>) -> Vec<VirtualCluster> {
     let sections = top.sections("clusters");
@@ -44,17 +42,35 @@ fn cluster(mut section: Section<'_>, default_backup_id: Option<&str>, alone: boo
     let listen = listen(section.section("listen"), alone, &section);
     let capture = capture(section.section("capture"), name.as_deref(), alone);
     let limits = limits(section.section("limits"));
+    if let (Some(upstream), Some(listen)) = (&upstream, &listen) {
+        check_identity(&section, upstream, listen);
+    }
     section.finish();
-    let (upstream, capture_credentials) = upstream?;
+    let (upstream, listen) = (upstream?, listen?);
     Some(VirtualCluster {
         name: name?,
         backup_id: backup_id?,
-        upstream,
-        capture_credentials,
-        listen: listen?,
+        upstream: upstream.sessions,
+        capture_credentials: upstream.own,
+        listen,
         capture,
         limits,
     })
+}
+
+/// Whoever reaches a listener behind which the proxy says itself who it is has the proxy's rights.
+fn check_identity(section: &Section<'_>, upstream: &Upstream, listen: &Listen) {
+    let known = listen
+        .tls
+        .as_ref()
+        .is_some_and(|tls| matches!(tls.clients, ClientCertificates::Required(_)));
+    if upstream.speaks_for_clients && !known {
+        let message =
+            "the proxy would speak for clients that it does not know: to the brokers they all are the proxy";
+        let hint = "ask clients for certificates with listen.tls.client_ca_file, or let them authenticate to the \
+                    brokers themselves: SASL_SSL or SASL_PLAINTEXT without sasl";
+        section.hidden_problem("upstream", message, hint);
+    }
 }
 
 fn name(section: &mut Section<'_>, alone: bool) -> Option<String> {
@@ -77,119 +93,6 @@ fn name(section: &mut Section<'_>, alone: bool) -> Option<String> {
         return None;
     }
     Some(name)
-}
-
-fn listen(section: Option<Section<'_>>, alone: bool, cluster: &Section<'_>) -> Option<Listen> {
-    let default = Listen::default();
-    let Some(mut section) = section else {
-        if !alone {
-            cluster.problem(
-                "listen",
-                "is missing",
-                "with several clusters each needs listen.address",
-            );
-            return None;
-        }
-        return Some(default);
-    };
-    section.not_yet(&["tls", "ssl", "proxy_protocol", "connection_max_age"]);
-    let address = if section.has("address") {
-        listen_address(&mut section, "address")
-    } else {
-        let _ = listen_address(&mut section, "address");
-        Some(default.address)
-    };
-    if address.as_ref().is_some_and(|address| address.port == 0) {
-        let hint = "give a fixed port; clients keep it over restarts";
-        section.problem("address", "port 0 would change with every start", hint);
-    }
-    let advertised_host = advertised_host(&mut section, address.as_ref());
-    let addressing = addressing(section.section("addressing"), address.as_ref());
-    let max_connections = section.number("max_connections", 1, 1_000_000);
-    let max_request = section.size("max_request", "max_request_bytes", 1 << 10, FRAME_BYTES_MAX);
-    let idle_timeout = section.duration("idle_timeout", "idle_timeout_ms", 0, 7 * 24 * HOUR_MS);
-    section.finish();
-    Some(Listen {
-        address: address?,
-        advertised_host,
-        addressing: addressing?,
-        max_connections: max_connections.unwrap_or(default.max_connections),
-        max_request_bytes: max_request.unwrap_or(default.max_request_bytes),
-        idle_timeout: idle_timeout.unwrap_or(default.idle_timeout),
-    })
-}
-
-fn advertised_host(section: &mut Section<'_>, address: Option<&HostPort>) -> Option<String> {
-    const KEY: &str = "advertised_host";
-    let host = section.text(KEY);
-    let hint = "give the name or address at which clients reach this host, without a port";
-    match &host {
-        // An IPv6 address is the one host that has colons.
-        Some(host)
-            if host.contains(['/', ' '])
-                || (host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err()) =>
-        {
-            section.problem(KEY, "is not a plain host name or address", hint);
-        }
-        Some(host) if HostPort::new(host.as_str(), 0).is_unspecified() => {
-            section.problem(
-                KEY,
-                "stands for every interface; no client can connect to it",
-                hint,
-            );
-        }
-        None if address.is_some_and(HostPort::is_unspecified) && !section.has(KEY) => {
-            section.problem(
-                KEY,
-                "is missing: listen.address stands for every interface, and no client can connect to that",
-                hint,
-            );
-        }
-        _ => {}
-    }
-    host
-}
-
-fn addressing(section: Option<Section<'_>>, address: Option<&HostPort>) -> Option<Ports> {
-    let bootstrap_port = address.map_or(Listen::DEFAULT_PORT, |address| address.port);
-    let default = Ports::fitting_after(bootstrap_port);
-    let Some(mut section) = section else {
-        return Some(default);
-    };
-    let _ = section.choice("scheme", &[("ports", ())], &["sni", "intercept"]);
-    let node_port_start = section
-        .number("node_port_start", 1, i64::from(u16::MAX))
-        .unwrap_or(default.node_port_start);
-    let node_id_start = section
-        .number("node_id_start", 0, i64::from(i32::MAX))
-        .unwrap_or(default.node_id_start);
-    let count = section.number("node_port_count", 1, i64::from(u16::MAX));
-    let room = u16::MAX.saturating_sub(node_port_start).saturating_add(1);
-    if count.is_some_and(|count: u16| count > room) {
-        let hint = format!("from node_port_start {node_port_start} on there are only {room}");
-        section.problem("node_port_count", "goes beyond the last port", hint);
-    }
-    let mut nodes = std::collections::BTreeMap::new();
-    for (id, port) in section.table("nodes").unwrap_or_default() {
-        match (id.parse::<i32>(), port.parse::<u16>()) {
-            (Ok(id), Ok(port)) if id >= 0 && port > 0 => {
-                nodes.insert(id, port);
-            }
-            _ => section.problem(
-                "nodes",
-                format!("{id:?}: {port:?} is not a broker id and a port"),
-                "write `1001: 19101`",
-            ),
-        }
-    }
-    section.finish();
-    let node_port_count = count.unwrap_or(Ports::DEFAULT_NODE_PORT_COUNT).min(room);
-    Some(Ports {
-        node_port_start,
-        node_id_start,
-        node_port_count,
-        nodes,
-    })
 }
 
 fn capture(section: Option<Section<'_>>, name: Option<&str>, alone: bool) -> Capture {

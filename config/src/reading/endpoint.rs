@@ -3,9 +3,8 @@
 use crate::endpoint::{HostPort, KafkaEndpoint};
 use crate::pattern::TopicFilter;
 use crate::section::Section;
-use crate::security::SecurityProtocol;
 
-use super::security::security;
+use super::security::{security, sessions};
 
 /// An hour: beyond it a limit is none.
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -33,32 +32,48 @@ pub(super) fn endpoint(mut section: Section<'_>) -> Option<KafkaEndpoint> {
     })
 }
 
-/// The cluster behind the proxy: how client sessions reach it, and how Teeline's own questions do if that is
-/// another way.
-pub(super) fn upstream(mut section: Section<'_>) -> Option<(KafkaEndpoint, Option<KafkaEndpoint>)> {
-    let others = ["SSL", "SASL_PLAINTEXT", "SASL_SSL"];
-    let choices = [("PLAINTEXT", SecurityProtocol::Plaintext)];
-    let hint = "sessions reach the brokers as they are, SASL included; what Teeline itself needs goes under \
-                capture_credentials";
-    section.choice_with_hint("security_protocol", &choices, &others, hint);
-    for key in ["tls", "sasl", "client_rack"] {
-        section.refused(
-            key,
-            "is not for the sessions of clients",
-            "write it under capture_credentials",
-        );
-    }
+/// The cluster behind the proxy.
+pub(super) struct Upstream {
+    /// How the sessions of clients reach it.
+    pub(super) sessions: KafkaEndpoint,
+    /// How Teeline's own questions do, if that is another way.
+    pub(super) own: Option<KafkaEndpoint>,
+    /// The brokers are told who the proxy is, instead of who the client is.
+    pub(super) speaks_for_clients: bool,
+}
+
+pub(super) fn upstream(mut section: Section<'_>) -> Option<Upstream> {
+    section.refused(
+        "client_rack",
+        "is not for the sessions of clients",
+        "write it under capture_credentials",
+    );
+    let (protocol, security) = sessions(&mut section);
     let endpoint = unprotected(&mut section);
     let own = section.section("capture_credentials");
     section.finish();
-    let endpoint = endpoint?;
-    let own = own.map(|own| capture_credentials(own, &endpoint));
-    Some((endpoint, own))
+    // Where clients authenticate themselves by SASL, a certificate only opens the connection.
+    let certified = security.tls.as_ref().is_some_and(|tls| tls.client.is_some());
+    let speaks_for_clients = security.sasl.is_some() || (certified && !protocol.has_sasl());
+    let sessions = KafkaEndpoint {
+        security,
+        ..endpoint?
+    };
+    let own = own.map(|own| capture_credentials(own, &sessions));
+    Some(Upstream {
+        sessions,
+        own,
+        speaks_for_clients,
+    })
 }
 
 /// Where it says nothing, it is as for the sessions.
 fn capture_credentials(mut section: Section<'_>, upstream: &KafkaEndpoint) -> KafkaEndpoint {
-    let security = security(&mut section);
+    let own_tls = section.has("tls");
+    let mut security = security(&mut section);
+    if let (Some(tls), Some(theirs), false) = (&mut security.tls, &upstream.security.tls, own_tls) {
+        *tls = theirs.clone();
+    }
     let servers = match section.has("bootstrap_servers") {
         true => servers(&mut section),
         false => {

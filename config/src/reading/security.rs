@@ -1,12 +1,15 @@
 //! Reads how connections of Teeline's own client are protected.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::section::Section;
-use crate::security::{Bearer, ClientCertificate, Login, Sasl, Security, SecurityProtocol, Tls};
+use crate::security::{
+    Bearer, ClientCertificate, Kerberos, KerberosIdentity, Login, Sasl, Security, SecurityProtocol, Tls,
+};
 
 /// Settings of TLS and SASL by the names that other clients have for them, and where they stand here.
-const ELSEWHERE: [(&str, &str); 16] = [
+const ELSEWHERE: [(&str, &str); 19] = [
     ("ssl", "tls"),
     ("ssl_ca", "tls.ca_file"),
     ("ssl_ca_file", "tls.ca_file"),
@@ -21,6 +24,9 @@ const ELSEWHERE: [(&str, &str); 16] = [
     ("sasl_password", "sasl.password"),
     ("sasl_password_file", "sasl.password_file"),
     ("sasl_jaas_config", "sasl.username and sasl.password"),
+    ("sasl_kerberos_service_name", "sasl.service_name"),
+    ("sasl_kerberos_keytab", "sasl.keytab"),
+    ("sasl_kerberos_principal", "sasl.principal"),
     ("username", "sasl.username"),
     ("password", "sasl.password"),
 ];
@@ -31,10 +37,20 @@ enum Mechanism {
     ScramSha256,
     ScramSha512,
     OauthBearer,
+    Gssapi,
 }
 
 /// The keys `security_protocol`, `tls` and `sasl` of an endpoint. What is wrong is noted, and left out.
 pub(super) fn security(section: &mut Section<'_>) -> Security {
+    protection(section, true).1
+}
+
+/// The same for sessions of clients, which may authenticate themselves: SASL without `sasl` is theirs.
+pub(super) fn sessions(section: &mut Section<'_>) -> (SecurityProtocol, Security) {
+    protection(section, false)
+}
+
+fn protection(section: &mut Section<'_>, sasl_is_ours: bool) -> (SecurityProtocol, Security) {
     section.elsewhere(&ELSEWHERE);
     let protocol = section.choice("security_protocol", &SecurityProtocol::ALL, &[]);
     let wrong = protocol.is_none() && section.has("security_protocol");
@@ -53,17 +69,18 @@ pub(super) fn security(section: &mut Section<'_>) -> Security {
     let sasl = match section.section("sasl") {
         Some(found) => sasl(found),
         None => {
-            if protocol.has_sasl() && !section.has("sasl") {
+            if protocol.has_sasl() && sasl_is_ours && !section.has("sasl") {
                 let hint = "say who Teeline is: sasl.mechanism, and what the mechanism needs";
                 section.problem("sasl", "is missing", hint);
             }
             None
         }
     };
-    Security {
+    let security = Security {
         tls: protocol.has_tls().then_some(tls),
         sasl: sasl.filter(|_| protocol.has_sasl()),
-    }
+    };
+    (protocol, security)
 }
 
 fn tls(mut section: Section<'_>) -> Tls {
@@ -110,12 +127,16 @@ fn sasl(mut section: Section<'_>) -> Option<Sasl> {
     let password = section.credential("password", "password_file");
     let token = section.credential("token", "token_file");
     let extensions = section.table("extensions");
+    let kerberos = kerberos(&mut section, mechanism);
     if let Some(mechanism) = mechanism {
         check_needs(&section, mechanism);
     }
     check_extensions(&section, extensions.as_ref());
     section.finish();
     let mechanism = mechanism?;
+    if mechanism == Mechanism::Gssapi {
+        return kerberos.map(Sasl::Gssapi);
+    }
     if mechanism == Mechanism::OauthBearer {
         let extensions = extensions.unwrap_or_default();
         return Some(Sasl::OauthBearer(Bearer {
@@ -130,23 +151,14 @@ fn sasl(mut section: Section<'_>) -> Option<Sasl> {
     Some(match mechanism {
         Mechanism::ScramSha256 => Sasl::ScramSha256(login),
         Mechanism::ScramSha512 => Sasl::ScramSha512(login),
-        Mechanism::Plain | Mechanism::OauthBearer => Sasl::Plain(login),
+        Mechanism::Plain | Mechanism::OauthBearer | Mechanism::Gssapi => Sasl::Plain(login),
     })
 }
 
 fn mechanism(section: &mut Section<'_>) -> Option<Mechanism> {
     const KEY: &str = "mechanism";
-    if section
-        .plain_text(KEY)
-        .is_some_and(|name| name.eq_ignore_ascii_case("GSSAPI"))
-    {
-        let hint = "Kerberos would need its C library and a ticket cache: give Teeline a user of its own with \
-                    SCRAM-SHA-512, on another listener if need be; what clients do passes through unchanged";
-        section.refused(KEY, "GSSAPI is not spoken by Teeline itself", hint);
-        return None;
-    }
     if !section.has(KEY) {
-        let hint = "choose from SCRAM-SHA-512, SCRAM-SHA-256, PLAIN, OAUTHBEARER";
+        let hint = "choose from SCRAM-SHA-512, SCRAM-SHA-256, PLAIN, OAUTHBEARER, GSSAPI";
         section.problem(KEY, "is missing", hint);
     }
     section.choice(
@@ -156,6 +168,7 @@ fn mechanism(section: &mut Section<'_>) -> Option<Mechanism> {
             ("SCRAM-SHA-256", Mechanism::ScramSha256),
             ("PLAIN", Mechanism::Plain),
             ("OAUTHBEARER", Mechanism::OauthBearer),
+            ("GSSAPI", Mechanism::Gssapi),
         ],
         &["AWS_MSK_IAM"],
     )
@@ -171,6 +184,18 @@ fn check_needs(section: &Section<'_>, mechanism: Mechanism) {
                 "name the file that your identity provider's helper keeps fresh in token_file",
             ]],
             &["username", "password", "password_file"],
+        ),
+        // Its own keys are checked where they are read.
+        Mechanism::Gssapi => (
+            &[],
+            &[
+                "username",
+                "password",
+                "password_file",
+                "token",
+                "token_file",
+                "extensions",
+            ],
         ),
         _ => (
             &[
@@ -194,6 +219,78 @@ fn check_needs(section: &Section<'_>, mechanism: Mechanism) {
     }
 }
 
+const KERBEROS_KEYS: [&str; 5] = ["principal", "keytab", "ticket_cache", "service_name", "krb5_conf"];
+
+/// What GSSAPI needs; with another mechanism its keys are refused.
+fn kerberos(section: &mut Section<'_>, mechanism: Option<Mechanism>) -> Option<Kerberos> {
+    let principal = section.text("principal");
+    let keytab = section.readable_bytes("keytab");
+    let cache = section.text("ticket_cache");
+    let service_name = section.text("service_name");
+    let configuration = section.path("krb5_conf");
+    if mechanism != Some(Mechanism::Gssapi) {
+        // A mechanism that is wrong or missing says enough.
+        for key in KERBEROS_KEYS.iter().filter(|_| mechanism.is_some()) {
+            if section.has(key) {
+                section.problem(key, "the mechanism does not use it", "remove the key");
+            }
+        }
+        return None;
+    }
+    let identity = match (section.has("keytab"), section.has("ticket_cache")) {
+        (true, true) => {
+            let hint = "remove keytab and principal, or ticket_cache";
+            section.problem("ticket_cache", "is given beside keytab", hint);
+            None
+        }
+        (false, false) => {
+            let hint = "name the file with the keys of Teeline's principal, or give tickets in ticket_cache";
+            section.problem("keytab", "is missing", hint);
+            None
+        }
+        (true, false) => {
+            if !section.has("principal") {
+                let hint = "say as whom: teeline@EXAMPLE.COM";
+                section.problem("principal", "is missing", hint);
+            }
+            principal
+                .zip(keytab)
+                .map(|(principal, keytab)| KerberosIdentity::Keytab { principal, keytab })
+        }
+        (false, true) => {
+            if section.has("principal") {
+                let hint = "the tickets say as whom; remove the key";
+                section.problem("principal", "ticket_cache does not use it", hint);
+            }
+            cache.and_then(|cache| ticket_cache(section, &cache))
+        }
+    };
+    let service_name = service_name.unwrap_or_else(|| Kerberos::DEFAULT_SERVICE_NAME.to_owned());
+    if service_name.is_empty() || service_name.contains(['/', '@']) {
+        let hint = "it is the first part of the brokers' principal: kafka of kafka/broker.example.com";
+        section.problem("service_name", "is not a name", hint);
+    }
+    Some(Kerberos {
+        identity: identity?,
+        service_name,
+        configuration: configuration.map_or_else(|| section.krb5_configuration(), |path| vec![path]),
+    })
+}
+
+/// The file of a ticket cache, which may not be there yet.
+fn ticket_cache(section: &Section<'_>, text: &str) -> Option<KerberosIdentity> {
+    let (kind, path) = match text.split_once(':') {
+        Some((kind, path)) if !kind.contains('/') => (kind, path),
+        _ => ("FILE", text),
+    };
+    if kind != "FILE" || path.is_empty() {
+        let hint = "let kinit or its like write a file: KRB5CCNAME=FILE:/run/teeline/tickets";
+        section.problem("ticket_cache", format!("{kind} is not read, only FILE is"), hint);
+        return None;
+    }
+    Some(KerberosIdentity::TicketCache(PathBuf::from(path)))
+}
+
 /// RFC 7628: names are letters, values are printable; `auth` is the token's own.
 fn check_extensions(section: &Section<'_>, extensions: Option<&BTreeMap<String, String>>) {
     for (name, value) in extensions.into_iter().flatten() {
@@ -215,10 +312,10 @@ fn check_extensions(section: &Section<'_>, extensions: Option<&BTreeMap<String, 
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::io;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use crate::environment::Env;
-    use crate::security::{Credential, Sasl, SecurityProtocol};
+    use crate::security::{Credential, KerberosIdentity, Sasl, SecurityProtocol};
     use crate::{Config, NoEnv};
 
     struct Files;
@@ -309,11 +406,55 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_says_why_and_what_to_do_instead() {
-        refused(
-            "security_protocol: SASL_SSL, sasl: {mechanism: GSSAPI, username: u, password: hidden}",
-            &["target.sasl.mechanism: GSSAPI is not spoken by Teeline itself; Kerberos would need"],
+    fn kerberos_takes_a_keytab_or_tickets_and_nothing_that_it_would_ignore() {
+        let gssapi = |rest: &str| format!("security_protocol: SASL_SSL, sasl: {{mechanism: GSSAPI{rest}}}");
+        let read = |rest: &str| match target(&gssapi(rest)).unwrap().target.unwrap().security.sasl {
+            Some(Sasl::Gssapi(kerberos)) => kerberos,
+            other => panic!("{other:?}"),
+        };
+        let kerberos = read(", principal: me@REALM, keytab: /there/keytab");
+        let KerberosIdentity::Keytab { principal, .. } = &kerberos.identity else {
+            panic!("{kerberos:?}")
+        };
+        assert_eq!(
+            (principal.as_str(), kerberos.service_name.as_str()),
+            ("me@REALM", "kafka")
         );
+        assert_eq!(kerberos.configuration, [PathBuf::from("/etc/krb5.conf")]);
+        let kerberos = read(", ticket_cache: 'FILE:/run/tickets', service_name: log, krb5_conf: /own");
+        assert_eq!(
+            kerberos.identity,
+            KerberosIdentity::TicketCache(PathBuf::from("/run/tickets"))
+        );
+        assert_eq!(kerberos.service_name, "log");
+        assert_eq!(kerberos.configuration, [PathBuf::from("/own")]);
+        refused(&gssapi(""), &["target.sasl.keytab: is missing"]);
+        refused(
+            &gssapi(", keytab: /nowhere"),
+            &[
+                "target.sasl.keytab = \"/nowhere\": cannot be read",
+                "target.sasl.principal: is missing",
+            ],
+        );
+        refused(
+            &gssapi(", ticket_cache: 'KCM:1000', password: hidden"),
+            &[
+                "target.sasl.ticket_cache = \"KCM:1000\": KCM is not read, only FILE is",
+                "target.sasl.password: the mechanism does not use it",
+            ],
+        );
+        refused(
+            &gssapi(", ticket_cache: /t, keytab: /there/keytab, principal: me"),
+            &["target.sasl.ticket_cache = \"/t\": is given beside keytab"],
+        );
+        refused(
+            "security_protocol: SASL_SSL, sasl: {mechanism: PLAIN, username: u, password: hidden, keytab: /there/k}",
+            &["target.sasl.keytab = \"/there/k\": the mechanism does not use it"],
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_had_says_why_and_what_to_do_instead() {
         refused(
             "security_protocol: SSL, tls: {insecure: true}",
             &[

@@ -1,7 +1,7 @@
 //! Mechanisms of SASL, the client's side: messages in, messages out.
 //!
-//! PLAIN (RFC 4616), SCRAM (`scram`), OAUTHBEARER (RFC 7628 with the extensions of KIP-342). Nothing here is logged,
-//! and nothing that is shown holds a credential.
+//! PLAIN (RFC 4616), SCRAM (`scram`), OAUTHBEARER (RFC 7628 with the extensions of KIP-342), GSSAPI (`gssapi`, over
+//! `kerberos`). Nothing here is logged, and nothing that is shown holds a credential.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +9,12 @@ use std::path::PathBuf;
 
 use teeline_config::{Bearer, Credential, Login, Sasl, Secret};
 
+mod gssapi;
+mod kerberos;
 mod scram;
 
+use gssapi::Gssapi;
+pub(super) use kerberos::KerberosError;
 use scram::{Digest, Scram};
 
 /// Why an authentication did not come about, apart from the connection.
@@ -40,6 +44,9 @@ pub(super) enum SaslError {
     /// The broker did not prove that it knows the password.
     #[error("the broker did not prove that it knows the password: it may be another than it seems")]
     NotProven,
+    /// Kerberos gave no ticket, or the broker did not prove itself by it.
+    #[error(transparent)]
+    Kerberos(#[from] KerberosError),
     /// The broker's own words.
     #[error("{0}")]
     Refused(String),
@@ -54,16 +61,20 @@ pub(super) enum Exchange {
     Scram(Scram),
     /// Everything is said at once; a refusal has to be confirmed.
     Bearer(BearerMessage),
+    /// Three rounds, the last of which only says that all is well.
+    Gssapi(Box<Gssapi>),
 }
 
 impl Exchange {
-    /// Begins with what the configuration says, reading the files it names: not for threads that must not block.
-    pub(super) fn begin(sasl: &Sasl) -> Result<Self, SaslError> {
+    /// Begins with what the configuration says towards the broker at `host`, reading the files it names and asking
+    /// others: not for threads that must not block.
+    pub(super) fn begin(sasl: &Sasl, host: &str) -> Result<Self, SaslError> {
         Ok(match sasl {
             Sasl::Plain(login) => Self::Plain(PlainMessage::new(login)?),
             Sasl::ScramSha256(login) => Self::scram(Digest::Sha256, login)?,
             Sasl::ScramSha512(login) => Self::scram(Digest::Sha512, login)?,
             Sasl::OauthBearer(bearer) => Self::Bearer(BearerMessage::new(bearer)?),
+            Sasl::Gssapi(kerberos) => Self::Gssapi(Box::new(Gssapi::begin(kerberos, host)?)),
         })
     }
 
@@ -78,6 +89,7 @@ impl Exchange {
             Self::Plain(message) => message.0.expose().as_bytes().to_vec(),
             Self::Scram(scram) => scram.first(),
             Self::Bearer(message) => message.text.expose().as_bytes().to_vec(),
+            Self::Gssapi(gssapi) => gssapi.first(),
         }
     }
 
@@ -87,6 +99,7 @@ impl Exchange {
             Self::Plain(_) => Ok(None),
             Self::Scram(scram) => scram.next(message),
             Self::Bearer(bearer) => bearer.next(message),
+            Self::Gssapi(gssapi) => gssapi.next(message),
         }
     }
 }
@@ -184,23 +197,26 @@ mod tests {
         let sasl = Sasl::Plain(login(Credential::File(path.clone())));
         for (written, expected) in [("one\n", "one"), ("two\r\n", "two")] {
             std::fs::write(&path, written).unwrap();
-            let first = Exchange::begin(&sasl).unwrap().first();
+            let first = Exchange::begin(&sasl, "broker").unwrap().first();
             assert_eq!(first, format!("\0user\0{expected}").into_bytes());
         }
         std::fs::write(&path, "\n").unwrap();
-        assert!(matches!(Exchange::begin(&sasl), Err(SaslError::EmptyFile(_))));
+        assert!(matches!(
+            Exchange::begin(&sasl, "broker"),
+            Err(SaslError::EmptyFile(_))
+        ));
         std::fs::remove_file(&path).unwrap();
-        let error = Exchange::begin(&sasl).unwrap_err();
+        let error = Exchange::begin(&sasl, "broker").unwrap_err();
         assert!(error.to_string().contains("teeline-password"), "{error}");
     }
 
     #[test]
     fn a_token_goes_with_its_extensions_and_a_refusal_is_confirmed() {
-        let mut exchange = Exchange::begin(&Sasl::OauthBearer(Bearer {
+        let bearer = Sasl::OauthBearer(Bearer {
             token: Credential::Given(Secret::new("t.o.k")),
             extensions: BTreeMap::from([("logicalCluster".to_owned(), "lkc-1".to_owned())]),
-        }))
-        .unwrap();
+        });
+        let mut exchange = Exchange::begin(&bearer, "broker").unwrap();
         assert_eq!(
             exchange.first(),
             b"n,,\x01auth=Bearer t.o.k\x01logicalCluster=lkc-1\x01\x01"
@@ -227,7 +243,7 @@ mod tests {
             Sasl::OauthBearer(bearer),
         ];
         for sasl in all {
-            let exchange = Exchange::begin(&sasl).unwrap();
+            let exchange = Exchange::begin(&sasl, "broker").unwrap();
             assert!(!format!("{sasl:?} {exchange:?}").contains("hidden"));
         }
     }

@@ -13,7 +13,7 @@ use rand::Rng;
 use teeline_config::Sasl;
 
 use super::{BrokerVersions, ClientError, ErrorCode, Shared};
-use crate::client::sasl::{Exchange, SaslError};
+use crate::client::sasl::{Exchange, KerberosError, SaslError};
 
 /// Version 0 of the handshake is followed by tokens without frames, which no broker since 1.0 needs.
 const HANDSHAKE_VERSIONS: std::ops::RangeInclusive<i16> = 1..=1;
@@ -40,8 +40,9 @@ impl Authentication {
     pub(super) async fn run(&self, shared: &Arc<Shared>) -> Result<Option<Duration>, ClientError> {
         self.handshake(shared).await?;
         let sasl = self.sasl.clone();
-        // Reads files.
-        let begun = tokio::task::spawn_blocking(move || Exchange::begin(&sasl)).await;
+        let host = shared.address.host.clone();
+        // Reads files, and asks for tickets.
+        let begun = tokio::task::spawn_blocking(move || Exchange::begin(&sasl, &host)).await;
         let mut exchange = self.done(shared, begun)?;
         let mut message = exchange.first();
         for _ in 0..ROUNDS_MAX {
@@ -139,15 +140,26 @@ impl Authentication {
     ) -> Result<T, ClientError> {
         match outcome {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(error @ (SaslError::File { .. } | SaslError::EmptyFile(_)))) => {
-                let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-                Err(ClientError::Security {
-                    what: "SASL",
-                    reason: format!("{error}{}", source.unwrap_or_default()),
-                })
-            }
-            Ok(Err(error)) => Err(self.refused(shared, &error.to_string())),
+            Ok(Err(error)) => Err(self.failed(shared, error)),
             Err(_cancelled) => Err(shared.failed("the process is stopping")),
+        }
+    }
+
+    /// Whose fault it is, and whether it may pass.
+    fn failed(&self, shared: &Shared, error: SaslError) -> ClientError {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        let reason = format!("{error}{}", source.unwrap_or_default());
+        match error {
+            SaslError::Kerberos(KerberosError::Unreachable { realm, source }) => ClientError::Connect {
+                address: format!("{} (no KDC of {realm} answers)", shared.address),
+                source: Arc::new(source),
+            },
+            SaslError::File { .. }
+            | SaslError::EmptyFile(_)
+            | SaslError::Kerberos(
+                KerberosError::File { .. } | KerberosError::Unusable { .. } | KerberosError::NotDescribed(_),
+            ) => ClientError::Security { what: "SASL", reason },
+            _ => self.refused(shared, &reason),
         }
     }
 
