@@ -131,7 +131,7 @@ impl Topology {
         authority: Authority,
     ) -> Option<(String, u16)> {
         match self.try_advertise(node_id, host, port, authority) {
-            Ok(port) => Some((self.listen.host_for_clients().to_owned(), port)),
+            Ok(_) => self.listen.advertised(node_id),
             // While the process stops this is no surprise.
             Err(AdvertiseError::Closed) => None,
             Err(error) => {
@@ -175,7 +175,8 @@ impl Topology {
         let port = self
             .listen
             .addressing
-            .port_of(node_id)
+            .ports()
+            .and_then(|ports| ports.port_of(node_id))
             .ok_or(AdvertiseError::NoPort(node_id))?;
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(node) = nodes.get_mut(&node_id) {
@@ -237,13 +238,13 @@ const LISTENERS_WAITING_MAX: usize = 4096;
 mod tests {
     use super::*;
     use crate::session::testing::own_address;
-    use teeline_config::cluster::Ports;
+    use teeline_config::{Addressing, Ports};
 
     fn listen() -> Listen {
-        let addressing = Ports {
+        let addressing = Addressing::Ports(Ports {
             node_port_count: 3,
             ..Ports::after(9091)
-        };
+        });
         Listen {
             address: HostPort::new(own_address(), 0),
             addressing,

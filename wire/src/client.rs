@@ -70,5 +70,6 @@ pub use produce::{
 pub use quotas::ClientQuota;
 pub use routing::Leader;
 pub use scram::ScramUser;
+pub use tls::TlsClient;
 pub use transport::Transport;
 pub use versions::BrokerVersions;

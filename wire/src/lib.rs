@@ -27,6 +27,7 @@
 //! | [`rewrite`] | broker addresses in whole responses |
 //! | [`fetch_response`] | broker addresses in responses that stream through |
 //! | [`batch`], [`records`], [`codec`] | record batches: headers, records, compression |
+//! | [`tls`] | TLS towards clients; keys and certificates in PEM |
 //! | [`client`] | the cluster client |
 
 pub mod api_versions;
@@ -44,6 +45,7 @@ pub mod read;
 pub mod records;
 pub mod rewrite;
 pub mod schema;
+pub mod tls;
 pub mod write;
 
 #[cfg(test)]

@@ -73,6 +73,13 @@ fn every_example_loads_for_its_program() {
         "content-of-/run/secrets/teeline-secret-key"
     );
     load_example("proxy-minimal.yaml", Program::Proxy);
+    let guarded = load_example("proxy-tls.yaml", Program::Proxy);
+    assert!(guarded.warnings().is_empty(), "{:?}", guarded.warnings());
+    let listen = &guarded.clusters[0].listen;
+    assert_eq!(
+        listen.advertised(3),
+        Some(("broker-3.kafka.example.com".to_owned(), 443))
+    );
     let segmenter = load_example("segmenter.yaml", Program::Segmenter);
     assert_eq!(segmenter.segmenter.compression, Compression::Lz4);
     assert!(!segmenter.segmenter.embedded);
@@ -110,7 +117,13 @@ fn stem(key: &str) -> &str {
 fn examples_and_document_show_every_key_of_the_schema() {
     let mut schema = BTreeSet::new();
     let mut shown = String::new();
-    for name in ["proxy.yaml", "segmenter.yaml", "backup.yaml", "restore.yaml"] {
+    for name in [
+        "proxy.yaml",
+        "proxy-tls.yaml",
+        "segmenter.yaml",
+        "backup.yaml",
+        "restore.yaml",
+    ] {
         let text = example(name);
         let reading = Reading::new(&FullEnv);
         reading::config(Section::new(&reading, String::new(), top_mapping(&text).unwrap()));
@@ -206,7 +219,7 @@ fn what_is_planned_but_not_honoured_yet_is_refused_by_name() {
         &["restore.consumer_group_strategy", "is not supported yet"],
     );
     one_problem(
-        &format!("{CLUSTER}, listen: {{addressing: {{scheme: sni}}}}}}]"),
+        &format!("{CLUSTER}, listen: {{addressing: {{scheme: intercept}}}}}}]"),
         &["scheme", "is not supported yet"],
     );
 }

@@ -11,8 +11,8 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, RequestHeader, TopicName};
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use teeline_archive::buffer::{FILE_HEADER_BYTES, Frame, decode_frame};
-use teeline_config::cluster::{Capture as CaptureSettings, Listen, Ports, VirtualCluster};
-use teeline_config::{HostPort, KafkaEndpoint, Limits};
+use teeline_config::cluster::{Capture as CaptureSettings, Listen, VirtualCluster};
+use teeline_config::{Addressing, HostPort, KafkaEndpoint, Limits, Ports};
 use teeline_runtime::clock::ManualClock;
 use teeline_runtime::shutdown::Shutdown;
 use teeline_wire::apis;
@@ -81,10 +81,10 @@ impl Stage {
         let (writer, _) = Writer::open(settings, || 1).unwrap();
         let listen = Listen {
             address: HostPort::new(own_address(), 0),
-            addressing: Ports {
+            addressing: Addressing::Ports(Ports {
                 node_port_count: 5,
                 ..Ports::after(9091)
-            },
+            }),
             idle_timeout: choices.idle_timeout,
             ..Listen::default()
         };

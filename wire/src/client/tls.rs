@@ -1,8 +1,9 @@
 //! TLS to brokers.
 //!
 //! Certificates are always checked: against the authorities that the configuration names, or the system's. The files
-//! are read again for every connection, so that renewed ones are used; what was made of them is kept while they stay
-//! the same, because reading the system's authorities takes a while and resuming a session needs the same settings.
+//! are read again for every connection ([`TlsClient::secure`]) or when somebody says so ([`TlsClient::reload`]), so that
+//! renewed ones are used; what was made of them is kept while they stay the same, because reading the system's
+//! authorities takes a while and resuming a session needs the same settings.
 
 use std::fmt;
 use std::io;
@@ -14,14 +15,14 @@ use teeline_config::{ClientCertificate, HostPort, Tls};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, CertificateError, RootCertStore};
 
 use super::ClientError;
+use crate::tls::{authorities, certificates, private_key, provider};
 
 /// Makes TLS of TCP, for all connections to one cluster.
-pub(super) struct TlsClient {
+pub struct TlsClient {
     settings: Tls,
     loaded: Mutex<Option<Loaded>>,
 }
@@ -39,25 +40,55 @@ struct Files {
 }
 
 impl TlsClient {
-    pub(super) fn new(settings: Tls) -> Self {
+    /// Nothing is read yet.
+    pub fn new(settings: Tls) -> Self {
         Self {
             settings,
             loaded: Mutex::default(),
         }
     }
 
-    /// Greets the broker, and checks that it is the one that was meant.
-    pub(super) async fn secure(
+    /// Reads the files, and says whether something new came of it. What was read before stays in use when it fails.
+    /// Not for threads that must not block.
+    pub fn reload(&self) -> Result<bool, ClientError> {
+        let before = self.loaded();
+        let now = self.config()?;
+        Ok(before.is_none_or(|before| !Arc::ptr_eq(&before, &now)))
+    }
+
+    /// Greets the broker, and checks that it is the one that was meant. The files are read again.
+    pub async fn secure(
         self: &Arc<Self>,
         stream: TcpStream,
         address: &HostPort,
         limit: Duration,
     ) -> Result<TlsStream<TcpStream>, ClientError> {
+        let config = self.read().await?;
+        self.greet(config, stream, address, limit).await
+    }
+
+    /// The same with what was read last, so that many connections at once cost no reading.
+    pub async fn secure_as_loaded(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        address: &HostPort,
+        limit: Duration,
+    ) -> Result<TlsStream<TcpStream>, ClientError> {
+        let config = match self.loaded() {
+            Some(config) => config,
+            None => self.read().await?,
+        };
+        self.greet(config, stream, address, limit).await
+    }
+
+    async fn greet(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+        stream: TcpStream,
+        address: &HostPort,
+        limit: Duration,
+    ) -> Result<TlsStream<TcpStream>, ClientError> {
         let name = self.server_name(address)?;
-        let this = Arc::clone(self);
-        let config = tokio::task::spawn_blocking(move || this.config())
-            .await
-            .map_err(|_panicked| wrong("the files could not be read".to_owned()))??;
         let greeting = TlsConnector::from(config).connect(name, stream);
         match tokio::time::timeout(limit, greeting).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -71,6 +102,18 @@ impl TlsClient {
                 Err(connect(address, io::Error::new(io::ErrorKind::TimedOut, text)))
             }
         }
+    }
+
+    async fn read(self: &Arc<Self>) -> Result<Arc<rustls::ClientConfig>, ClientError> {
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || this.config())
+            .await
+            .map_err(|_panicked| wrong("the files could not be read".to_owned()))?
+    }
+
+    fn loaded(&self) -> Option<Arc<rustls::ClientConfig>> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.as_ref().map(|loaded| Arc::clone(&loaded.config))
     }
 
     fn server_name(&self, address: &HostPort) -> Result<ServerName<'static>, ClientError> {
@@ -126,22 +169,15 @@ impl Files {
 
 fn build(settings: &Tls, files: &Files) -> Result<rustls::ClientConfig, ClientError> {
     let unusable = |error: rustls::Error| wrong(error.to_string());
-    // Named, because a process may hold several and then has no default.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(unusable)?
         .with_root_certificates(roots(settings, files)?);
     let (Some(client), Some((cert, key))) = (&settings.client, &files.client) else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates(&client.cert_file, cert)?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
-        wrong(format!(
-            "{} holds no private key in PEM (hint: an encrypted one must be decrypted first)",
-            client.key_file.display()
-        ))
-    })?;
+    let chain = certificates(&client.cert_file, cert).map_err(wrong)?;
+    let key = private_key(&client.key_file, key).map_err(wrong)?;
     builder.with_client_auth_cert(chain, key).map_err(|error| {
         let (cert, key) = (client.cert_file.display(), client.key_file.display());
         wrong(format!("{cert} and {key} cannot be used together: {error}"))
@@ -149,15 +185,10 @@ fn build(settings: &Tls, files: &Files) -> Result<rustls::ClientConfig, ClientEr
 }
 
 fn roots(settings: &Tls, files: &Files) -> Result<RootCertStore, ClientError> {
-    let mut roots = RootCertStore::empty();
     if let (Some(path), Some(bytes)) = (&settings.ca_file, &files.ca) {
-        for certificate in certificates(path, bytes)? {
-            roots
-                .add(certificate)
-                .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-        }
-        return Ok(roots);
+        return authorities(path, bytes).map_err(wrong);
     }
+    let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     let (usable, _broken) = roots.add_parsable_certificates(found.certs);
     if usable == 0 {
@@ -167,17 +198,6 @@ fn roots(settings: &Tls, files: &Files) -> Result<RootCertStore, ClientError> {
         )));
     }
     Ok(roots)
-}
-
-fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    match read {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(wrong(format!(
-            "{} holds no certificate in PEM (hint: keytool -exportcert -rfc writes it out of a Java keystore)",
-            path.display()
-        ))),
-    }
 }
 
 /// What an I/O error of a TLS stream means, if TLS itself found it; otherwise the error again.
