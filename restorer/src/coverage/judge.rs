@@ -87,6 +87,8 @@ pub(super) fn cover(
         let span = found.last_offset.abs_diff(found.first_offset).saturating_add(1);
         *offsets.of_reason(found.reason) += span;
     }
+    let awaiting = awaiting_comparison(state);
+    offsets.awaiting_comparison = awaiting.span();
     let holes = missing.iter().filter(|found| found.reason == UNEXPLAINED);
     let unconfirmed = |doubtful: bool| {
         let segments = state.unconfirmed().iter();
@@ -109,12 +111,38 @@ pub(super) fn cover(
         superseded: state.superseded().iter().map(superseded).collect(),
         held_twice: pairs(&held_twice(state)),
         behind_the_end: log.map_or_else(Vec::new, |log| behind(&held, log.high_watermark)),
+        awaiting_comparison: pairs(&awaiting),
         records_unconfirmed: unconfirmed(false),
         records_quarantined: unconfirmed(true),
         open_transactions: open_at_the_end(state).len(),
         held: pairs(&held),
         missing,
     }
+}
+
+/// What is held only by segments of which it is not known under which leader they were written, in a log that has had more
+/// than one. The first leader epoch has no other before it.
+fn awaiting_comparison(state: &PartitionState) -> OffsetSet {
+    let mut awaiting = OffsetSet::new();
+    let audited = state.audit().map(|audit| audit.leader_epoch);
+    let stored = state.segments().iter().map(|segment| segment.leader_epoch_last);
+    if stored.chain(audited).all(|epoch| epoch <= 0) {
+        return awaiting;
+    }
+    let lost = Lost::of(state);
+    let (certain, doubtful): (Vec<_>, Vec<_>) = state
+        .segments()
+        .iter()
+        .partition(|segment| segment.leader_epoch_last >= 0);
+    for segment in doubtful {
+        let own = lost.held_by(segment);
+        own.ranges().iter().for_each(|range| awaiting.insert(*range));
+    }
+    for segment in certain {
+        let own = lost.held_by(segment);
+        own.ranges().iter().for_each(|range| awaiting.remove(*range));
+    }
+    awaiting
 }
 
 /// From where the backup is to begin to the end of the log, as far as anybody knows.

@@ -50,6 +50,13 @@ fn write_foot(text: &mut String, coverage: &Coverage) -> std::fmt::Result {
             writeln!(text, "missing: {} {reason}", figures::of(number, "offset"))?;
         }
     }
+    if offsets.awaiting_comparison > 0 {
+        writeln!(
+            text,
+            "of those held, {} to be compared with the log yet: captured under a leader that is not known",
+            figures::of(offsets.awaiting_comparison, "offset")
+        )?;
+    }
     for partition in &coverage.partitions {
         for hole in unexplained(partition).take(HOLES_NAMED) {
             writeln!(
@@ -187,6 +194,10 @@ fn remarks(partition: &PartitionCoverage) -> Vec<String> {
     if !partition.behind_the_end.is_empty() {
         let behind = ranges(partition.behind_the_end.iter().copied());
         remarks.push(format!("{behind} behind the end of the log"));
+    }
+    if !partition.awaiting_comparison.is_empty() {
+        let awaiting = ranges(partition.awaiting_comparison.iter().copied());
+        remarks.push(format!("{awaiting} awaits comparison"));
     }
     if !partition.held_twice.is_empty() {
         let twice = ranges(partition.held_twice.iter().copied());

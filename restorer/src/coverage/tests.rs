@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use teeline_archive::ledger::{Absence, AbsenceEvidence, AbsenceReason, Entry, PartitionAudit, Superseded};
 use teeline_archive::segment::{Origin, SegmentInfo};
+use teeline_wire::batch::{BatchView, set_base_offset_and_epoch};
 use uuid::Uuid;
 
 use super::*;
@@ -47,6 +48,10 @@ fn absence(first_offset: i64, last_offset: i64, reason: AbsenceReason, at_ms: i6
 }
 
 fn audit(at_ms: i64, start_offset: i64, high_watermark: i64) -> Entry {
+    audit_under(0, at_ms, start_offset, high_watermark)
+}
+
+fn audit_under(leader_epoch: i32, at_ms: i64, start_offset: i64, high_watermark: i64) -> Entry {
     Entry::Audit(PartitionAudit {
         topic: TOPIC.to_owned(),
         incarnation: FIRST_LIFE,
@@ -55,7 +60,7 @@ fn audit(at_ms: i64, start_offset: i64, high_watermark: i64) -> Entry {
         start_offset,
         log_start_offset: 0,
         high_watermark,
-        leader_epoch: 3,
+        leader_epoch,
         epochs: Vec::new(),
     })
 }
@@ -162,6 +167,45 @@ async fn each_offset_held_is_counted_by_where_it_came_from() {
     assert_eq!((offsets.tee, offsets.marker), (4, 2));
     assert_eq!(offsets.fetch + offsets.empty, 4);
     assert_eq!(coverage.partitions[0].held_twice, [(8, 9)]);
+}
+
+#[tokio::test]
+async fn what_is_held_under_an_unknown_leader_awaits_comparison_once_the_leader_has_changed() {
+    let of_epoch = |base: i64, epoch| {
+        let mut bytes = data(base, &[1; 4]).bytes().to_vec();
+        set_base_offset_and_epoch(&mut bytes, base, epoch).unwrap();
+        BatchView::parse(&bytes.into()).unwrap()
+    };
+    let mut fixture = Fixture::new();
+    let unknown = fixture.segment(TOPIC, Origin::Tee, &[of_epoch(0, -1)]).await;
+    fixture.segment(TOPIC, Origin::Tee, &[of_epoch(4, 2)]).await;
+    fixture.entry(audit_under(0, NOW_MS - 400_000, 0, 8));
+    // What is of a later epoch than the audit's says as well that there was an election.
+    let coverage = cover(&mut fixture, clock(), None).await;
+    assert_eq!(coverage.partitions[0].awaiting_comparison, [(0, 3)]);
+    fixture.entry(audit_under(3, NOW_MS - 300_000, 0, 8));
+    let coverage = cover(&mut fixture, clock(), None).await;
+    let partition = &coverage.partitions[0];
+    assert_eq!(partition.awaiting_comparison, [(0, 3)]);
+    assert_eq!(
+        (partition.offsets.awaiting_comparison, partition.offsets.held),
+        (4, 8)
+    );
+    assert_eq!(
+        (coverage.percent, coverage.is_whole()),
+        (50.0, true),
+        "nothing is missing"
+    );
+    assert!(render(&coverage).contains("0..=3 awaits comparison"));
+    // Fetched and compared: the copy counts no more.
+    fixture.segment(TOPIC, Origin::Fetch, &[of_epoch(0, 1)]).await;
+    let Entry::Superseded(same) = superseded(&unknown, 0, 3) else {
+        unreachable!()
+    };
+    fixture.entry(Entry::Superseded(Superseded { same: true, ..same }));
+    let coverage = cover(&mut fixture, clock(), None).await;
+    assert_eq!(coverage.percent, 100.0);
+    assert!(coverage.partitions[0].awaiting_comparison.is_empty());
 }
 
 #[tokio::test]
