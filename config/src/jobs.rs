@@ -152,7 +152,7 @@ pub struct Backup {
     pub topics: TopicFilter,
     /// Go on for ever, instead of ending where the logs end at the start.
     pub continuous: bool,
-    /// From one look at the cluster to the next, of a continuous backup.
+    /// So long a record waits for others at most, of a continuous backup.
     pub interval: Duration,
     /// Where topics begin.
     pub start: Start,

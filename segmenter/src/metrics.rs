@@ -3,6 +3,7 @@
 use metrics::{counter, gauge, histogram};
 use teeline_archive::ledger::{Entry, StateKind};
 use teeline_runtime::metrics::{Metric, declare};
+use teeline_wire::client::WatchStats;
 
 use crate::audit::upstream::Silence;
 use crate::audit::{PartitionReport, RoundReport};
@@ -152,6 +153,26 @@ const METRICS: &[Metric] = &[
         "teeline_upkeep_removed_segments_total",
         "Replaced segments whose objects were deleted.",
     ),
+    Metric::counter(
+        "teeline_watch_requests_total",
+        "Long polls of a continuous backup that follow what is archived.",
+    ),
+    Metric::counter(
+        "teeline_watch_whole_requests_total",
+        "Those with the whole list of partitions: the first of a fetch session, and all where a broker keeps none.",
+    ),
+    Metric::counter(
+        "teeline_watch_session_resets_total",
+        "Fetch sessions that a broker forgot, or that were lost with a connection or a leader.",
+    ),
+    Metric::counter(
+        "teeline_watch_sessions_refused_total",
+        "Answers of brokers that keep no fetch session for a continuous backup.",
+    ),
+    Metric::counter(
+        "teeline_backup_rounds_total",
+        "Rounds of continuous backups, by what they were due for.",
+    ),
     Metric::gauge("teeline_open_segments", "Segments that are open."),
     Metric::counter(
         "teeline_state_changes_total",
@@ -260,6 +281,22 @@ pub fn state_seen(kind: StateKind, changes: u64, not_auditable: usize) {
 
 /// A look at the source's state failed.
 pub fn state_not_seen(kind: StateKind) {
+/// Logs were followed: what that took until then, and until now.
+pub fn watched(told: &WatchStats, now: &WatchStats) {
+    let add = |name: &'static str, of: fn(&WatchStats) -> u64| {
+        counter!(name).increment(of(now).saturating_sub(of(told)));
+    };
+    add("teeline_watch_requests_total", |stats| stats.requests);
+    add("teeline_watch_whole_requests_total", |stats| stats.whole);
+    add("teeline_watch_session_resets_total", |stats| stats.resets);
+    add("teeline_watch_sessions_refused_total", |stats| stats.refused);
+}
+
+/// A continuous backup makes a round.
+pub fn backup_round(cause: &'static str) {
+    counter!("teeline_backup_rounds_total", "cause" => cause).increment(1);
+}
+
     counter!("teeline_state_polls_failed_total", "kind" => kind.to_string()).increment(1);
 }
 

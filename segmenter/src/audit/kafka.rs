@@ -55,6 +55,17 @@ impl KafkaUpstream {
 
     async fn look(&self, request: SurveyRequest<'_>) -> Result<Survey, ClientError> {
         let cluster = self.cluster().await?;
+        let mut survey = self.list(request).await?;
+        measure(&cluster, &mut survey, request.quiet).await;
+        Ok(survey)
+    }
+
+    /// What there is, without how far it reaches: one request, or two.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub async fn list(&self, request: SurveyRequest<'_>) -> Result<Survey, ClientError> {
+        let cluster = self.cluster().await?;
         let named = named_topics(request.topics);
         let mut metadata = match &named {
             Some(names) => {
@@ -77,9 +88,7 @@ impl KafkaUpstream {
             let asked = cluster.metadata(TopicSelection::Named(&unseen)).await?;
             metadata.topics.extend(asked.topics);
         }
-        let mut survey = sort_out(&metadata, request);
-        measure(&cluster, &mut survey).await;
-        Ok(survey)
+        Ok(sort_out(&metadata, request))
     }
 
     async fn ends(&self, questions: &[EpochQuestion]) -> Vec<Option<EpochAnswer>> {
@@ -277,6 +286,7 @@ fn found(cluster_id: &str, topic: &TopicMetadata) -> TopicFound {
         bounds: Ok(Bounds {
             log_start: -1,
             high_watermark: -1,
+        leader: partition.leader_id,
             leader_epoch: partition.leader_epoch,
         }),
     });
@@ -288,12 +298,12 @@ fn found(cluster_id: &str, topic: &TopicMetadata) -> TopicFound {
     }
 }
 
-/// Asks for all bounds: two requests per broker.
-async fn measure(cluster: &Cluster, survey: &mut Survey) {
+/// Asks for all bounds but those of the quiet ones: two requests per broker.
+async fn measure(cluster: &Cluster, survey: &mut Survey, quiet: &BTreeSet<PartitionId>) {
     let cluster_id = Arc::clone(&survey.cluster_id);
     let mut queries = Vec::new();
-    for topic in &survey.topics {
-        for partition in &topic.partitions {
+    for topic in &mut survey.topics {
+        for partition in &mut topic.partitions {
             let id = PartitionId {
                 incarnation: topic.incarnation,
                 partition: partition.partition,
@@ -301,13 +311,21 @@ async fn measure(cluster: &Cluster, survey: &mut Survey) {
             let topic = Arc::clone(&topic.name);
             let at = wire_partition(&cluster_id, &LogPartition { topic, id });
             queries.extend([OffsetAt::Earliest, OffsetAt::Latest].map(|which| OffsetQuery {
+            if quiet.contains(&id) {
+                partition.bounds = Err(Silence::NotAsked);
+                continue;
+            }
                 partition: at.clone(),
                 at: which,
             }));
         }
     }
     let answers = cluster.list_offsets(&queries).await;
-    let partitions = survey.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    let partitions = survey
+        .topics
+        .iter_mut()
+        .flat_map(|topic| &mut topic.partitions)
+        .filter(|partition| partition.bounds != Err(Silence::NotAsked));
     for (partition, pair) in partitions.zip(answers.chunks(2)) {
         let epoch = partition.bounds.map_or(-1, |bounds| bounds.leader_epoch);
         partition.bounds = match pair {
@@ -335,7 +353,7 @@ fn silence_of_error(error: &ClientError) -> Silence {
 }
 
 /// By id wherever there is one: a topic of the same name and another id is never meant.
-fn wire_partition(cluster_id: &str, partition: &LogPartition) -> TopicPartition {
+pub(crate) fn wire_partition(cluster_id: &str, partition: &LogPartition) -> TopicPartition {
     let id: Uuid = partition.id.incarnation;
     let topic = match id == synthetic_incarnation(cluster_id, &partition.topic) {
         true => TopicKey::named(Arc::clone(&partition.topic)),
@@ -378,6 +396,7 @@ mod tests {
         };
         sort_out(&metadata, request)
     }
+            quiet: &BTreeSet::new(),
 
     fn found(survey: &Survey) -> Vec<&str> {
         survey.topics.iter().map(|topic| &*topic.name).collect()

@@ -1,6 +1,6 @@
 //! What the auditor asks of the cluster: how far its logs reach, and where their leader epochs end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -40,6 +40,8 @@ pub struct SurveyRequest<'a> {
     pub topics: &'a TopicFilter,
     /// Topics that are to be asked for by name: the archive has them, and not being told of them means something.
     pub known: &'a [Arc<str>],
+    /// Partitions that are not to be measured.
+    pub quiet: &'a BTreeSet<PartitionId>,
 }
 
 /// A partition of one incarnation.
@@ -109,6 +111,8 @@ pub struct PartitionFound {
 pub struct Bounds {
     /// First offset.
     pub log_start: i64,
+    /// The broker that leads it; -1 for none.
+    pub leader: i32,
     /// One past the last replicated offset.
     pub high_watermark: i64,
     /// Epoch of the leader that said so; -1 when unknown.
@@ -127,3 +131,5 @@ pub enum Silence {
     /// It is there, and not meant any more.
     NotMeant,
 }
+    /// It was not to be measured.
+    NotAsked,

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`args`] | the command line |
 //! | [`run`], `sum`, `tended` | one backup from its beginning to its end, what it did, the lease |
+//! | `lookout`, `backlog` | between the rounds of a continuous backup: who has something new, and when a round is due |
 //! | `state` | the state of the cluster beside its records |
 //! | [`patience`] | when to go on after a failure, and when to give up; pure |
 //! | [`report`], [`display`] | what it did, what it is doing |
@@ -16,8 +17,10 @@
 //! | [`error`] | why it ended without a report |
 
 pub mod args;
+mod backlog;
 pub mod display;
 pub mod error;
+mod lookout;
 pub mod patience;
 pub mod process;
 pub mod report;

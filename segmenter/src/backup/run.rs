@@ -10,8 +10,10 @@ use teeline_wire::client::ClientConfig;
 use tokio::time::Instant;
 
 use super::args::Job;
+use super::backlog::{Rules, Scope};
 use super::display::{Display, Shown};
 use super::error::{BackupError, Names};
+use super::lookout::Lookout;
 use super::patience::{Next, OUTAGE_MAX, Patience, Went};
 use super::report::{BackupReport, Outcome};
 use super::state::{State, soon};
@@ -20,6 +22,7 @@ use super::tended::Tended;
 use crate::audit::upstream::Silence;
 use crate::audit::{AuditError, Auditor, Demand, KafkaUpstream, Round, RoundReport, Settings, Upstream};
 use crate::fetcher::{Ended, Fetch, KafkaLog, Limits, Progress, RecordBudget, Throttle};
+use crate::metrics;
 
 /// What a backup works with.
 pub struct Surroundings {
@@ -44,6 +47,7 @@ pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, Backu
     prepare_store(job, &around.store).await?;
     let upstream = Arc::new(KafkaUpstream::new(ClientConfig::from(&job.source)));
     let clients = connect(job).await?;
+    let lookout = lookout_of(job, &upstream, clients.first());
     let stop = around.shutdown.child();
     let progress = Arc::new(Progress::default());
     let budget = job
@@ -76,6 +80,7 @@ pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, Backu
         fetch,
         lease: &lease,
         shown,
+        lookout,
         demand: demand(job, &first),
         patience: Patience::new(job.backup.continuous, Instant::now()),
         reopened: 0,
@@ -224,7 +229,37 @@ async fn first_look(auditor: &mut Auditor, job: &Job, shutdown: &Shutdown) -> Re
 
 fn state_of(job: &Job, around: &Surroundings, cluster_id: &str, auditor: &Auditor) -> Option<State> {
     let wanted = job.backup.include_metadata;
-    wanted.then(|| State::new(&around.store, &job.backup_id, cluster_id, auditor.ledger()))
+    let continuous = job.backup.continuous;
+    wanted.then(|| {
+        State::new(
+            &around.store,
+            &job.backup_id,
+            cluster_id,
+            auditor.ledger(),
+            continuous,
+        )
+    })
+}
+
+fn lookout_of(
+    job: &Job,
+    upstream: &Arc<KafkaUpstream>,
+    client: Option<&teeline_wire::client::Cluster>,
+) -> Option<Lookout> {
+    let rules = Rules {
+        interval: job.backup.interval,
+        segment_bytes: job.segments.segment_max_bytes,
+        survey_interval: teeline_config::Audit::DEFAULT_REPORT_INTERVAL.max(job.backup.interval),
+    };
+    let client = client.filter(|_| job.backup.continuous)?;
+    let topics = job.backup.filter();
+    Some(Lookout::new(
+        &job.backup_id,
+        topics,
+        rules,
+        Arc::clone(upstream),
+        client.clone(),
+    ))
 }
 
 /// A run that ends does so where the logs ended at the first look.
@@ -239,6 +274,8 @@ fn demand(job: &Job, first: &Round) -> Demand {
     Demand::Until(ends.collect())
 }
 
+/// Nobody waits for the state of the cluster, and a look takes more requests than following the logs.
+const STATE_PACE_MIN: Duration = Duration::from_secs(10);
 /// Another writer may commit once between our taking the lease and its noticing.
 const REOPENED_MAX: u32 = 3;
 /// Coordinators move, and are asked again.
@@ -259,33 +296,43 @@ struct Rounds<'a> {
     demand: Demand,
     patience: Patience,
     sum: Sum,
+    /// Follows the logs between the rounds of a run that has no end.
+    lookout: Option<Lookout>,
     reopened: u32,
 }
 
 impl Rounds<'_> {
     async fn run(&mut self) -> Result<Outcome, BackupError> {
+        let mut scope = Scope::All;
         loop {
             let begun = Instant::now();
-            let done = self.round().await;
+            let done = self.round(&scope).await;
             if self.lease.is_lost() {
                 return Err(self.taken_over());
             }
+            let looked_at = std::mem::replace(&mut scope, Scope::All);
             let went = match done {
                 Ok((report, went)) => {
                     self.around.health.ready();
                     self.shown
-                        .expect(self.fetch.progress.offsets().saturating_add(self.sum.left));
+                        .expect(self.fetch.progress.offsets().saturating_add(self.sum.left()));
                     if let Some(outcome) = self.outcome(&report) {
                         return Ok(outcome);
                     }
-                    if went == Went::Forward && self.job.backup.continuous {
+                    if let Some(lookout) = &mut self.lookout
+                        && went == Went::Forward
+                    {
+                        lookout.settle(&report, &looked_at, begun);
                         self.patience.after(went, Instant::now());
-                        // Not sooner, or what trickles in would make a segment for every few records.
-                        let rest = self.job.backup.interval.saturating_sub(begun.elapsed());
-                        match self.pause(rest).await {
-                            true => continue,
-                            false => return Ok(Outcome::Stopped),
+                        match self.wait().await {
+                            Ok(Some(due)) => scope = due,
+                            Ok(None) if self.lease.is_lost() => return Err(self.taken_over()),
+                            Ok(None) => return Ok(Outcome::Stopped),
+                            Err(AuditError::Fenced { .. }) => self.reopen().await?,
+                            Err(error) if error.may_pass() => self.sum.round_failed(error_chain(&error)),
+                            Err(error) => return Err(error.into()),
                         }
+                        continue;
                     }
                     went
                 }
@@ -315,11 +362,39 @@ impl Rounds<'_> {
     }
 
     /// A round, and a look at the state if it is time.
-    async fn round(&mut self) -> Result<(RoundReport, Went), AuditError> {
-        let report = self.auditor.round(&self.demand, &self.fetch).await?;
-        let went = self.sum.take(&report);
+    async fn round(&mut self, scope: &Scope) -> Result<(RoundReport, Went), AuditError> {
+        let partly = match scope {
+            Scope::All => None,
+            Scope::AllBut(quiet) => Some(Demand::NowBut(quiet.clone())),
+        };
+        let demand = partly.as_ref().unwrap_or(&self.demand);
+        let report = self.auditor.round(demand, &self.fetch).await?;
+        let went = self.sum.take(&report, *scope == Scope::All);
         self.look_at_state(false).await?;
         Ok((report, went))
+    }
+
+    /// Waits until a round is due, and says of what. `None` when it was told to stop.
+    async fn wait(&mut self) -> Result<Option<Scope>, AuditError> {
+        // Of the stop of the process and that of a lost lease.
+        let stop = self.fetch.shutdown.clone();
+        loop {
+            let Some(lookout) = &mut self.lookout else {
+                return Ok(Some(Scope::All));
+            };
+            tokio::select! {
+                biased;
+                () = stop.triggered() => return Ok(None),
+                (cause, scope) = lookout.wait() => {
+                    tracing::debug!(backup_id = %self.job.backup_id, cause = cause.as_str(), "a round is due");
+                    metrics::backup_round(cause.as_str());
+                    return Ok(Some(scope));
+                }
+                () = tokio::time::sleep(self.job.backup.interval.max(STATE_PACE_MIN)) => {}
+            }
+            self.look_at_state(false).await?;
+            self.auditor.write_manifest(false).await;
+        }
     }
 
     /// Whether this was the last round, and how it ended then, troubles aside.
@@ -417,7 +492,7 @@ impl Rounds<'_> {
             segments: self.sum.segments,
             records: self.sum.records,
             bytes: self.sum.bytes,
-            offsets_left: self.sum.left,
+            offsets_left: self.sum.left(),
             seconds: begun.elapsed().as_secs_f64(),
             troubles: self.sum.troubles().cloned().collect(),
         }

@@ -24,8 +24,8 @@ pub(super) struct Sum {
     pub(super) records: u64,
     /// Bytes of their batches.
     pub(super) bytes: u64,
-    /// Offsets that are still to be fetched.
-    pub(super) left: u64,
+    /// Offsets that are still to be fetched, where there are any.
+    left: BTreeMap<PartitionId, u64>,
     /// Topics looked at.
     pub(super) topics: BTreeSet<Arc<str>>,
     /// Partitions looked at.
@@ -78,8 +78,8 @@ impl Sum {
         self.state.is_empty()
     }
 
-    /// Takes a round in, and says how it went.
-    pub(super) fn take(&mut self, report: &RoundReport) -> Went {
+    /// Takes a round in that looked at everything, or only at the partitions in its report. Says how it went.
+    pub(super) fn take(&mut self, report: &RoundReport, is_whole: bool) -> Went {
         self.segments = self.segments.saturating_add(report.segments);
         self.records = self.records.saturating_add(report.records);
         let round = &report.round;
@@ -99,6 +99,18 @@ impl Sum {
         self.round_failed = None;
         self.note_gone(report);
         let before = std::mem::take(&mut self.failed);
+        if !is_whole {
+            // What was not looked at is as it was.
+            let is_kept = |id: &PartitionId| !round.partitions.contains_key(id);
+            let kept = before.iter().filter(|(id, _)| is_kept(id));
+            self.failed
+                .extend(kept.map(|(id, trouble)| (*id, trouble.clone())));
+        }
+        let mut left: BTreeMap<PartitionId, u64> = match is_whole {
+            true => BTreeMap::new(),
+            false => std::mem::take(&mut self.left),
+        };
+        left.extend(round.partitions.iter().map(|(id, found)| (*id, found.wanted)));
         self.unjudged = unjudged(round, "cannot be looked at now");
         let is_idle = report.jobs.is_empty() && round.unjudged == 0;
         let has_come = report.segments > 0 || report.jobs.iter().any(|job| job.ended.is_done());
@@ -106,11 +118,11 @@ impl Sum {
             true => Went::Forward,
             false => Went::Refused,
         };
-        let wanted = round.partitions.values();
-        let mut left = wanted.fold(0u64, |sum, partition| sum.saturating_add(partition.wanted));
         for job in &report.jobs {
             self.bytes = self.bytes.saturating_add(job.bytes);
-            left = left.saturating_sub(job.offsets);
+            if let Some(left) = left.get_mut(&job.id) {
+                *left = left.saturating_sub(job.offsets);
+            }
             self.note_unreadable(job);
             let Ended::Failed(error) = &job.ended else {
                 continue;
@@ -127,8 +139,16 @@ impl Sum {
                 went = Went::Nowhere;
             }
         }
+        left.retain(|_, offsets| *offsets > 0);
         self.left = left;
         went
+    }
+
+    /// Offsets that are still to be fetched.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+            .values()
+            .fold(0, |sum, offsets| sum.saturating_add(*offsets))
     }
 
     /// What was promised and is not there any more, unless all of it has come before.
@@ -287,23 +307,23 @@ mod tests {
     #[test]
     fn what_is_deleted_before_it_is_held_is_told_and_what_is_held_is_not() {
         let mut sum = Sum::beginning_with(&round(9), false);
-        sum.take(&report(round(9), vec![job(4, Ended::Gone)]));
+        sum.take(&report(round(9), vec![job(4, Ended::Gone)]), true);
         let lost = [("orders", "deleted while the backup ran; 5 offsets of it are lost")];
         assert_eq!(reasons(&sum), lost);
-        sum.take(&report(Round::default(), Vec::new()));
+        sum.take(&report(Round::default(), Vec::new()), true);
         assert_eq!(reasons(&sum), lost);
 
         let mut sum = Sum::beginning_with(&round(9), false);
-        sum.take(&report(Round::default(), Vec::new()));
+        sum.take(&report(Round::default(), Vec::new()), true);
         assert_eq!(sum.troubles().count(), 1);
 
         let mut sum = Sum::beginning_with(&round(9), false);
-        sum.take(&report(round(9), vec![job(9, Ended::Done)]));
-        sum.take(&report(Round::default(), Vec::new()));
+        sum.take(&report(round(9), vec![job(9, Ended::Done)]), true);
+        sum.take(&report(Round::default(), Vec::new()), true);
         assert_eq!(sum.troubles().count(), 0);
 
         let mut sum = Sum::beginning_with(&round(9), true);
-        sum.take(&report(Round::default(), Vec::new()));
+        sum.take(&report(Round::default(), Vec::new()), true);
         assert_eq!(sum.troubles().count(), 0, "an endless run has promised nothing");
     }
 
@@ -329,7 +349,7 @@ mod tests {
         let mut sum = Sum::beginning_with(&round(0), true);
         sum.round_failed("no broker answers".to_owned());
         assert_eq!(reasons(&sum), [("*", "no broker answers")]);
-        sum.take(&report(round(0), Vec::new()));
+        sum.take(&report(round(0), Vec::new()), true);
         assert_eq!(sum.troubles().count(), 0);
     }
 }

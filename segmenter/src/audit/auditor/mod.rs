@@ -72,6 +72,8 @@ pub enum Demand {
     Now,
     /// Everything below these offsets, as far as it is below the high watermark. Partitions that are not named: nothing.
     Until(BTreeMap<PartitionId, i64>),
+    /// The same, but for partitions that are known to be as they were in the last round: they are not looked at.
+    NowBut(BTreeSet<PartitionId>),
 }
 
 /// What a round is to do.
@@ -217,6 +219,7 @@ struct Seen {
     bounds: Bounds,
     demanded_to: i64,
     start: i64,
+    leader: i32,
 }
 
 impl Auditor {
@@ -348,10 +351,15 @@ impl Auditor {
         let asked_at = Instant::now();
         let survey = self.upstream.survey(request).await?;
         self.check_cluster(&survey)?;
+        let none = BTreeSet::new();
         let now_ms = self.clock.now_ms();
         self.surveyed_ms = now_ms;
         let mut round = Round {
             cluster_id: Arc::clone(&survey.cluster_id),
+            quiet: match demand {
+                Demand::NowBut(quiet) => quiet,
+                _ => &none,
+            },
             missing: survey.missing.clone(),
             unjudged: survey
                 .missing

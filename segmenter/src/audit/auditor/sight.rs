@@ -31,14 +31,18 @@ impl Auditor {
                     incarnation: topic.incarnation,
                     partition: found.partition,
                 };
-                let Ok(bounds) = found.bounds else {
-                    round.unjudged = round.unjudged.saturating_add(1);
-                    continue;
+                let bounds = match found.bounds {
+                    Ok(bounds) => bounds,
+                    Err(Silence::NotAsked) => continue,
+                    Err(_) => {
+                        round.unjudged = round.unjudged.saturating_add(1);
+                        continue;
+                    }
                 };
                 let aged = self.watermarks.see(id, bounds.high_watermark, asked_at);
                 let demanded_to = match demand {
                     Demand::Aged => aged,
-                    Demand::Now => bounds.high_watermark,
+                    Demand::Now | Demand::NowBut(_) => bounds.high_watermark,
                     Demand::Until(ends) => ends.get(&id).copied().unwrap_or(0),
                 };
                 seen.push(Seen {
@@ -46,6 +50,7 @@ impl Auditor {
                         topic: Arc::clone(&topic.name),
                         id,
                     },
+                    leader: found.leader,
                     bounds,
                     demanded_to: demanded_to.min(bounds.high_watermark),
                     start: 0,

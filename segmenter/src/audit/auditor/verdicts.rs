@@ -87,7 +87,7 @@ impl Auditor {
                 id,
                 topic: Arc::clone(&seen.partition.topic),
                 cluster_id: Arc::clone(&round.cluster_id),
-                leader: id.partition,
+                leader: seen.leader,
                 is_compacted: self.cleanup_policy(id.incarnation).contains("compact"),
                 ranges: wanted,
             });

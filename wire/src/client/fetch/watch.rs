@@ -10,9 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::message::{self, Asked, Exchange, Response, WireKey};
@@ -54,7 +52,7 @@ impl Default for WatchOptions {
 /// What a watch has to say.
 #[derive(Debug, Clone)]
 pub enum WatchEvent {
-    /// Records, or other bounds of the log than were told before.
+    /// Records, or other bounds of the log than were told before, or another leader epoch.
     News {
         /// Of which partition.
         partition: TopicPartition,
@@ -103,7 +101,7 @@ pub struct LogWatch {
     followed: HashMap<TopicPartition, Followed>,
     brokers: BTreeMap<i32, Broker>,
     /// One per broker at most. They are kept here, so that nothing is lost when a poll is given up.
-    running: FuturesUnordered<BoxFuture<'static, (i32, Done)>>,
+    running: JoinSet<(i32, Done)>,
     stats: WatchStats,
 }
 
@@ -111,8 +109,8 @@ pub struct LogWatch {
 struct Followed {
     offset: i64,
     leader: Option<Leader>,
-    /// High watermark, last stable offset and log start, as told last.
-    told: Option<(i64, i64, i64)>,
+    /// High watermark, last stable offset, log start and leader epoch, as told last.
+    told: Option<(i64, i64, i64, i32)>,
     trouble: Option<Trouble>,
 }
 
@@ -157,7 +155,7 @@ impl LogWatch {
             pace: options.pace,
             followed: HashMap::new(),
             brokers: BTreeMap::new(),
-            running: FuturesUnordered::new(),
+            running: JoinSet::new(),
             stats: WatchStats::default(),
         }
     }
@@ -220,7 +218,7 @@ impl LogWatch {
             }
             let wake = self.next_due().map_or(until, |due| due.min(until));
             tokio::select! {
-                Some((node_id, done)) = self.running.next() => self.digest(node_id, done, &mut events),
+                Some(done) = self.running.join_next() => self.digest(done, &mut events),
                 () = tokio::time::sleep_until(wake) => {}
             }
             if !events.is_empty() || Instant::now() >= until {
@@ -289,32 +287,31 @@ impl LogWatch {
             if broker.is_busy || broker.not_before > now {
                 continue;
             }
-            let next = match broker.connection.as_ref().filter(|open| !open.is_closed()) {
-                None => Ok(connect(self.cluster.clone(), node_id)),
-                Some(connection) => {
-                    let connection = connection.clone();
-                    let timeout = self.cluster.config().endpoint.request_timeout + self.fetch.max_wait;
-                    let asked = broker.ask(&connection, &partitions, &self.fetch, self.partition_bytes);
-                    asked.map(|(request, is_whole)| {
-                        let exchange = async move {
-                            let answer = request.send(&connection, timeout).await;
-                            (node_id, Done::Answered(answer, is_whole))
-                        };
-                        Box::pin(exchange) as BoxFuture<'static, _>
-                    })
-                }
+            let open = broker.connection.as_ref().filter(|open| !open.is_closed());
+            let Some(connection) = open.cloned() else {
+                let cluster = self.cluster.clone();
+                broker.is_busy = true;
+                self.running.spawn(async move {
+                    let opened = cluster.own_connection(node_id).await;
+                    (node_id, Done::Connected(opened))
+                });
+                continue;
             };
-            match next {
-                Ok(future) => {
+            let asked = broker.ask(&connection, &partitions, &self.fetch, self.partition_bytes);
+            match asked {
+                Ok((request, is_whole)) => {
+                    let timeout = self.cluster.config().endpoint.request_timeout + self.fetch.max_wait;
                     broker.is_busy = true;
                     broker.not_before = now + self.pace;
-                    self.running.push(future);
+                    self.running.spawn(async move {
+                        let answer = request.send(&connection, timeout).await;
+                        (node_id, Done::Answered(answer, is_whole))
+                    });
                 }
-                Err(error) => failed.extend(
-                    partitions
-                        .iter()
-                        .map(|(partition, ..)| ((*partition).clone(), error.clone())),
-                ),
+                Err(error) => {
+                    let of_broker = partitions.iter().map(|(partition, ..)| (*partition).clone());
+                    failed.extend(of_broker.map(|partition| (partition, error.clone())));
+                }
             }
         }
         for (partition, error) in failed {
@@ -338,7 +335,15 @@ impl LogWatch {
         retries.chain(pauses).min()
     }
 
-    fn digest(&mut self, node_id: i32, done: Done, events: &mut Vec<WatchEvent>) {
+    fn digest(&mut self, done: Result<(i32, Done), JoinError>, events: &mut Vec<WatchEvent>) {
+        let (node_id, done) = match done {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only with the runtime, which ends.
+                Err(_cancelled) => return,
+            },
+        };
         let Some(broker) = self.brokers.get_mut(&node_id) else {
             return;
         };
@@ -462,6 +467,7 @@ impl LogWatch {
             fetched.high_watermark,
             fetched.last_stable_offset,
             fetched.log_start_offset,
+            fetched.leader_epoch,
         );
         if !fetched.records.is_empty() || followed.told != Some(bounds) {
             followed.told = Some(bounds);
@@ -560,13 +566,6 @@ impl Broker {
         };
         Ok((exchange.encode()?, step.is_whole()))
     }
-}
-
-fn connect(cluster: Cluster, node_id: i32) -> BoxFuture<'static, (i32, Done)> {
-    Box::pin(async move {
-        let opened = cluster.own_connection(node_id).await;
-        (node_id, Done::Connected(opened))
-    })
 }
 
 fn is_about_session(error: ErrorCode) -> bool {
