@@ -38,23 +38,25 @@ pub fn kafka_class_path() -> String {
     kafka_jars(KAFKA_VERSION)
 }
 
-fn kafka_jars(version: &str) -> String {
+/// The class path of a version's brokers, 3.5 and later.
+pub fn kafka_jars(version: &str) -> String {
     let pom = source("components/pom.xml");
-    let directory = fetch(
-        &format!("kafka-{KAFKA_VERSION}"),
-        "Kafka's jars by Maven",
-        |into| {
-            let mut maven = Command::new("mvn");
-            maven
-                .args(["-q", "-B", "-f"])
-                .arg(&pom)
-                .arg(COPY_DEPENDENCIES)
-                .args(["-DincludeScope=runtime", &format!("-Dkafka.version={version}")]);
-            maven.arg(format!("-DoutputDirectory={}", into.display()));
-            maven
-        },
-    );
+    let directory = fetch(&format!("kafka-{version}"), "Kafka's jars by Maven", |into| {
+        maven(&pom, version, into)
+    });
     format!("{}/*", directory.display())
+}
+
+/// Copies what a project file names, and all that it needs, into a directory.
+pub(crate) fn maven(pom: &Path, version: &str, into: &Path) -> Command {
+    let mut maven = Command::new("mvn");
+    maven
+        .args(["-q", "-B", "-f"])
+        .arg(pom)
+        .arg(COPY_DEPENDENCIES)
+        .args(["-DincludeScope=runtime", &format!("-Dkafka.version={version}")]);
+    maven.arg(format!("-DoutputDirectory={}", into.display()));
+    maven
 }
 
 /// The S3 server versitygw.
@@ -130,7 +132,7 @@ pub fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn hash(sources: &[PathBuf]) -> u64 {
+pub(crate) fn hash(sources: &[PathBuf]) -> u64 {
     let mut sorted = sources.to_vec();
     sorted.sort();
     let mut hasher = DefaultHasher::new();
@@ -141,7 +143,7 @@ fn hash(sources: &[PathBuf]) -> u64 {
 }
 
 /// The directory of a component, made by `command` in a temporary place if it is not there yet.
-fn fetch(name: &str, what: &str, command: impl FnOnce(&Path) -> Command) -> PathBuf {
+pub(crate) fn fetch(name: &str, what: &str, command: impl FnOnce(&Path) -> Command) -> PathBuf {
     let cache = cache_directory();
     let directory = cache.join(name);
     if directory.exists() {

@@ -105,6 +105,11 @@ impl Driver {
         self.family
     }
 
+    /// The program's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Sends one request; `Err` is what the client library answered.
     pub fn request(&self, request: &Value) -> Result<Value, String> {
         let mut pipes = self.pipes.lock().expect("an earlier request panicked");

@@ -28,6 +28,7 @@ pub struct Kafka {
     cluster_id: String,
     nodes: Vec<Node>,
     class_path: String,
+    jvm_options: Vec<String>,
     // Last, so that the nodes are gone before their directories and ports are.
     _work: WorkDir,
     ports: PortBlock,
@@ -65,9 +66,19 @@ impl Kafka {
     /// cluster's addresses: 0 to 2 are the brokers', 10 to 12 the controllers', the others up to 19 free for further
     /// listeners; see [`Kafka::address`].
     pub fn prepare_with(node_count: u16, extra_properties: &str, format_arguments: &[&str]) -> Self {
+        let class_path = components::broker_class_path();
+        Self::prepare_from(class_path, node_count, extra_properties, format_arguments)
+    }
+
+    /// The same with the brokers of a class path, thus of any version that has KRaft.
+    pub fn prepare_from(
+        class_path: String,
+        node_count: u16,
+        extra_properties: &str,
+        format_arguments: &[&str],
+    ) -> Self {
         let work = WorkDir::create("kafka");
         let ports = PortBlock::reserve();
-        let class_path = components::broker_class_path();
         let cluster_id = random_cluster_id();
         let voters: Vec<String> = (0..node_count)
             .map(|index| format!("{}@{}", index + 1, ports.address(10 + index)))
@@ -98,6 +109,7 @@ impl Kafka {
             cluster_id,
             nodes,
             class_path,
+            jvm_options: Vec::new(),
             _work: work,
             ports,
         };
@@ -105,6 +117,11 @@ impl Kafka {
             kafka.format(node, format_arguments);
         }
         kafka
+    }
+
+    /// Gives the nodes an option of the JVM; before they are started.
+    pub fn jvm_option(&mut self, option: &str) {
+        self.jvm_options.push(option.to_owned());
     }
 
     /// Starts every node and waits until the whole cluster answers.
@@ -223,6 +240,7 @@ impl Kafka {
             &self.class_path,
         ]);
         command.arg(log_configuration("log4j2-server.properties"));
+        command.args(&self.jvm_options);
         command
             .arg("kafka.Kafka")
             .arg(node.directory.join("server.properties"));
@@ -315,7 +333,7 @@ fn properties(id: i32, nodes: u16, ports: &PortBlock, index: u16, voters: &str, 
 }
 
 /// How many brokers a Metadata request (version 1, no topics) is told of: the cheapest sign that a node serves.
-fn broker_count(port: u16) -> io::Result<usize> {
+pub(crate) fn broker_count(port: u16) -> io::Result<usize> {
     const REQUEST: [u8; 22] = [
         0, 0, 0, 18, 0, 3, 0, 1, 0, 0, 0, 7, 0, 4, b'w', b'a', b'i', b't', 0, 0, 0, 0,
     ];

@@ -13,10 +13,12 @@
 //! - [`stage`], [`nasty`]: a source and a target with the steps of a round trip, and a data set to be afraid of
 //! - [`programs`], [`backups`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's
 //!   files
-//! - [`fleet`], [`leaders`], [`chaos`]: several proxies into one backup; moving leaders; everything that can go wrong
+//! - [`fleet`], [`leaders`], [`connections`], [`chaos`]: several proxies into one backup; moving leaders; who is connected
+//!   to whom; everything that can go wrong
 //! - [`source_log`], [`archived`], [`comparison`]: the log as a raw read gives it, an archive as its own readers give
 //!   it, and whether both are the same, offset by offset
 //! - [`economy`], [`requests`]: what many partitions cost in requests, counted by the programs and by the server
+//! - [`matrix`]: every client family, feature by feature, directly and through the proxy
 //! - [`tampering`]: damage done on purpose to a copy of an archive
 #![allow(
     clippy::unwrap_used,
@@ -30,6 +32,7 @@ pub mod backups;
 pub mod chaos;
 pub mod comparison;
 pub mod components;
+pub mod connections;
 pub mod driver;
 pub mod economy;
 pub mod faultfs;
@@ -38,6 +41,7 @@ pub mod forgetful_store;
 pub mod kafka;
 pub mod kafka_log;
 pub mod leaders;
+pub mod matrix;
 pub mod nasty;
 pub mod notes;
 pub mod ports;

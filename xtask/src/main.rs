@@ -17,7 +17,10 @@ usage: cargo xtask <command>
   demo [--keep]    two real Kafka clusters, a disaster, and everything back (about a minute once built)
   test [FILTER]    every test: unit, property, end to end against real Kafka and a real S3 server
   soak [HOURS]     the long form of the fault tests, with new seeds until the time is over (default 1)
-  matrix           the round trips against several versions of Kafka
+  matrix [FLAGS]   every client family, feature by feature, directly and through the proxy, on several versions of
+                   Kafka; writes docs/COMPATIBILITY.md. --kafka VERSION, --client NAME and --feature NAME, each as
+                   often as needed; --secured: TLS and SASL; --json; --suite kgo: franz-go's own tests;
+                   --round-trips: those of the tests on several versions of Kafka
   bench [ARGS…]    throughput and latency of the produce path, side by side
   bench economy    requests to the store per hour: four sidecars, 2,000 partitions, three kinds of traffic (see --help)
   lint             formatting and clippy, without warnings
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
         Some("demo") => tasks::demo(rest),
         Some("test") => tasks::test(rest.first().map(String::as_str)),
         Some("soak") => tasks::soak(rest.first().map(String::as_str)),
-        Some("matrix") => tasks::matrix(),
+        Some("matrix") => tasks::matrix(rest),
         Some("bench") => tasks::bench(rest),
         Some("lint") => tasks::lint(),
         Some("setup") => tasks::setup(),

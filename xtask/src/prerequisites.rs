@@ -49,6 +49,21 @@ const GO: Tool = Tool {
     how_to_get: "go.dev/dl, or your distribution's package if it is new enough",
 };
 
+const PYTHON: Tool = Tool {
+    name: "Python",
+    command: &["python3", "-m", "pip", "--version"],
+    oldest: None,
+    used_for: "the Python clients of the matrix",
+    how_to_get: "Debian, Ubuntu: apt install python3-pip; Fedora: dnf install python3-pip",
+};
+const NODE: Tool = Tool {
+    name: "Node.js with npm",
+    command: &["npm", "--version"],
+    oldest: None,
+    used_for: "kafkajs, a client of the matrix",
+    how_to_get: "Debian, Ubuntu: apt install npm; Fedora: dnf install nodejs-npm; or nodejs.org",
+};
+
 /// What the demonstration needs.
 pub(crate) fn for_demo() -> Result<(), String> {
     check(&[CC, JAVA, MAVEN])
@@ -57,6 +72,11 @@ pub(crate) fn for_demo() -> Result<(), String> {
 /// What the tests need.
 pub(crate) fn for_tests() -> Result<(), String> {
     check(&[CC, MAKE, JAVA, MAVEN, GO])
+}
+
+/// What the client matrix needs.
+pub(crate) fn for_matrix() -> Result<(), String> {
+    check(&[CC, MAKE, JAVA, MAVEN, GO, PYTHON, NODE])
 }
 
 /// Everything that is missing at once, so that nobody installs one thing after the other.

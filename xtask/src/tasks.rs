@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::prerequisites;
 use crate::steps::{Steps, cargo};
 
-/// Kafka versions that clients and round trips are tried against; the first is the one of every other test.
+/// Kafka versions that round trips are tried against; the first is the one of every other test.
 const KAFKA_VERSIONS: [&str; 4] = ["4.3.1", "4.2.1", "4.0.2", "3.9.2"];
 /// Test binaries that the long fault run repeats.
 const FAULT_TESTS: [&str; 5] = ["chaos", "sidecars", "sigkill", "cluster", "power_loss"];
@@ -87,8 +87,34 @@ pub(crate) fn soak(hours: Option<&str>) -> Result<(), String> {
 }
 
 /// `cargo xtask matrix`
-pub(crate) fn matrix() -> Result<(), String> {
-    prerequisites::for_tests()?;
+pub(crate) fn matrix(flags: &[String]) -> Result<(), String> {
+    prerequisites::for_matrix()?;
+    if flags == ["--round-trips"] {
+        return round_trips();
+    }
+    let programs = [
+        "teeline-proxy",
+        "teeline-segmenter",
+        "teeline-restorer",
+        "teeline-tests",
+    ];
+    let mut build = cargo(&["build", "--bins", "--example", "matrix_rdkafka"]);
+    build.args(programs.iter().flat_map(|name| ["-p", *name]));
+    Steps::new().run("build", build)?;
+    let mut matrix = lab("debug");
+    matrix.arg("matrix").args(flags);
+    let status = matrix
+        .status()
+        .map_err(|error| format!("run {matrix:?}: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err("not everything is the same through the proxy".to_owned())
+    }
+}
+
+/// The round trips of the tests on other versions of Kafka.
+fn round_trips() -> Result<(), String> {
     let mut steps = Steps::new();
     prepare(&mut steps)?;
     for version in KAFKA_VERSIONS {

@@ -307,7 +307,7 @@ impl Comparison {
     }
 
     /// What is wrong, a line each; not more than a screen of it.
-    fn wrongs(&self) -> String {
+    pub fn wrongs(&self) -> String {
         const SHOWN: usize = 20;
         let damage = self.damage.iter().map(|text| format!("damaged: {text}"));
         let lines: Vec<String> = damage

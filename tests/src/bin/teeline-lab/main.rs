@@ -10,6 +10,7 @@
 mod demo;
 mod display;
 mod load;
+mod matrix;
 mod report;
 
 use std::process::ExitCode;
@@ -33,9 +34,19 @@ fn main() -> ExitCode {
             components::java_client_class_path();
             ExitCode::SUCCESS
         }
+        ["matrix", flags @ ..] => match matrix::run(flags) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(reason) => {
+                eprintln!("{reason}");
+                ExitCode::from(2)
+            }
+        },
         ["demo", flags @ ..] => demo::run(flags.contains(&"--keep")),
         _ => {
-            eprintln!("usage: teeline-lab setup | setup-kafka | demo [--keep]   (better: cargo xtask …)");
+            eprintln!(
+                "usage: teeline-lab setup | setup-kafka | demo [--keep] | matrix [FLAGS]   (better: cargo xtask …)"
+            );
             ExitCode::from(2)
         }
     }

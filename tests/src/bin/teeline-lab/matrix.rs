@@ -1,0 +1,170 @@
+//! The client matrix and the public suite, as `cargo xtask matrix` starts them.
+
+use std::fs;
+
+use serde_json::json;
+use teeline_tests::matrix::client::{self, CLIENTS, Client};
+use teeline_tests::matrix::feature::{self, FEATURES, Feature};
+use teeline_tests::matrix::round::{self, Column, Plan, Verdict};
+use teeline_tests::matrix::{KAFKA_VERSIONS, page, suite};
+
+const SUITE_RECORDS: u64 = 20_000;
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Asked {
+    kafka: Vec<String>,
+    clients: Vec<Client>,
+    features: Vec<Feature>,
+    suite: Option<String>,
+    secured: bool,
+    json: bool,
+}
+
+/// Runs what `arguments` ask for. Whether everything is the same through the proxy.
+pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
+    let asked = parse(arguments)?;
+    let whole = asked.clients.is_empty() && asked.features.is_empty();
+    if let Some(name) = &asked.suite {
+        if name != "kgo" {
+            return Err(format!("no suite {name}: there is kgo"));
+        }
+        return Ok(run_suite(&asked));
+    }
+    let mut same = true;
+    let mut results = Vec::new();
+    for (kafka, secured) in rounds(&asked) {
+        let plan = Plan {
+            kafka: kafka.clone(),
+            clients: or_all(&asked.clients, &CLIENTS),
+            features: or_all(&asked.features, &FEATURES),
+            secured,
+        };
+        let suffix = if secured { "-secured" } else { "" };
+        eprintln!("\nApache Kafka {kafka}{suffix}");
+        let round = round::run(&plan, show);
+        for wrong in round.wrong() {
+            eprintln!("  WRONG  {wrong}");
+        }
+        match &round.captured {
+            Ok(batches) => eprintln!("  {batches} batches captured, all the same"),
+            Err(_) => same = false,
+        }
+        same &= round.wrong().is_empty();
+        let result = round.json();
+        // A part of the matrix must not take the place of the whole.
+        if whole {
+            page::keep(&format!("kafka-{kafka}{suffix}"), result.clone());
+        }
+        results.push(result);
+    }
+    finish(&asked, whole, &json!(results));
+    Ok(same)
+}
+
+/// Without a choice: every version in plaintext, and the newest with TLS and SASL.
+fn rounds(asked: &Asked) -> Vec<(String, bool)> {
+    if asked.secured {
+        let versions = or_all(&asked.kafka, &[KAFKA_VERSIONS[0].to_owned()]);
+        return versions.into_iter().map(|kafka| (kafka, true)).collect();
+    }
+    let versions = or_all(&asked.kafka, &KAFKA_VERSIONS.map(str::to_owned));
+    let mut rounds: Vec<(String, bool)> = versions.into_iter().map(|kafka| (kafka, false)).collect();
+    if asked.kafka.is_empty() {
+        rounds.push((KAFKA_VERSIONS[0].to_owned(), true));
+    }
+    rounds
+}
+
+fn run_suite(asked: &Asked) -> bool {
+    let mut same = true;
+    let mut results = Vec::new();
+    for kafka in or_all(&asked.kafka, &[KAFKA_VERSIONS[0].to_owned()]) {
+        eprintln!("\nfranz-go's own tests on Apache Kafka {kafka}");
+        let suite = suite::run(&kafka, SUITE_RECORDS, |way| eprintln!("  {way} ..."));
+        for difference in suite.differences() {
+            eprintln!("  WRONG  {difference}");
+        }
+        same &= suite.differences().is_empty();
+        let result = suite.json(&kafka);
+        eprintln!(
+            "  directly {}, through the proxy {}",
+            result["direct"], result["proxied"]
+        );
+        page::keep(&format!("kgo-{kafka}"), result.clone());
+        results.push(result);
+    }
+    finish(asked, true, &json!(results));
+    same
+}
+
+fn finish(asked: &Asked, keep: bool, results: &serde_json::Value) {
+    if keep {
+        fs::write(page::page_path(), page::render(&page::kept())).expect("write the page");
+        eprintln!("\nkept, and docs/COMPATIBILITY.md written");
+    }
+    if asked.json {
+        println!("{results:#}");
+    }
+}
+
+fn show(column: &Column) {
+    let count = |wanted: fn(&Verdict) -> bool| column.cells.iter().filter(|(_, cell)| wanted(cell)).count();
+    eprintln!(
+        "  {:<14} {:>2} the same, {} different, {} not the client's, {} not the broker's  ({:.0} s)",
+        column.client.id,
+        count(|cell| *cell == Verdict::Same),
+        count(|cell| matches!(cell, Verdict::Different(..))),
+        count(|cell| matches!(cell, Verdict::NotTheClient(_))),
+        count(|cell| matches!(cell, Verdict::NotTheBroker(_))),
+        column.took.as_secs_f64()
+    );
+}
+
+fn parse(arguments: &[&str]) -> Result<Asked, String> {
+    let mut asked = Asked::default();
+    let mut rest = arguments.iter();
+    while let Some(flag) = rest.next() {
+        match *flag {
+            "--json" => asked.json = true,
+            "--secured" => asked.secured = true,
+            _ => {}
+        }
+        if matches!(*flag, "--json" | "--secured") {
+            continue;
+        }
+        let value = *rest.next().ok_or_else(|| format!("{flag} takes a value"))?;
+        match *flag {
+            "--kafka" => asked.kafka.push(value.to_owned()),
+            "--client" => {
+                let known = CLIENTS.map(|client| client.id).join(", ");
+                let found = client::by_id(value);
+                asked
+                    .clients
+                    .push(found.ok_or_else(|| format!("no client {value}: there are {known}"))?);
+            }
+            "--feature" => {
+                let known = FEATURES.map(|feature| feature.id).join(", ");
+                let found = feature::by_id(value);
+                asked
+                    .features
+                    .push(found.ok_or_else(|| format!("no feature {value}: there are {known}"))?);
+            }
+            "--suite" => asked.suite = Some(value.to_owned()),
+            _ => {
+                return Err(format!(
+                    "matrix knows --kafka VERSION, --client NAME, --feature NAME, --secured, --suite kgo and --json, not {flag}"
+                ));
+            }
+        }
+    }
+    Ok(asked)
+}
+
+fn or_all<T: Clone>(chosen: &[T], all: &[T]) -> Vec<T> {
+    if chosen.is_empty() {
+        all.to_vec()
+    } else {
+        chosen.to_vec()
+    }
+}
