@@ -143,14 +143,24 @@ impl Partition {
     }
 
     /// These offsets turned out to be held by nothing that is in the log still: what the ledger listed there is
-    /// superseded. What is open here counts all the same.
-    pub fn supersede(&mut self, range: OffsetRange) {
+    /// superseded. What is open here, or in flight to the ledger, counts all the same.
+    pub fn supersede(&mut self, range: OffsetRange, in_flight: &OffsetSet) {
+        let mut flying = OffsetSet::new();
+        for own in in_flight.ranges().iter().filter(|own| own.overlaps(&range)) {
+            let within = OffsetRange::new(own.first.max(range.first), own.last.min(range.last));
+            within.iter().for_each(|within| flying.insert(*within));
+        }
+        // What is contested is to be fetched, in flight or not.
+        self.held
+            .holes(range)
+            .into_iter()
+            .for_each(|hole| flying.remove(hole));
         self.held.remove(range);
         self.committed.remove(range);
         self.absent.cut(range.first);
         let open: Vec<OffsetRange> = self.open.at(range).map(|batch| batch.range).collect();
-        for range in open {
-            self.held.insert(range);
+        for range in open.iter().chain(flying.ranges()) {
+            self.held.insert(*range);
         }
         // The log was cut back: behind what is held or waited for, nothing says that it reaches as far again.
         let end = self.held.last().max(self.urgent.last());

@@ -50,9 +50,10 @@ impl Absent {
 
 impl Partition {
     /// Takes in what the ledger says newly: what an auditor found to be cut off, or to be another content, is not held
-    /// unless another segment holds it, and what is absent need not be fetched, unless somebody waits for it.
-    pub fn learn(&mut self, state: &PartitionState, is_source_lost: bool) {
-        self.learn_cuts(state);
+    /// unless another segment holds it or one `in_flight` to the ledger, and what is absent need not be fetched, unless
+    /// somebody waits for it.
+    pub fn learn(&mut self, state: &PartitionState, is_source_lost: bool, in_flight: &OffsetSet) {
+        self.learn_cuts(state, in_flight);
         let cuts = Cuts::of(state);
         for absence in state.absences() {
             let said = (absence.first_offset, absence.last_offset, absence.at_ms);
@@ -66,7 +67,7 @@ impl Partition {
         }
     }
 
-    fn learn_cuts(&mut self, state: &PartitionState) {
+    fn learn_cuts(&mut self, state: &PartitionState, in_flight: &OffsetSet) {
         let truncated = state
             .absences()
             .iter()
@@ -86,7 +87,7 @@ impl Partition {
             if self.absent.cuts.insert(key) {
                 self.absent.cut(cut.first_offset);
                 for range in held.holes(cut.range()) {
-                    self.supersede(range);
+                    self.supersede(range, in_flight);
                 }
             }
         }

@@ -250,7 +250,7 @@ fn a_tail_that_the_log_has_lost_is_missing_no_more() {
     let mut partition = partition();
     place(&mut partition, 0, 10, 0, at(1, 1));
     partition.load_committed(&[range(10, 49)], None);
-    partition.supersede(range(20, 49));
+    partition.supersede(range(20, 49), &OffsetSet::new());
     assert!(
         partition.missing().is_empty(),
         "nothing says that the log reaches there"
@@ -269,7 +269,7 @@ fn what_the_log_grows_over_again_is_absent_no_more() {
         partition
     };
     let mut cut = absent();
-    cut.supersede(range(70, 79));
+    cut.supersede(range(70, 79), &OffsetSet::new());
     assert!(!cut.is_durable(range(80, 80)));
     let mut captured = absent();
     place(&mut captured, 80, 5, 0, at(1, 2));

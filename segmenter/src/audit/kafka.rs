@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::upstream::{
     Bounds, Configs, EpochAnswer, EpochQuestion, LogPartition, PartitionFound, Silence, Survey,
-    SurveyRequest, TopicFound, Upstream,
+    SurveyRequest, ToldEnd, TopicFound, Upstream,
 };
 use crate::catalog::synthetic_incarnation;
 use crate::partition::PartitionId;
@@ -91,7 +91,7 @@ impl KafkaUpstream {
         Ok(sort_out(&metadata, request))
     }
 
-    async fn ends(&self, questions: &[EpochQuestion]) -> Vec<Option<EpochAnswer>> {
+    async fn ends(&self, questions: &[EpochQuestion]) -> Vec<Option<ToldEnd>> {
         let Ok(cluster) = self.cluster().await else {
             return questions.iter().map(|_| None).collect();
         };
@@ -108,9 +108,12 @@ impl KafkaUpstream {
             .into_iter()
             .map(|answer| {
                 let answer = answer.ok()?;
-                Some(EpochAnswer {
-                    leader_epoch: answer.leader_epoch,
-                    end_offset: answer.end_offset,
+                Some(ToldEnd {
+                    by_epoch: answer.current_epoch,
+                    answer: EpochAnswer {
+                        leader_epoch: answer.leader_epoch,
+                        end_offset: answer.end_offset,
+                    },
                 })
             })
             .collect()
@@ -173,7 +176,7 @@ impl Upstream for KafkaUpstream {
         Box::pin(self.look(request))
     }
 
-    fn epoch_ends<'a>(&'a self, questions: &'a [EpochQuestion]) -> BoxFuture<'a, Vec<Option<EpochAnswer>>> {
+    fn epoch_ends<'a>(&'a self, questions: &'a [EpochQuestion]) -> BoxFuture<'a, Vec<Option<ToldEnd>>> {
         Box::pin(self.ends(questions))
     }
 
@@ -283,10 +286,10 @@ fn found(cluster_id: &str, topic: &TopicMetadata) -> TopicFound {
     };
     let partitions = topic.partitions.iter().map(|partition| PartitionFound {
         partition: partition.partition,
+        leader: partition.leader_id,
         bounds: Ok(Bounds {
             log_start: -1,
             high_watermark: -1,
-        leader: partition.leader_id,
             leader_epoch: partition.leader_epoch,
         }),
     });
@@ -308,13 +311,13 @@ async fn measure(cluster: &Cluster, survey: &mut Survey, quiet: &BTreeSet<Partit
                 incarnation: topic.incarnation,
                 partition: partition.partition,
             };
-            let topic = Arc::clone(&topic.name);
-            let at = wire_partition(&cluster_id, &LogPartition { topic, id });
-            queries.extend([OffsetAt::Earliest, OffsetAt::Latest].map(|which| OffsetQuery {
             if quiet.contains(&id) {
                 partition.bounds = Err(Silence::NotAsked);
                 continue;
             }
+            let topic = Arc::clone(&topic.name);
+            let at = wire_partition(&cluster_id, &LogPartition { topic, id });
+            queries.extend([OffsetAt::Earliest, OffsetAt::Latest].map(|which| OffsetQuery {
                 partition: at.clone(),
                 at: which,
             }));
@@ -393,10 +396,10 @@ mod tests {
         let request = SurveyRequest {
             topics: &filter,
             known: &known,
+            quiet: &BTreeSet::new(),
         };
         sort_out(&metadata, request)
     }
-            quiet: &BTreeSet::new(),
 
     fn found(survey: &Survey) -> Vec<&str> {
         survey.topics.iter().map(|topic| &*topic.name).collect()

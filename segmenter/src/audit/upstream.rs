@@ -16,7 +16,7 @@ pub trait Upstream: Send + Sync {
     fn survey<'a>(&'a self, request: SurveyRequest<'a>) -> BoxFuture<'a, Result<Survey, ClientError>>;
 
     /// Where leader epochs end, in the order of the questions; `None` where there is no answer now.
-    fn epoch_ends<'a>(&'a self, questions: &'a [EpochQuestion]) -> BoxFuture<'a, Vec<Option<EpochAnswer>>>;
+    fn epoch_ends<'a>(&'a self, questions: &'a [EpochQuestion]) -> BoxFuture<'a, Vec<Option<ToldEnd>>>;
 
     /// Where the first record at or after a time lies, in the order of the partitions; `None` where there is no
     /// answer now.
@@ -71,6 +71,15 @@ pub struct EpochAnswer {
     pub end_offset: i64,
 }
 
+/// An answer, and whose it is: another leader's may be another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToldEnd {
+    /// Epoch under which the leader that answered leads; -1 when the cluster does not tell epochs.
+    pub by_epoch: i32,
+    /// What it said.
+    pub answer: EpochAnswer,
+}
+
 /// What a survey found.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {
@@ -102,6 +111,8 @@ pub struct TopicFound {
 pub struct PartitionFound {
     /// Number.
     pub partition: i32,
+    /// The broker that leads it; -1 for none.
+    pub leader: i32,
     /// How far it reaches.
     pub bounds: Result<Bounds, Silence>,
 }
@@ -111,8 +122,6 @@ pub struct PartitionFound {
 pub struct Bounds {
     /// First offset.
     pub log_start: i64,
-    /// The broker that leads it; -1 for none.
-    pub leader: i32,
     /// One past the last replicated offset.
     pub high_watermark: i64,
     /// Epoch of the leader that said so; -1 when unknown.
@@ -130,6 +139,6 @@ pub enum Silence {
     NotNow,
     /// It is there, and not meant any more.
     NotMeant,
-}
     /// It was not to be measured.
     NotAsked,
+}

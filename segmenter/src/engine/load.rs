@@ -1,5 +1,6 @@
 //! What the ledger says when a run begins, and what other writers have added since.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use teeline_archive::OffsetSet;
@@ -42,7 +43,7 @@ impl Engine {
                     self.partition(id, &topic);
                 }
                 if let Some(partition) = self.partitions.get_mut(&id) {
-                    partition.learn(state, is_lost);
+                    partition.learn(state, is_lost, &OffsetSet::new());
                 }
             }
         }
@@ -57,6 +58,7 @@ impl Engine {
     pub fn reload(&mut self, ledger: &LedgerState) {
         self.note_others(ledger);
         let is_lost = self.is_source_lost(ledger);
+        let (in_flight, nothing) = (self.in_flight(), OffsetSet::new());
         for (key, incarnation) in ledger.topics() {
             for (number, state) in incarnation.partitions() {
                 let id = PartitionId {
@@ -72,10 +74,29 @@ impl Engine {
                         partition.load_committed(state.held_by(segment).ranges(), None);
                     }
                 }
-                partition.learn(state, is_lost);
+                partition.learn(state, is_lost, in_flight.get(&id).unwrap_or(&nothing));
                 self.dirty.insert(id);
             }
         }
+    }
+
+    /// Offsets on their way into the ledger: of segments that are being stored, and of those that wait for their commit.
+    fn in_flight(&self) -> BTreeMap<PartitionId, OffsetSet> {
+        let mut in_flight: BTreeMap<PartitionId, OffsetSet> = BTreeMap::new();
+        let planned = self.under_way.values().map(|plan| (plan.id, plan.held.clone()));
+        let stored = self.uploaded.iter().flat_map(|stored| &stored.segments);
+        let stored = stored.filter(|segment| !segment.unconfirmed()).map(|segment| {
+            let id = PartitionId {
+                incarnation: segment.identity.incarnation,
+                partition: segment.identity.partition,
+            };
+            (id, held_by(segment))
+        });
+        for (id, held) in planned.chain(stored) {
+            let own = in_flight.entry(id).or_default();
+            held.ranges().iter().for_each(|range| own.insert(*range));
+        }
+        in_flight
     }
 
     fn load_segment(&mut self, id: PartitionId, topic: &Arc<str>, segment: &SegmentInfo, newest_ms: i64) {

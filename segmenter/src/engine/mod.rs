@@ -24,7 +24,7 @@ use teeline_archive::buffer::{Catalog, Frame};
 use teeline_archive::ids::{BufferPosition, SessionId};
 use teeline_archive::ledger::{Absence, LedgerState};
 use teeline_archive::segment::SegmentInfo;
-use teeline_archive::{OffsetRange, WriterId};
+use teeline_archive::{OffsetRange, OffsetSet, WriterId};
 use uuid::Uuid;
 
 use crate::buffer::FrameLocation;
@@ -130,8 +130,11 @@ pub struct Engine {
 }
 
 /// What a plan stands for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct UnderWay {
+    id: PartitionId,
+    /// Offsets that it will hold; none of what is unconfirmed.
+    held: OffsetSet,
     intents: Vec<UnderWayIntent>,
     batches: usize,
     memory_bytes: u64,

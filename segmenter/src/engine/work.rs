@@ -211,9 +211,14 @@ impl Engine {
         let Some(cluster_id) = self.cluster_id.clone() else {
             return;
         };
+        let is_confirmed = origin != Origin::Unconfirmed;
+        let held = batches.iter().filter(|_| is_confirmed).map(|batch| batch.range);
         let mut under_way = UnderWay {
+            id,
+            held: held.collect(),
+            intents: Vec::new(),
             batches: batches.len(),
-            ..UnderWay::default()
+            memory_bytes: 0,
         };
         for batch in &batches {
             match &batch.content {

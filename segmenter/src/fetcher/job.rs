@@ -71,6 +71,7 @@ struct Reading {
 struct Step {
     pieces: Vec<Piece>,
     evidence: Evidence,
+    from_follower: bool,
     ended: Option<Ended>,
 }
 
@@ -113,10 +114,13 @@ impl Reading {
                 Err(source) => return Ok(Ended::Failed(self.source_error(source))),
             };
             if let Some(ended) = step.ended {
-                output.push(step.pieces, step.evidence).await?;
+                output
+                    .push(step.pieces, step.evidence, step.from_follower)
+                    .await?;
                 return Ok(ended);
             }
-            let (pushed, next) = tokio::join!(output.push(step.pieces, step.evidence), self.read());
+            let pushed = output.push(step.pieces, step.evidence, step.from_follower);
+            let (pushed, next) = tokio::join!(pushed, self.read());
             pushed?;
             match next {
                 Some(next) => answer = next,
@@ -194,6 +198,7 @@ impl Reading {
         Step {
             pieces,
             evidence,
+            from_follower: run.from_follower,
             ended,
         }
     }
@@ -202,6 +207,7 @@ impl Reading {
         Step {
             pieces: Vec::new(),
             evidence: self.evidence,
+            from_follower: false,
             ended: None,
         }
     }

@@ -3,7 +3,9 @@
 //! A fetched segment vouches for what it spans: offsets inside it that the log does not have need no word in the ledger.
 //! What it does not vouch for (what lies between wanted ranges, batches that cannot be read) goes into its gaps. Only
 //! what is absent before the first or after the last batch of a segment is told of by itself. A segment is read under one
-//! leader epoch from its first to its last batch.
+//! leader epoch from its first to its last batch, so that it is a piece of one lineage: what the leader has. A follower may
+//! know of an election before it has cut off what the new leader does not have; where followers answered, a segment holds
+//! batches of one epoch, which one leader wrote.
 
 use std::sync::Arc;
 
@@ -62,6 +64,8 @@ pub struct Output {
     /// Absent since the last batch.
     absent: Vec<OffsetRange>,
     evidence: Evidence,
+    /// A follower has answered once.
+    from_follower: bool,
     stored: Stored,
 }
 
@@ -76,6 +80,8 @@ struct OpenSegment {
     writer: SegmentWriter,
     begun: Instant,
     next_offset: Option<i64>,
+    /// Of the last batch.
+    leader_epoch: Option<i32>,
     gaps: Vec<OffsetRange>,
     transactions: Transactions,
 }
@@ -93,6 +99,7 @@ impl Output {
                 log_start_offset: -1,
                 leader_epoch: -1,
             },
+            from_follower: false,
             stored: Stored::default(),
         }
     }
@@ -102,13 +109,19 @@ impl Output {
         self.stored
     }
 
-    /// Stores pieces, in order.
-    pub async fn push(&mut self, pieces: Vec<Piece>, evidence: Evidence) -> Result<(), OutputError> {
+    /// Stores pieces of one answer, in order.
+    pub async fn push(
+        &mut self,
+        pieces: Vec<Piece>,
+        evidence: Evidence,
+        from_follower: bool,
+    ) -> Result<(), OutputError> {
         if evidence.leader_epoch != self.evidence.leader_epoch {
             // What one leader said is true of its log. The next one may have cut off what was read before.
             self.finish().await?;
         }
         self.evidence = evidence;
+        self.from_follower |= from_follower;
         let mut items = Vec::new();
         for piece in pieces {
             match piece {
@@ -168,10 +181,12 @@ impl Output {
                 self.begin()?
             }
         };
+        let others = items.split_off(self.of_one_lineage(&open, &items));
         let pushed = open.writer.push_with(move |builder| push(builder, items));
         let (mut items, result) = pushed.await?;
         let done = result.map_err(WriteError::Build)?;
-        let left = items.split_off(done.min(items.len()));
+        let mut left = items.split_off(done.min(items.len()));
+        left.extend(others);
         for item in &items {
             open.note(item);
             let header = item.view.header();
@@ -185,6 +200,19 @@ impl Output {
         Ok(left)
     }
 
+    /// How many of the batches go into the open segment: a segment to which a follower contributed holds one epoch.
+    fn of_one_lineage(&self, open: &OpenSegment, items: &[Item]) -> usize {
+        if !self.from_follower {
+            return items.len();
+        }
+        let epoch_of = |item: &Item| item.view.header().partition_leader_epoch;
+        let own = open.leader_epoch.or_else(|| items.first().map(epoch_of));
+        items
+            .iter()
+            .position(|item| Some(epoch_of(item)) != own)
+            .unwrap_or(items.len())
+    }
+
     fn begin(&self) -> Result<OpenSegment, WriteError> {
         let job = &self.job;
         let writer = self
@@ -195,6 +223,7 @@ impl Output {
             writer,
             begun: Instant::now(),
             next_offset: None,
+            leader_epoch: None,
             gaps: Vec::new(),
             transactions: Transactions::default(),
         })
@@ -260,6 +289,7 @@ impl OpenSegment {
             self.gaps.extend(vouched.holes(between));
         }
         self.next_offset = Some(header.next_offset());
+        self.leader_epoch = Some(header.partition_leader_epoch);
         note_transaction(
             &mut self.transactions,
             header,

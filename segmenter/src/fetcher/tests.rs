@@ -366,3 +366,54 @@ proptest! {
         prop_assert_eq!(vouched, held + absent_inside);
     }
 }
+
+/// A follower that knows of the leader's epoch 7, and still has two batches of epoch 5 that the leader has not: it cuts them
+/// off between two answers. The leader's log is the same otherwise, without them.
+struct LateFollower;
+
+impl LogReader for LateFollower {
+    fn read<'a>(
+        &'a self,
+        _: &'a SourcePartition,
+        offset: i64,
+        _: i32,
+        replica: Replica,
+    ) -> BoxFuture<'a, Result<LogRun, SourceError>> {
+        let of = |base: i64, epoch: i32| {
+            let mut bytes = batch(base, 5);
+            teeline_wire::batch::set_base_offset_and_epoch(&mut bytes, base, epoch).unwrap();
+            bytes
+        };
+        let records = match offset {
+            0 => [of(0, 5), of(5, 5)].concat(),
+            10 => of(10, 7),
+            _ => of(15, 7),
+        };
+        Box::pin(async move {
+            Ok(LogRun {
+                records: records.into(),
+                end: 20,
+                log_start: 0,
+                leader_epoch: 7,
+                from_follower: replica == Replica::Nearest,
+            })
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_a_follower_has_not_cut_off_yet_shares_no_segment_with_what_the_new_leader_wrote() {
+    let cluster = TestCluster::with_topic("orders", TOPIC, 1);
+    let mut fetch = fetch(&cluster, &Store::in_memory(), Limits::default());
+    fetch.log = Arc::new(LateFollower);
+    let (reports, segments, _) = run_all(vec![job(0, &[(0, 19)])], &fetch).await;
+    assert!(reports[0].ended.is_done());
+    let told: Vec<_> = segments
+        .iter()
+        .map(|info| {
+            let epochs = (info.leader_epoch_first, info.leader_epoch_last);
+            (info.start_offset, info.end_offset, epochs)
+        })
+        .collect();
+    assert_eq!(told, [(0, 9, (5, 5)), (10, 19, (7, 7))]);
+}

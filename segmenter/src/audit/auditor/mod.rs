@@ -6,6 +6,7 @@
 
 mod sight;
 mod verdicts;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::fetcher::{self, Fetch, FetchJob, Found, JobReport};
 use crate::metrics;
 use crate::partition::PartitionId;
 use crate::writer::SegmentSink;
+use waiting::Waiting;
 
 /// What an auditor is told.
 #[derive(Debug, Clone)]
@@ -70,10 +72,10 @@ pub enum Demand {
     Aged,
     /// Everything below the high watermark.
     Now,
-    /// Everything below these offsets, as far as it is below the high watermark. Partitions that are not named: nothing.
-    Until(BTreeMap<PartitionId, i64>),
     /// The same, but for partitions that are known to be as they were in the last round: they are not looked at.
     NowBut(BTreeSet<PartitionId>),
+    /// Everything below these offsets, as far as it is below the high watermark. Partitions that are not named: nothing.
+    Until(BTreeMap<PartitionId, i64>),
 }
 
 /// What a round is to do.
@@ -139,6 +141,7 @@ pub struct Auditor {
     commits: CommitPatience,
     sink: Arc<SegmentSink>,
     watermarks: Watermarks,
+    waiting: Waiting,
     memory: HashMap<PartitionId, Memory>,
     topics: HashMap<Uuid, TopicMemory>,
     /// Doubts that a comparison could not decide, by segment and leader epoch.
@@ -216,10 +219,10 @@ struct TopicMemory {
 /// What is known of a partition within a round.
 struct Seen {
     partition: LogPartition,
+    leader: i32,
     bounds: Bounds,
     demanded_to: i64,
     start: i64,
-    leader: i32,
 }
 
 impl Auditor {
@@ -247,6 +250,11 @@ impl Auditor {
         let has_history = partitions_of(ledger.state()).any(|(_, state)| state.audit().is_some());
         Ok(Auditor {
             watermarks: Watermarks::new(settings.grace),
+            waiting: Waiting::new(
+                settings.grace,
+                Duration::from_millis(settings.segments.small_segment_max_interval_ms),
+                settings.segments.small_segments_per_minute,
+            ),
             settings,
             store,
             upstream,
@@ -343,23 +351,23 @@ impl Auditor {
             .map(|(key, _)| Arc::from(key.name.as_str()))
             .collect();
         let known: Vec<Arc<str>> = known.into_iter().collect();
+        let none = BTreeSet::new();
         let request = SurveyRequest {
             topics: &self.settings.topics,
             known: &known,
+            quiet: match demand {
+                Demand::NowBut(quiet) => quiet,
+                _ => &none,
+            },
         };
         // A watermark is at least as old as the question for it.
         let asked_at = Instant::now();
         let survey = self.upstream.survey(request).await?;
         self.check_cluster(&survey)?;
-        let none = BTreeSet::new();
         let now_ms = self.clock.now_ms();
         self.surveyed_ms = now_ms;
         let mut round = Round {
             cluster_id: Arc::clone(&survey.cluster_id),
-            quiet: match demand {
-                Demand::NowBut(quiet) => quiet,
-                _ => &none,
-            },
             missing: survey.missing.clone(),
             unjudged: survey
                 .missing
@@ -374,6 +382,7 @@ impl Auditor {
         for seen in &seen {
             self.judge(seen, now_ms, &mut round).await;
         }
+        self.leave_to_writers(demand, &seen, asked_at, now_ms, &mut round);
         self.write_topics(&survey, now_ms, &mut round);
         self.write_unseen(&survey, asked_at, now_ms, &mut round);
         self.forget(&survey);
@@ -397,7 +406,13 @@ impl Auditor {
             tokio::pin!(over);
             let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
             loop {
-                match self.ledger.commit(&commit).await {
+                // A store client may wait for a single answer longer than all of us should.
+                let done = tokio::select! {
+                    biased;
+                    done = self.ledger.commit(&commit) => done,
+                    () = &mut over => return Err(AuditError::Silent { seq: commit.seq }),
+                };
+                match done {
                     Ok(()) => break,
                     Err(CommitFailure::Fatal(error)) => return Err(error.into()),
                     Err(CommitFailure::Store(error)) => {

@@ -9,10 +9,10 @@ use teeline_config::StartAt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Auditor, CONFIGS_INTERVAL, Demand, Round, Seen, partition_state};
+use super::{Auditor, CONFIGS_INTERVAL, Demand, Memory, Round, Seen, partition_state};
 use crate::audit::entries;
 use crate::audit::judge;
-use crate::audit::upstream::{EpochQuestion, LogPartition, Survey};
+use crate::audit::upstream::{EpochQuestion, LogPartition, Silence, Survey, ToldEnd};
 use crate::partition::PartitionId;
 
 impl Auditor {
@@ -116,10 +116,7 @@ impl Auditor {
         let mut questions = Vec::new();
         for seen in seen {
             let memory = self.memory.entry(seen.partition.id).or_default();
-            if memory.leader_epoch != seen.bounds.leader_epoch {
-                memory.leader_epoch = seen.bounds.leader_epoch;
-                memory.ends.clear();
-            }
+            memory.is_led_under(seen.bounds.leader_epoch);
             let Some(state) = partition_state(self.ledger.state(), &seen.partition) else {
                 continue;
             };
@@ -138,8 +135,9 @@ impl Auditor {
         }
         let answers = self.upstream.epoch_ends(&questions).await;
         for (question, answer) in questions.into_iter().zip(answers) {
+            // Without an answer the partition is judged in a later round.
             if let (Some(memory), Some(answer)) = (self.memory.get_mut(&question.partition.id), answer) {
-                memory.ends.insert(question.leader_epoch, answer);
+                memory.learn_end(question.leader_epoch, answer);
             }
         }
     }
@@ -180,6 +178,55 @@ impl Auditor {
     pub(super) fn forget(&mut self, survey: &Survey) {
         let there: HashSet<Uuid> = survey.topics.iter().map(|topic| topic.incarnation).collect();
         self.watermarks.retain(|id| there.contains(&id.incarnation));
+        self.waiting.retain(|id| there.contains(&id.incarnation));
         self.memory.retain(|id, _| there.contains(&id.incarnation));
+    }
+}
+
+impl Memory {
+    /// What an earlier leader said of its log says nothing about this one's.
+    fn is_led_under(&mut self, epoch: i32) {
+        if self.leader_epoch != epoch {
+            self.leader_epoch = epoch;
+            self.ends.clear();
+        }
+    }
+
+    /// Keeps an answer of the very leader that the survey found. One that came later may have another log: what it says
+    /// would be held against the survey of its predecessor, and kept as the predecessor's.
+    fn learn_end(&mut self, of_epoch: i32, told: ToldEnd) {
+        if told.by_epoch == self.leader_epoch {
+            self.ends.insert(of_epoch, told.answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::upstream::EpochAnswer;
+
+    #[test]
+    fn where_an_epoch_ends_is_kept_for_the_leader_that_said_so() {
+        let told = |by_epoch, end_offset| ToldEnd {
+            by_epoch,
+            answer: EpochAnswer {
+                leader_epoch: 3,
+                end_offset,
+            },
+        };
+        let mut memory = Memory::default();
+        memory.is_led_under(5);
+        memory.learn_end(3, told(6, 70));
+        assert!(memory.ends.is_empty(), "elected after the survey");
+        memory.learn_end(3, told(5, 90));
+        memory.is_led_under(5);
+        assert_eq!(memory.ends.len(), 1);
+        memory.is_led_under(6);
+        assert!(memory.ends.is_empty());
+        // A cluster without epochs is the same everywhere.
+        memory.is_led_under(-1);
+        memory.learn_end(3, told(-1, 90));
+        assert_eq!(memory.ends.len(), 1);
     }
 }

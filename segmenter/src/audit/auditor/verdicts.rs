@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use teeline_archive::OffsetRange;
-use teeline_archive::ledger::{AbsenceReason, Entry, PartitionState, Superseded};
+use teeline_archive::ledger::{Absence, AbsenceEvidence, AbsenceReason, Entry, PartitionState, Superseded};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -246,6 +246,38 @@ impl Auditor {
             Some((_, set)) => wanted.iter().flat_map(|range| set.holes(*range)).collect(),
             None => wanted.to_vec(),
         }
+    }
+
+    /// Says of what the last round wanted and did not get that it was not wanted any more: for a run that ends early by its
+    /// own settings. A later one wants it again.
+    pub fn not_wanted(&self) -> Vec<Entry> {
+        let at_ms = self.clock.now_ms();
+        let mut entries = Vec::new();
+        for (id, memory) in &self.memory {
+            let (Some((seen, verdict)), Some(topic)) = (&memory.last, &memory.topic) else {
+                continue;
+            };
+            let state = self.ledger.state().partition(topic, id.incarnation, id.partition);
+            let explained = state.map(PartitionState::explained).unwrap_or_default();
+            let left = verdict.wanted.iter().flat_map(|range| explained.holes(*range));
+            entries.extend(left.map(|range| {
+                Entry::Absent(Absence {
+                    topic: topic.to_string(),
+                    incarnation: id.incarnation,
+                    partition: id.partition,
+                    first_offset: range.first,
+                    last_offset: range.last,
+                    reason: AbsenceReason::NotWanted,
+                    at_ms,
+                    evidence: AbsenceEvidence {
+                        log_start_offset: seen.bounds.log_start,
+                        leader_epoch: seen.bounds.leader_epoch,
+                        cleanup_policy: String::new(),
+                    },
+                })
+            }));
+        }
+        entries
     }
 
     pub(super) fn note_unreadable(&mut self, jobs: &[JobReport]) {

@@ -268,3 +268,33 @@ fn what_others_committed_is_no_hole_and_what_was_superseded_is_one() {
     feed.engine.poll(0);
     assert_eq!(feed.engine.missing_offsets(), 10);
 }
+
+#[test]
+fn what_is_on_its_way_into_the_ledger_is_not_fetched_again_because_another_copy_was_superseded() {
+    let mut feed = with_a_hole(true);
+    let other = segment(OTHER, 0, 49);
+    let mut ledger = ledger_of(OTHER, -600_000, vec![Entry::Segment(other.clone())]);
+    feed.engine.reload(&ledger);
+    feed.engine.drain(false, 0);
+    // Offsets 0 to 4, and 50 to 54, captured here; under way when the ledger is read again.
+    let plans = feed.uploads();
+    assert!(!plans.is_empty());
+    let superseded = Superseded {
+        topic: "orders".to_owned(),
+        incarnation: TOPIC,
+        partition: 0,
+        segment: other.key,
+        first_offset: 0,
+        last_offset: 49,
+        leader_epoch: 4,
+        end_offset: 0,
+        at_ms: 0,
+        same: false,
+    };
+    let audit = commit_of(WriterId::AUDITOR, 0, vec![Entry::Superseded(superseded)]);
+    ledger.apply(&audit).unwrap();
+    feed.engine.reload(&ledger);
+    feed.engine.poll(0);
+    let plan = feed.engine.take_fetch(0).unwrap();
+    assert_eq!(plan.ranges, [OffsetRange { first: 5, last: 49 }]);
+}

@@ -29,6 +29,7 @@ impl Feed {
         let close = CloseLimits {
             bytes_max: 1 << 20,
             age_max_ms: 60_000,
+            small_bytes: 1 << 20,
             positions_max: 8,
             memory_bytes_max: 1 << 20,
         };
@@ -41,6 +42,7 @@ impl Feed {
                 per_minute: 0,
                 age_max_ms: 0,
                 waiting_bytes_max: 0,
+                gust_ms: 0,
             },
             hole_grace_ms: 30_000,
             has_source,
