@@ -37,7 +37,7 @@ impl Brokers {
     /// How the poller itself reaches the cluster.
     pub(crate) fn own_endpoint(&self) -> &KafkaEndpoint {
         let own = self.cluster.capture_credentials.as_ref();
-        own.unwrap_or(&self.cluster.upstream)
+        own.unwrap_or(&self.cluster.endpoint)
     }
 
     /// Takes the answer to a question of the poller.
@@ -80,7 +80,7 @@ impl Brokers {
             None => {
                 let config = ClientConfig {
                     retry: RetryPolicy::NONE,
-                    ..ClientConfig::from(&self.cluster.upstream)
+                    ..ClientConfig::from(&self.cluster.endpoint)
                 };
                 self.client.insert(Client::connect(config).await?).clone()
             }
@@ -90,7 +90,7 @@ impl Brokers {
 
     fn has_own_listener(&self) -> bool {
         let own = self.cluster.capture_credentials.as_ref();
-        own.is_some_and(|own| own.bootstrap_servers != self.cluster.upstream.bootstrap_servers)
+        own.is_some_and(|own| own.bootstrap_servers != self.cluster.endpoint.bootstrap_servers)
     }
 
     fn advertise(&self, answer: &ClusterMetadata) {
@@ -102,6 +102,8 @@ impl Brokers {
                 .topology
                 .advertise(broker.node_id, host, port, Authority::Metadata);
         }
+        let is_there = |node_id| answer.brokers.iter().any(|broker| broker.node_id == node_id);
+        self.cluster.topology.keep(is_there);
     }
 }
 

@@ -1,32 +1,35 @@
 //! One virtual cluster: what its listeners, sessions and poller share.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use socket2::{SockRef, TcpKeepalive};
 use teeline_archive::ids::BufferPosition;
 use teeline_config::cluster::VirtualCluster;
-use teeline_config::endpoint::{HostPort, KafkaEndpoint};
+use teeline_config::endpoint::KafkaEndpoint;
 use teeline_runtime::shutdown::Shutdown;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::budget::{ConnectionBudget, ProcessBudget};
 use crate::capture::Capture;
 use crate::catalog;
+use crate::door::Door;
 use crate::metrics::ClusterMetrics;
 use crate::quiet::Quiet;
-use crate::topology::{Route, Topology};
+use crate::topology::Topology;
+use crate::upstream::Upstream;
 
 /// What is shared by everything that serves one virtual cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) name: String,
-    pub(crate) upstream: KafkaEndpoint,
+    /// How sessions reach the brokers.
+    pub(crate) endpoint: KafkaEndpoint,
+    pub(crate) upstream: Upstream,
+    /// What clients go through before.
+    pub(crate) door: Door,
     /// How the proxy's own questions reach it, if not as sessions do.
     pub(crate) capture_credentials: Option<KafkaEndpoint>,
     pub(crate) topology: Topology,
@@ -55,7 +58,6 @@ pub(crate) struct Cluster {
     opened: Notify,
     /// Since when captured requests wait for the first sign of that.
     undecided_since: OnceLock<Instant>,
-    next_bootstrap: AtomicUsize,
 }
 
 /// What all clusters of a process share.
@@ -71,13 +73,16 @@ impl Cluster {
     pub(crate) fn new(
         settings: &VirtualCluster,
         topology: Topology,
+        door: Door,
         capture: Option<Capture>,
         metrics: Arc<ClusterMetrics>,
         process: &Process,
     ) -> Cluster {
         Cluster {
             name: settings.name.clone(),
-            upstream: settings.upstream.clone(),
+            endpoint: settings.upstream.clone(),
+            upstream: Upstream::new(&settings.upstream),
+            door,
             capture_credentials: settings.capture_credentials.clone(),
             topology,
             capture,
@@ -96,7 +101,6 @@ impl Cluster {
             open: AtomicBool::new(false),
             opened: Notify::new(),
             undecided_since: OnceLock::new(),
-            next_bootstrap: AtomicUsize::new(0),
         }
     }
 
@@ -145,84 +149,8 @@ impl Cluster {
             catalog::observe(self, capture, version, body, asked_after, capture.now_ms()).await;
         }
     }
-
-    /// Connects to the broker that a listener leads to.
-    pub(crate) async fn connect(&self, route: Route) -> io::Result<TcpStream> {
-        let not_found = |text: &str| Err(io::Error::new(io::ErrorKind::NotFound, text));
-        match route {
-            Route::Node(node_id) => match self.topology.upstream_of(node_id) {
-                Some(address) => self.dial(&address).await,
-                None => not_found("the broker's address is not known"),
-            },
-            Route::Bootstrap => {
-                let mut last = not_found("no bootstrap server is configured");
-                for address in self.bootstrap_addresses() {
-                    last = self.dial(&address).await;
-                    if last.is_ok() {
-                        return last;
-                    }
-                }
-                last
-            }
-        }
-    }
-
-    /// Bootstrap servers in turn, then the brokers seen so far: one that moved may be the only one left.
-    fn bootstrap_addresses(&self) -> Vec<HostPort> {
-        let servers = &self.upstream.bootstrap_servers;
-        let first = self
-            .next_bootstrap
-            .fetch_add(1, Ordering::Relaxed)
-            .checked_rem(servers.len())
-            .unwrap_or(0);
-        let mut addresses: Vec<HostPort> = servers
-            .iter()
-            .cycle()
-            .skip(first)
-            .take(servers.len())
-            .cloned()
-            .collect();
-        for known in self.topology.upstreams() {
-            if !addresses.contains(&known) && addresses.len() < BOOTSTRAP_ATTEMPTS_MAX {
-                addresses.push(known);
-            }
-        }
-        addresses
-    }
-
-    async fn dial(&self, address: &HostPort) -> io::Result<TcpStream> {
-        let connect = TcpStream::connect((address.host.as_str(), address.port));
-        let stream = match tokio::time::timeout(self.upstream.connect_timeout, connect).await {
-            Ok(connected) => {
-                connected.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?
-            }
-            Err(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("{address}: no answer"),
-                ));
-            }
-        };
-        tune(&stream)?;
-        Ok(stream)
-    }
-}
-
-/// Small requests must not wait for each other's acknowledgements, and a peer that vanished must be noticed.
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_EVERY);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
-
-/// Before the usual five minutes after which firewalls forget a connection.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-/// A client gives up long before more than this were tried.
-const BOOTSTRAP_ATTEMPTS_MAX: usize = 8;

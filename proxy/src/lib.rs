@@ -15,6 +15,8 @@
 //! | [`process`] | start everything in order, drain it in order |
 //! | `cluster` | what the parts of one virtual cluster share |
 //! | `topology`, `listeners` | a port per broker, bound before it is told; accepting |
+//! | `door`, `load_balancer`, `stream`, `certificates` | what a connection goes through first: PROXY protocol, TLS, which broker; renewed certificates |
+//! | `upstream` | connections to brokers |
 //! | `session` | one client connection and its upstream connection: both loops, what is in flight |
 //! | `capture`, `frames`, `stall` | the tee and its policy; the frames it writes; gates on responses |
 //! | `lost` | connections whose end the buffer has not taken yet |
@@ -29,11 +31,14 @@ pub mod budget;
 pub mod buffer;
 mod capture;
 mod catalog;
+mod certificates;
 pub mod cli;
 mod cluster;
+mod door;
 mod frames;
 mod leaders;
 mod listeners;
+mod load_balancer;
 mod lost;
 mod metrics;
 mod poller;
@@ -42,6 +47,8 @@ mod quiet;
 mod running;
 mod session;
 mod stall;
+mod stream;
 mod terms;
 mod topics;
 mod topology;
+mod upstream;

@@ -5,14 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use teeline_wire::client::ClientError;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::cluster::{Cluster, tune};
-use crate::metrics::Refusal;
+use crate::cluster::Cluster;
+use crate::door::{NotLetIn, Visitor};
+use crate::metrics::{Refusal, Side};
 use crate::session;
-use crate::topology::{Bound, Route};
+use crate::topology::{Bound, Entrance, Route};
+use crate::upstream::{UpstreamError, tune};
 
 /// Accepts from every listener of a cluster, those that are bound later included, until the cluster drains; then
 /// returns when the last session has ended.
@@ -21,8 +24,8 @@ pub(crate) async fn serve(cluster: Arc<Cluster>, mut bound: mpsc::Receiver<Bound
     loop {
         tokio::select! {
             () = cluster.drain.triggered() => break,
-            Some(Bound { route, listener }) = bound.recv() => {
-                acceptors.spawn(accept(Arc::clone(&cluster), route, listener));
+            Some(Bound { entrance, listener }) = bound.recv() => {
+                acceptors.spawn(accept(Arc::clone(&cluster), entrance, listener));
             }
             Some(ended) = acceptors.join_next() => notice(&cluster, "listener", ended),
         }
@@ -34,13 +37,13 @@ pub(crate) async fn serve(cluster: Arc<Cluster>, mut bound: mpsc::Receiver<Bound
     }
 }
 
-async fn accept(cluster: Arc<Cluster>, route: Route, listener: TcpListener) {
+async fn accept(cluster: Arc<Cluster>, entrance: Entrance, listener: TcpListener) {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
             () = cluster.drain.triggered() => break,
             accepted = listener.accept() => match accepted {
-                Ok((client, peer)) => admit(&cluster, route, client, peer, &mut sessions),
+                Ok((client, peer)) => admit(&cluster, entrance, client, peer, &mut sessions),
                 Err(error) => pause(&cluster, &error).await,
             },
             Some(ended) = sessions.join_next() => notice(&cluster, "connection", ended),
@@ -54,7 +57,7 @@ async fn accept(cluster: Arc<Cluster>, route: Route, listener: TcpListener) {
 
 fn admit(
     cluster: &Arc<Cluster>,
-    route: Route,
+    entrance: Entrance,
     client: TcpStream,
     peer: SocketAddr,
     sessions: &mut JoinSet<()>,
@@ -66,29 +69,41 @@ fn admit(
         }
         return;
     };
-    sessions.spawn(connect(Arc::clone(cluster), route, client, peer, permit));
+    sessions.spawn(connect(Arc::clone(cluster), entrance, client, peer, permit));
 }
 
 async fn connect(
     cluster: Arc<Cluster>,
-    route: Route,
+    entrance: Entrance,
     client: TcpStream,
     peer: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
-    let upstream = tokio::select! {
-        upstream = cluster.connect(route) => upstream,
+    // A client whose socket takes no options is gone already.
+    if tune(&client).is_err() {
+        return;
+    }
+    let entering = Box::pin(cluster.door.admit(client, peer, entrance, &cluster.topology));
+    let Visitor {
+        stream: client,
+        peer,
+        route,
+    } = tokio::select! {
+        entered = entering => match entered {
+            Ok(visitor) => visitor,
+            Err(error) => return turned_away(&cluster, peer, &error),
+        },
         () = cluster.drain.triggered() => return,
     };
-    let upstream = match upstream.and_then(|upstream| tune(&client).map(|()| upstream)) {
+    let upstream = tokio::select! {
+        upstream = cluster.upstream.connect(route, &cluster.topology) => upstream,
+        () = cluster.drain.triggered() => return,
+    };
+    let upstream = match upstream {
         Ok(upstream) => upstream,
         Err(error) => {
-            cluster.metrics.refused(Refusal::Upstream);
-            cluster.trouble.notify_one();
-            if let Some(suppressed) = cluster.unreachable.admit() {
-                tracing::info!(cluster = cluster.name, %peer, ?route, suppressed, "client refused, no broker: {error}");
-            }
-            return;
+            no_broker(&cluster, peer, route, &error);
+            return client.close().await;
         }
     };
     let connection_id = cluster.next_connection_id();
@@ -106,6 +121,42 @@ async fn connect(
     ))
     .await;
     drop((open, permit));
+}
+
+fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) {
+    let (name, probe) = (cluster.name.as_str(), error.is_probe());
+    match error {
+        NotLetIn::Header(_) => cluster.metrics.refused(Refusal::ProxyProtocol),
+        NotLetIn::Handshake(error) => {
+            cluster.metrics.refused(Refusal::Tls);
+            cluster.metrics.tls_failure(Side::Client, error.failure.as_str());
+        }
+    }
+    if probe {
+        tracing::debug!(cluster = name, %peer, "connection refused: {error}");
+    } else if let Some(suppressed) = cluster.refusals.admit() {
+        tracing::warn!(cluster = name, %peer, suppressed, "connection refused: {error}");
+    }
+}
+
+fn no_broker(cluster: &Cluster, peer: SocketAddr, route: Route, error: &UpstreamError) {
+    cluster.metrics.refused(Refusal::Upstream);
+    if let UpstreamError::Tls(error) = error {
+        cluster.metrics.tls_failure(Side::Broker, tls_failure(error));
+    }
+    cluster.trouble.notify_one();
+    if let Some(suppressed) = cluster.unreachable.admit() {
+        tracing::info!(cluster = cluster.name, %peer, ?route, suppressed, "client refused, no broker: {error}");
+    }
+}
+
+/// In the words of the other side.
+fn tls_failure(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Tls { .. } => "refused",
+        ClientError::Security { .. } => "unusable_files",
+        _ => "broken",
+    }
 }
 
 /// Counts a connection as open, also when its session panics; then its batches must become known as unresolved, too.

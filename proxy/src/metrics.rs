@@ -15,6 +15,37 @@ pub(crate) enum Refusal {
     Limit,
     /// No broker could be connected to.
     Upstream,
+    /// The TLS greeting led to nothing.
+    Tls,
+    /// The header of the PROXY protocol is missing, or cannot be read.
+    ProxyProtocol,
+}
+
+/// To whom a connection leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Side {
+    /// A client.
+    Client,
+    /// A broker.
+    Broker,
+}
+
+impl Side {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Broker => "broker",
+        }
+    }
+}
+
+/// What came of reading certificates again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reload {
+    /// New ones are used.
+    Done,
+    /// The files cannot be used; the former ones are.
+    Failed,
 }
 
 /// Why a batch that should have been captured was not. Each leaves a hole that the log has to fill.
@@ -156,8 +187,26 @@ impl ClusterMetrics {
         let reason = match refusal {
             Refusal::Limit => "limit",
             Refusal::Upstream => "upstream",
+            Refusal::Tls => "tls",
+            Refusal::ProxyProtocol => "proxy_protocol",
         };
         counter!("teeline_connections_refused_total", "cluster" => self.cluster.clone(), "reason" => reason)
+            .increment(1);
+    }
+
+    /// A TLS greeting led to nothing. The reason is a word of ours.
+    pub(crate) fn tls_failure(&self, side: Side, reason: &'static str) {
+        counter!("teeline_tls_failures_total", "cluster" => self.cluster.clone(), "side" => side.as_str(), "reason" => reason)
+            .increment(1);
+    }
+
+    /// Certificates were read again.
+    pub(crate) fn reloaded(&self, side: Side, reload: Reload) {
+        let result = match reload {
+            Reload::Done => "done",
+            Reload::Failed => "failed",
+        };
+        counter!("teeline_tls_reloads_total", "cluster" => self.cluster.clone(), "side" => side.as_str(), "result" => result)
             .increment(1);
     }
 
@@ -234,6 +283,14 @@ const METRICS: &[Metric] = &[
     Metric::counter(
         "teeline_connections_refused_total",
         "client connections turned away, by reason",
+    ),
+    Metric::counter(
+        "teeline_tls_failures_total",
+        "TLS greetings that led to nothing, with clients or brokers, by reason",
+    ),
+    Metric::counter(
+        "teeline_tls_reloads_total",
+        "certificates that were read again because their files changed, by result",
     ),
     Metric::counter(
         "teeline_connections_closed_total",

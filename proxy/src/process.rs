@@ -15,6 +15,7 @@ use teeline_runtime::shutdown::Shutdown;
 use teeline_runtime::store::{Store, StoreError};
 use teeline_runtime::{Clock, signals};
 use teeline_segmenter::SegmenterError;
+use teeline_wire::tls::UnusableFiles;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -48,6 +49,14 @@ pub enum ProxyError {
     /// The archive cannot be opened, or refuses us. A setting's fault.
     #[error("open the archive")]
     Archive(#[from] StoreError),
+    /// The certificates that clients are to see cannot be used. A setting's fault.
+    #[error("read the certificates of cluster {cluster} (hint: listen.tls)")]
+    Certificates {
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        source: UnusableFiles,
+    },
     /// The listener of a cluster cannot be bound.
     #[error(
         "listen on {address} for cluster {cluster} (hint: --listen or listen.address chooses another address)"

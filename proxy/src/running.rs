@@ -14,7 +14,9 @@ use tokio::time::Instant;
 
 use crate::buffer::{SyncMode, Writer, WriterSettings};
 use crate::capture::Capture;
+use crate::certificates;
 use crate::cluster::Cluster;
+use crate::door::Door;
 use crate::listeners;
 use crate::metrics::{ClusterMetrics, Missed};
 use crate::poller::Poller;
@@ -29,6 +31,7 @@ pub(crate) struct RunningCluster {
     poller: JoinHandle<()>,
     poller_stop: Shutdown,
     watcher: Option<JoinHandle<()>>,
+    certificates: JoinHandle<()>,
     segmenter: Option<RunningSegmenter>,
 }
 
@@ -61,6 +64,12 @@ impl RunningCluster {
             true => Some(open_capture(settings, environment, &metrics).await?),
             false => None,
         };
+        let door = Door::open(&settings.listen)
+            .await
+            .map_err(|source| ProxyError::Certificates {
+                cluster: settings.name.clone(),
+                source,
+            })?;
         let (topology, bound) = Topology::open(&settings.name, &settings.listen).map_err(|source| {
             let address = settings.listen.address.to_string();
             ProxyError::Listen {
@@ -69,9 +78,13 @@ impl RunningCluster {
                 source,
             }
         })?;
+        let listeners_health = environment
+            .health
+            .component(format!("listeners/{}", settings.name));
         let cluster = Arc::new(Cluster::new(
             settings,
-            topology,
+            topology.reporting_to(listeners_health),
+            door,
             capture,
             metrics,
             &environment.process,
@@ -97,6 +110,7 @@ impl RunningCluster {
             poller: tokio::spawn(poller.run(poller_stop.clone())),
             poller_stop,
             watcher,
+            certificates: tokio::spawn(certificates::watch(Arc::clone(&cluster))),
             segmenter: start_segmenter(settings, environment),
             cluster,
         };
@@ -136,6 +150,7 @@ impl RunningCluster {
         if let Some(watcher) = &self.watcher {
             watcher.abort();
         }
+        self.certificates.abort();
         let drained = match self.segmenter {
             Some(segmenter) => segmenter.finish(name, deadline).await,
             None => Drained::Archived,

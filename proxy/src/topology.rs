@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use teeline_config::cluster::Listen;
-use teeline_config::endpoint::HostPort;
+use teeline_config::{Addressing, HostPort, Listen};
+use teeline_runtime::health::ComponentHealth;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -37,10 +37,19 @@ impl Route {
     }
 }
 
+/// What is known of a connection by the listener it came in at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// Where it wants to go.
+    Route(Route),
+    /// Nothing: the name in its TLS greeting says it.
+    ByName,
+}
+
 /// A bound listener on its way to whoever accepts from it.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    pub(crate) route: Route,
+    pub(crate) entrance: Entrance,
     pub(crate) listener: TcpListener,
 }
 
@@ -84,6 +93,9 @@ pub(crate) struct Topology {
     /// The address that all listeners bind.
     ip: IpAddr,
     nodes: RwLock<BTreeMap<i32, Node>>,
+    /// Brokers that clients cannot be told of, and why.
+    unpresentable: Mutex<BTreeMap<i32, String>>,
+    health: Option<ComponentHealth>,
     bound: mpsc::Sender<Bound>,
     refusals: Quiet,
 }
@@ -91,7 +103,6 @@ pub(crate) struct Topology {
 #[derive(Debug, Clone)]
 struct Node {
     upstream: HostPort,
-    port: u16,
 }
 
 impl Topology {
@@ -106,7 +117,10 @@ impl Topology {
         let address = wanted.to_socket_addrs()?.next().ok_or_else(none)?;
         let (sender, receiver) = mpsc::channel(LISTENERS_WAITING_MAX);
         let bootstrap = Bound {
-            route: Route::Bootstrap,
+            entrance: match listen.addressing {
+                Addressing::Ports(_) => Entrance::Route(Route::Bootstrap),
+                Addressing::Names(_) => Entrance::ByName,
+            },
             listener: bind(address)?,
         };
         sender.try_send(bootstrap).map_err(|_| none())?;
@@ -115,10 +129,19 @@ impl Topology {
             listen: listen.clone(),
             ip: address.ip(),
             nodes: RwLock::default(),
+            unpresentable: Mutex::default(),
+            health: None,
             bound: sender,
             refusals: Quiet::default(),
         };
         Ok((topology, receiver))
+    }
+
+    /// Says here whether every broker can be presented.
+    pub(crate) fn reporting_to(mut self, health: ComponentHealth) -> Topology {
+        health.ready();
+        self.health = Some(health);
+        self
     }
 
     /// The address that clients are given for a broker, once its listener is bound. `None` was logged here; the
@@ -130,8 +153,15 @@ impl Topology {
         port: i32,
         authority: Authority,
     ) -> Option<(String, u16)> {
-        match self.try_advertise(node_id, host, port, authority) {
-            Ok(_) => self.listen.advertised(node_id),
+        let advertised = self.try_advertise(node_id, host, port, authority).and_then(|()| {
+            let advertised = self.listen.advertised(node_id);
+            advertised.ok_or(AdvertiseError::NoPort(node_id))
+        });
+        match advertised {
+            Ok(advertised) => {
+                self.presentable(node_id);
+                Some(advertised)
+            }
             // While the process stops this is no surprise.
             Err(AdvertiseError::Closed) => None,
             Err(error) => {
@@ -142,6 +172,11 @@ impl Topology {
                         suppressed,
                         "broker cannot be presented: {error}"
                     );
+                }
+                // Only what the cluster itself says of its brokers counts for readiness.
+                if authority == Authority::Metadata {
+                    self.lock_unpresentable().insert(node_id, error.to_string());
+                    self.report();
                 }
                 None
             }
@@ -154,7 +189,7 @@ impl Topology {
         host: &str,
         port: i32,
         authority: Authority,
-    ) -> Result<u16, AdvertiseError> {
+    ) -> Result<(), AdvertiseError> {
         let upstream_port = u16::try_from(port).ok().filter(|port| *port > 0);
         let upstream = upstream_port
             .filter(|_| !host.is_empty())
@@ -164,28 +199,36 @@ impl Topology {
                 .as_ref()
                 .is_none_or(|upstream| *upstream == node.upstream);
             if unchanged || authority == Authority::Hint {
-                return Ok(node.port);
+                return Ok(());
             }
         }
         let upstream = upstream.ok_or(AdvertiseError::NoAddress(node_id))?;
         self.admit(node_id, upstream)
     }
 
-    fn admit(&self, node_id: i32, upstream: HostPort) -> Result<u16, AdvertiseError> {
-        let port = self
-            .listen
-            .addressing
-            .ports()
-            .and_then(|ports| ports.port_of(node_id))
-            .ok_or(AdvertiseError::NoPort(node_id))?;
+    fn admit(&self, node_id: i32, upstream: HostPort) -> Result<(), AdvertiseError> {
+        let port = match &self.listen.addressing {
+            Addressing::Ports(ports) => Some(ports.port_of(node_id).ok_or(AdvertiseError::NoPort(node_id))?),
+            Addressing::Names(_) if node_id < 0 => return Err(AdvertiseError::NoPort(node_id)),
+            // One listener serves all.
+            Addressing::Names(_) => None,
+        };
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(node) = nodes.get_mut(&node_id) {
             if node.upstream != upstream {
                 tracing::info!(cluster = self.cluster, node_id, from = %node.upstream, to = %upstream, "broker moved");
                 node.upstream = upstream;
             }
-            return Ok(node.port);
+            return Ok(());
         }
+        if let Some(port) = port {
+            self.open_listener(node_id, port, &upstream)?;
+        }
+        nodes.insert(node_id, Node { upstream });
+        Ok(())
+    }
+
+    fn open_listener(&self, node_id: i32, port: u16, upstream: &HostPort) -> Result<(), AdvertiseError> {
         let address = SocketAddr::new(self.ip, port);
         let listener = bind(address).map_err(|source| AdvertiseError::Bind {
             node_id,
@@ -193,13 +236,61 @@ impl Topology {
             source,
         })?;
         let bound = Bound {
-            route: Route::Node(node_id),
+            entrance: Entrance::Route(Route::Node(node_id)),
             listener,
         };
         self.bound.try_send(bound).map_err(|_| AdvertiseError::Closed)?;
         tracing::info!(cluster = self.cluster, node_id, listen = %address, %upstream, "broker listener opened");
-        nodes.insert(node_id, Node { upstream, port });
-        Ok(port)
+        Ok(())
+    }
+
+    /// What a name leads to that a client greets. Brokers that are not known lead nowhere yet.
+    pub(crate) fn route_of(&self, name: &str) -> Option<Route> {
+        let Addressing::Names(names) = &self.listen.addressing else {
+            return None;
+        };
+        // With the dot at its end it is the same name.
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if names
+            .bootstrap_hosts
+            .iter()
+            .any(|host| host.eq_ignore_ascii_case(name))
+        {
+            return Some(Route::Bootstrap);
+        }
+        names.node_host.node_of(name).map(Route::Node)
+    }
+
+    /// The cluster has these brokers and no others.
+    pub(crate) fn keep(&self, is_there: impl Fn(i32) -> bool) {
+        let mut unpresentable = self.lock_unpresentable();
+        let before = unpresentable.len();
+        unpresentable.retain(|node_id, _| is_there(*node_id));
+        if unpresentable.len() != before {
+            drop(unpresentable);
+            self.report();
+        }
+    }
+
+    fn presentable(&self, node_id: i32) {
+        let was_not = self.lock_unpresentable().remove(&node_id).is_some();
+        if was_not {
+            self.report();
+        }
+    }
+
+    fn report(&self) {
+        let Some(health) = &self.health else { return };
+        let unpresentable = self.lock_unpresentable();
+        match unpresentable.values().next() {
+            None => health.ready(),
+            Some(reason) if unpresentable.len() == 1 => health.not_ready(reason.clone()),
+            Some(reason) => health.not_ready(format!("{reason}, and {} more", unpresentable.len() - 1)),
+        }
+    }
+
+    fn lock_unpresentable(&self) -> MutexGuard<'_, BTreeMap<i32, String>> {
+        self.unpresentable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a broker is, as the cluster last said.
@@ -238,7 +329,8 @@ const LISTENERS_WAITING_MAX: usize = 4096;
 mod tests {
     use super::*;
     use crate::session::testing::own_address;
-    use teeline_config::{Addressing, Ports};
+    use teeline_config::{Names, Ports};
+    use teeline_runtime::Health;
 
     fn listen() -> Listen {
         let addressing = Addressing::Ports(Ports {
@@ -255,14 +347,15 @@ mod tests {
     #[tokio::test]
     async fn a_broker_is_advertised_only_once_its_listener_is_bound() {
         let (topology, mut bound) = Topology::open("test", &listen()).unwrap();
-        assert_eq!(bound.recv().await.unwrap().route, Route::Bootstrap);
+        let bootstrap = bound.recv().await.unwrap();
+        assert_eq!(bootstrap.entrance, Entrance::Route(Route::Bootstrap));
         let port = topology
             .advertise(1, "broker-1", 9092, Authority::Metadata)
             .unwrap()
             .1;
         assert_eq!(port, 9093);
         let listener = bound.recv().await.unwrap();
-        assert_eq!(listener.route, Route::Node(1));
+        assert_eq!(listener.entrance, Entrance::Route(Route::Node(1)));
         assert_eq!(listener.listener.local_addr().unwrap().port(), 9093);
         assert_eq!(topology.upstream_of(1), Some(HostPort::new("broker-1", 9092)));
     }
@@ -290,5 +383,56 @@ mod tests {
                 .is_some()
         );
         assert_eq!(topology.upstream_of(2), Some(HostPort::new("moved", 9092)));
+    }
+
+    #[tokio::test]
+    async fn readiness_says_which_broker_cannot_be_presented_until_it_can_or_is_gone() {
+        let listen = listen();
+        let health = Health::new();
+        let (topology, _bound) = Topology::open("test", &listen).unwrap();
+        let topology = topology.reporting_to(health.component("listeners/test"));
+        let present = |node_id| {
+            topology
+                .advertise(node_id, "b", 9092, Authority::Metadata)
+                .is_some()
+        };
+        assert!(present(0) && health.is_ready());
+        let taken = std::net::TcpListener::bind((listen.address.host.as_str(), 9093)).unwrap();
+        assert!(!present(1) && !health.is_ready());
+        let states = format!("{:?}", health.states());
+        assert!(states.contains("of broker 1 cannot be bound"), "{states}");
+        assert!(!present(7) && !health.is_ready());
+        drop(taken);
+        assert!(present(1) && !health.is_ready());
+        topology.keep(|node_id| node_id != 7);
+        assert!(health.is_ready());
+        // A hint may be wrong, and nobody is kept from anything by it.
+        assert!(topology.advertise(9, "b", 9092, Authority::Hint).is_none());
+        assert!(health.is_ready());
+    }
+
+    #[tokio::test]
+    async fn names_lead_to_brokers_without_listeners_of_their_own() {
+        let listen = Listen {
+            addressing: Addressing::Names(Names {
+                bootstrap_hosts: vec!["kafka.test".to_owned()],
+                node_host: "b-{id}.kafka.test".parse().unwrap(),
+                advertised_port: 443,
+            }),
+            ..listen()
+        };
+        let (topology, mut bound) = Topology::open("test", &listen).unwrap();
+        assert_eq!(bound.recv().await.unwrap().entrance, Entrance::ByName);
+        let advertised = topology.advertise(7, "broker", 9092, Authority::Metadata);
+        assert_eq!(advertised, Some(("b-7.kafka.test".to_owned(), 443)));
+        assert!(bound.try_recv().is_err());
+        assert!(
+            topology
+                .advertise(-1, "broker", 9092, Authority::Metadata)
+                .is_none()
+        );
+        assert_eq!(topology.route_of("KAFKA.test."), Some(Route::Bootstrap));
+        assert_eq!(topology.route_of("b-7.kafka.test"), Some(Route::Node(7)));
+        assert_eq!(topology.route_of("b-x.kafka.test"), None);
     }
 }

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::tcp::ReadHalf;
 
 /// Bytes that were read and not yet consumed.
 #[derive(Debug)]
@@ -92,12 +91,6 @@ impl Intake {
 pub(crate) trait Source: AsyncRead + Unpin {
     /// Ready when a read may find something; otherwise the task is woken when it does.
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
-}
-
-impl Source for ReadHalf<'_> {
-    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.as_ref().poll_read_ready(context)
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod answers;
 #[cfg(test)]
 mod capture_tests;
 pub(crate) mod in_flight;
-mod intake;
+pub(crate) mod intake;
 pub(crate) mod outbox;
 mod requests;
 mod responses;
@@ -32,11 +32,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use teeline_wire::apis;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::metrics::Closed;
+use crate::stream::Stream;
 use in_flight::InFlight;
 use requests::{Requests, RequestsEnd};
 use responses::{Responses, ResponsesEnd};
@@ -153,8 +153,8 @@ pub(crate) async fn serve(
     connection_id: u64,
     node_id: Option<i32>,
     peer: SocketAddr,
-    mut client: TcpStream,
-    mut upstream: TcpStream,
+    mut client: Stream,
+    mut upstream: Stream,
 ) {
     let shared = Shared::new(Arc::clone(&cluster), connection_id, node_id);
     let end = drive(&shared, &mut client, &mut upstream).await;
@@ -163,8 +163,7 @@ pub(crate) async fn serve(
     if let (true, Some(capture)) = (unresolved > 0, &cluster.capture) {
         capture.connection_lost(connection_id, unresolved).await;
     }
-    drop(upstream);
-    drop(client);
+    tokio::join!(upstream.close(), client.close());
     report(&shared, peer, end, unresolved);
 }
 
@@ -176,7 +175,7 @@ pub(crate) async fn serve(
 /// * *The proxy stops*: the client's side stops between two requests, then as if the client had hung up. At the
 ///   deadline both stop.
 /// * *Idle, or a frame that does not become complete*: both stop.
-async fn drive(shared: &Shared, client: &mut TcpStream, upstream: &mut TcpStream) -> End {
+async fn drive(shared: &Shared, client: &mut Stream, upstream: &mut Stream) -> End {
     let cluster = &shared.cluster;
     let (mut client_read, mut client_write) = client.split();
     let (mut upstream_read, mut upstream_write) = upstream.split();

@@ -31,6 +31,8 @@ struct Chunk {
 pub(crate) struct Outbox {
     chunks: VecDeque<Chunk>,
     bytes: usize,
+    /// Something was handed to the writer, which may still have it: TLS gathers records.
+    written: bool,
 }
 
 impl Outbox {
@@ -95,7 +97,12 @@ impl Outbox {
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
+            self.written = true;
             self.advance(written);
+        }
+        if self.written {
+            writer.flush().await?;
+            self.written = false;
         }
         Ok(())
     }
@@ -170,6 +177,25 @@ mod tests {
         outbox.flush(&mut near).await.unwrap();
         drop(near);
         assert_eq!(reader.await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn what_a_writer_keeps_back_is_flushed_even_after_a_cut() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut keeping = tokio::io::BufWriter::new(near);
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"eight---"));
+        // Everything is written into the writer's buffer, and its flush is cut where the pipe is full.
+        let cut = tokio::time::timeout(std::time::Duration::ZERO, outbox.flush(&mut keeping));
+        assert!(cut.await.is_err() && outbox.is_empty());
+        let mut got = [0; 8];
+        let (flushed, read) = tokio::join!(
+            outbox.flush(&mut keeping),
+            tokio::io::AsyncReadExt::read_exact(&mut far, &mut got)
+        );
+        flushed.unwrap();
+        read.unwrap();
+        assert_eq!(&got, b"eight---");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::budget::ProcessBudget;
 use crate::buffer::{SyncMode, Writer, WriterSettings};
 use crate::capture::Capture;
 use crate::cluster::{Cluster, Process};
+use crate::door::Door;
 use crate::metrics::ClusterMetrics;
 use crate::topics::Topics;
 use crate::topology::{Bound, Topology};
@@ -116,6 +117,7 @@ impl Stage {
         let cluster = Arc::new(Cluster::new(
             &virtual_cluster,
             topology,
+            Door::default(),
             Some(capture),
             metrics,
             &process,
@@ -131,8 +133,8 @@ impl Stage {
             7,
             Some(NODE_ID),
             peer,
-            near_client,
-            near_broker,
+            near_client.into(),
+            near_broker.into(),
         ));
         Stage {
             cluster,
