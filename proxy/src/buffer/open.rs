@@ -91,6 +91,6 @@ fn closed_file(directory: &Directory, file: &BufferFile) -> Result<ClosedFile, B
         number: file.number,
         bytes: file.bytes,
         session: header.as_ref().map_or(SessionId(0), |header| header.session),
-        first_lsn: header.as_ref().map_or(Lsn(0), |header| header.first_lsn),
+        first_lsn: header.as_ref().map_or(Lsn::NONE, |header| header.first_lsn),
     })
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use teeline_archive::buffer::{ConnectionLost, Intent, Outcome, TopicRef};
+use bytes::{Bytes, BytesMut};
+use teeline_archive::buffer::{ConnectionLost, FileHeader, Intent, Outcome, TopicRef, encode_frame};
 use teeline_segmenter::buffer::{Directory, Event, ReadFrame, Reader, ReaderOptions};
 
 use super::*;
@@ -418,4 +418,87 @@ async fn a_file_whose_header_is_lost_is_kept_until_its_frames_are_archived() {
     assert!(path.exists(), "frames 4 to 11 are not archived");
     let (frames, _) = read(&mut reader(dir.path()), usize::MAX).await;
     assert!(frames.iter().any(|read| read.position.session == SessionId(1)));
+}
+
+/// Of a writer that dies between the creation of a file and the sync of its header, an empty file stays.
+#[tokio::test]
+async fn a_file_that_was_made_and_never_written_hides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    written_buffer(dir.path()).await;
+    fs::write(Directory::new(dir.path()).file_path(2), b"").unwrap();
+    written_buffer(dir.path()).await;
+    let adopted = ReaderOptions {
+        poll: Duration::from_millis(1),
+        adopted: true,
+    };
+    let mut reader = Reader::open(Directory::new(dir.path()), adopted);
+    let (frames, other) = read(&mut reader, usize::MAX).await;
+    assert_eq!(
+        frames.len(),
+        22,
+        "the end was told with a session unread: {other:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_was_made_and_never_written_releases_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    written_buffer(dir.path()).await;
+    let directory = Directory::new(dir.path());
+    fs::write(directory.file_path(2), b"").unwrap();
+    directory
+        .publish_archived(BufferPosition {
+            session: SessionId(1),
+            lsn: Lsn(3),
+        })
+        .unwrap();
+    open(settings(dir.path())).close().await.unwrap();
+    assert!(directory.file_path(1).exists(), "frames 4 to 11 are not archived");
+}
+
+/// Files as the writer leaves them when a sync failed and the disk kept only a part of what was written before.
+#[tokio::test]
+async fn a_hole_in_a_file_whose_sync_failed_hides_nothing_that_was_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::new(dir.path());
+    let identity = directory.identity_or_create().unwrap();
+    let write = |file_number: u64, first: u64, lsns: &[u64]| {
+        let header = FileHeader {
+            buffer_id: identity.buffer_id,
+            session: SessionId(1),
+            file_number,
+            first_lsn: Lsn(first),
+            created_at_ms: 1,
+        };
+        let mut bytes = BytesMut::from(&header.encode()[..]);
+        for lsn in lsns {
+            match lsn {
+                0 => bytes.extend_from_slice(&[0; 400]),
+                lsn => {
+                    encode_frame(&intent(*lsn as usize, 300), SessionId(1), Lsn(*lsn), &mut bytes).unwrap()
+                }
+            }
+        }
+        fs::write(directory.file_path(file_number), bytes).unwrap();
+    };
+    for first_try in [&[1, 0, 3][..], &[1, 3], &[1, 0]] {
+        write(1, 1, first_try);
+        write(2, 2, &[2, 3, 4]);
+        let (frames, other) = read(&mut reader(dir.path()), usize::MAX).await;
+        let lsns: Vec<u64> = frames.iter().map(|read| read.position.lsn.0).collect();
+        assert_eq!(lsns, [1, 2, 3, 4], "{first_try:?}: {other:?}");
+        assert!(
+            !other.iter().any(|event| matches!(event, Event::Damage(_))),
+            "{other:?}"
+        );
+    }
+    // What nobody wrote again is damage.
+    write(1, 1, &[1, 0, 3]);
+    write(2, 4, &[4]);
+    let (frames, other) = read(&mut reader(dir.path()), usize::MAX).await;
+    assert_eq!(frames.len(), 3);
+    assert!(
+        other.iter().any(|event| matches!(event, Event::Damage(_))),
+        "{other:?}"
+    );
 }

@@ -31,6 +31,7 @@ pub(super) struct ClosedFile {
     pub(super) number: u64,
     pub(super) bytes: u64,
     pub(super) session: SessionId,
+    /// [`Lsn::NONE`] where the header does not read.
     pub(super) first_lsn: Lsn,
 }
 
@@ -415,7 +416,11 @@ impl Thread {
     /// Where the file after the oldest one begins. While the buffer is broken the last file has no successor: it ends
     /// where the last sync did, as nothing behind that was promised to anybody.
     fn next_start(&self) -> BufferPosition {
-        let next = self.closed.get(1).map(|file| (file.session, file.first_lsn));
+        // Where a file without a readable header begins, nobody knows: the one after it says enough.
+        let mut later = self.closed.iter().skip(1);
+        let next = later
+            .find(|file| file.first_lsn != Lsn::NONE)
+            .map(|file| (file.session, file.first_lsn));
         let active = self
             .active
             .as_ref()

@@ -88,9 +88,11 @@ impl Scanner {
     pub(super) fn step(&mut self, horizon: Horizon) -> Result<Found, BufferError> {
         loop {
             if self.open.is_none() {
+                let passed = self.passed;
                 match self.open_next(horizon)? {
                     Some(found) => return Ok(found),
-                    None if self.open.is_some() => continue,
+                    // A file without a header is passed silently; what comes after it is not to be missed.
+                    None if self.open.is_some() || self.passed != passed => continue,
                     None => return Ok(Found::Nothing),
                 }
             }
@@ -140,10 +142,7 @@ impl Scanner {
             }
             Err(e) => return Err(BufferError::io("open", &path)(e)),
         };
-        let mut head = vec![0; FILE_HEADER_BYTES];
-        let read = read_some_at(&file, &mut head, 0).map_err(BufferError::io("read", &path))?;
-        head.truncate(read);
-        let header = match FileHeader::decode(&head) {
+        let header = match read_header(&file).map_err(BufferError::io("read", &path))? {
             Ok(header) => header,
             Err(error @ FileHeaderError::Version { .. }) => {
                 return Err(BufferError::Damaged {
@@ -262,10 +261,15 @@ impl Scanner {
             return Ok(None);
         }
         let missing = lsn.0 - self.last_lsn.0 - 1;
+        let (number, at) = (open.number, open.at);
+        if missing > 0 && self.is_written_again(number)? {
+            self.close();
+            return Ok(None);
+        }
         if missing > 0 {
             let damage = Damage {
-                file_number: open.number,
-                at: open.at,
+                file_number: number,
+                at,
                 len: 0,
                 session: Some(session),
                 why: format!("{missing} frames are missing before {session}/{lsn}"),
@@ -277,7 +281,9 @@ impl Scanner {
         if matches!(horizon, Horizon::Synced(synced) if position > synced) {
             return Ok(Some(Found::Nothing));
         }
-        open.at += len as u64;
+        if let Some(open) = self.open.as_mut() {
+            open.at += len as u64;
+        }
         self.last_lsn = lsn;
         Ok(Some(Found::Frame(ReadFrame {
             position,
@@ -320,6 +326,7 @@ impl Scanner {
         let next = recovery::find_frame(&mut source, from, self.session, expected)
             .map_err(BufferError::io("read", &path))?;
         match next {
+            Some(_) if self.is_written_again(number)? => Ok(Passed::FileEnd),
             // Valid frames follow in this file, so this is no tear.
             Some(end) => {
                 if let Some(open) = self.open.as_mut() {
@@ -336,6 +343,29 @@ impl Scanner {
             // Nothing valid follows: the file ends here, once it is certain that nobody writes on.
             _ => self.pass_end(number, horizon),
         }
+    }
+
+    /// Whether what is missing in this file stands in a later one. The writer does not trust a file whose sync failed: all
+    /// that it was not sure of is written again, to the next file. Of the first writing the disk may have kept any part,
+    /// so what is behind a hole there must not make us skip what the hole hides.
+    fn is_written_again(&self, number: u64) -> Result<bool, BufferError> {
+        let missing = self.last_lsn.next();
+        for later in self.directory.files()?.iter().filter(|file| file.number > number) {
+            let path = self.directory.file_path(later.number);
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(BufferError::io("open", &path)(e)),
+            };
+            match read_header(&file).map_err(BufferError::io("read", &path))? {
+                Ok(header) if header.session > self.session => return Ok(false),
+                Ok(header) if header.session == self.session && header.first_lsn <= missing => {
+                    return Ok(true);
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
     }
 
     /// A file is over when a later one exists or no writer lives.
@@ -381,6 +411,13 @@ impl Source for FileSource<'_> {
 fn reopen(directory: &Directory, number: u64) -> Result<File, BufferError> {
     let path = directory.file_path(number);
     File::open(&path).map_err(BufferError::io("open", &path))
+}
+
+fn read_header(file: &File) -> io::Result<Result<FileHeader, FileHeaderError>> {
+    let mut head = vec![0; FILE_HEADER_BYTES];
+    let read = read_some_at(file, &mut head, 0)?;
+    head.truncate(read);
+    Ok(FileHeader::decode(&head))
 }
 
 /// Fills as much of `bytes` as the file has.
