@@ -9,7 +9,8 @@
 //! - [`components`]: fetch or find Kafka's jars, versitygw and the client programs
 //! - [`kafka`], [`s3`], [`forgetful_store`], [`refusing_store`]: servers
 //! - [`driver`], [`record`], [`read_back`], [`verdict`]: clients, what they sent, what they read, and whether it agrees
-//! - [`faultfs`], [`power_loss`]: a disk with faults, and what one holds after the power failed
+//! - [`faultfs`], [`power_loss`], [`simulation`]: a disk with faults, what one holds after the power failed, and lives
+//!   that are looked at after each of their operations
 //! - [`stage`], [`nasty`]: a source and a target with the steps of a round trip, and a data set to be afraid of
 //! - [`programs`], [`backups`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's
 //!   files
@@ -54,6 +55,7 @@ pub mod record;
 pub mod refusing_store;
 pub mod requests;
 pub mod s3;
+pub mod simulation;
 pub mod source_log;
 pub mod stage;
 pub mod tampering;

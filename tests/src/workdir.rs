@@ -16,10 +16,19 @@ pub struct WorkDir {
 impl WorkDir {
     /// Creates an empty directory whose name says what it is for.
     pub fn create(name: &str) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("teeline-{name}-"))
-            .tempdir()
-            .expect("create a work directory");
+        Self::create_in(&std::env::temp_dir(), name)
+    }
+
+    /// Creates one below `parent`, or below the system's temporary directory when that is not there.
+    pub fn create_in(parent: &Path, name: &str) -> Self {
+        let mut builder = tempfile::Builder::new();
+        let prefix = format!("teeline-{name}-");
+        let builder = builder.prefix(&prefix);
+        let directory = match parent.is_dir() {
+            true => builder.tempdir_in(parent),
+            false => builder.tempdir(),
+        };
+        let directory = directory.expect("create a work directory");
         reaper::remove_directory_at_exit(directory.path());
         Self {
             directory: Some(directory),
