@@ -9,6 +9,8 @@ pub struct CloseLimits {
     pub bytes_max: u64,
     /// Age, from the first batch.
     pub age_max_ms: i64,
+    /// Segments with fewer bytes are small: they may close before their time, with others, or be held back beyond it.
+    pub small_bytes: u64,
     /// Batches of all open segments together, above which what can close does; at twice as many nothing waits. The bound of
     /// the memory that their positions take.
     pub positions_max: usize,
@@ -55,14 +57,14 @@ pub fn due<K: Copy>(
         due.push((key, close));
     }
     let age = |size: &OpenSize| now_ms.saturating_sub(size.since_ms.unwrap_or(now_ms));
-    // When one segment is old enough, those past half its age go with it: one commit for many segments.
+    // When one segment is old enough, small ones past half its age go with it: one commit for many segments. Larger ones do
+    // not: where small ones are held back one of them is old at any time, and all others would always be cut in half.
     let some_aged = open.iter().any(|(_, size)| age(size) >= limits.age_max_ms);
-    let age_max_ms = if some_aged {
-        limits.age_max_ms / 2
-    } else {
-        limits.age_max_ms
+    let age_max_ms = |size: &OpenSize| match some_aged && size.bytes < limits.small_bytes {
+        true => limits.age_max_ms / 2,
+        false => limits.age_max_ms,
     };
-    let full = |size: &OpenSize| size.bytes >= limits.bytes_max || age(size) >= age_max_ms;
+    let full = |size: &OpenSize| size.bytes >= limits.bytes_max || age(size) >= age_max_ms(size);
     let mut by_limits = open.extract_if(.., |(_, size)| full(size)).collect::<Vec<_>>();
     let mut memory: u64 = open.iter().map(|(_, size)| size.memory_bytes).sum();
     open.sort_unstable_by_key(|(_, size)| size.memory_bytes);
@@ -84,6 +86,7 @@ mod tests {
     const LIMITS: CloseLimits = CloseLimits {
         bytes_max: 1_000,
         age_max_ms: 60,
+        small_bytes: 100,
         positions_max: 100,
         memory_bytes_max: 500,
     };
@@ -118,6 +121,13 @@ mod tests {
         let open = [(1, size(10, 1, 0)), (2, size(10, 1, 29)), (3, size(10, 1, 31))];
         assert_eq!(closes(&open, 59), [0u32; 0]);
         assert_eq!(closes(&open, 60), [1, 2]);
+    }
+
+    #[test]
+    fn a_large_one_lives_to_its_age_however_many_small_ones_are_held_back_beyond_theirs() {
+        let open = [(1, size(10, 1, 0)), (2, size(100, 1, 300))];
+        assert_eq!(closes(&open, 359), [1]);
+        assert_eq!(closes(&open, 360), [1, 2]);
     }
 
     #[test]

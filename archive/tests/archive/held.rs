@@ -3,6 +3,7 @@
 use crate::samples::{EPOCH_MS, identity, listed, sample_commit};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 use teeline_archive::ledger::{Commit, Entry, LedgerState, Replaced, Superseded};
 use teeline_archive::segment::{Origin, SegmentInfo};
 use teeline_archive::{OffsetRange, WriterId};
@@ -141,6 +142,54 @@ fn commits(writer: WriterId, entries: &[Entry], each: usize) -> Vec<Commit> {
             ..sample_commit()
         })
         .collect()
+}
+
+/// `cargo test --release -p teeline-archive --test archive -- --ignored --nocapture million`
+#[test]
+#[ignore = "a measurement: it asserts no speed"]
+fn a_ledger_of_a_million_segments() {
+    const SEGMENTS: u32 = 1_000_000;
+    const PER_COMMIT: u32 = 20;
+    let mut state = LedgerState::new();
+    let (mut decoding, mut applying, mut bytes) = (Duration::ZERO, Duration::ZERO, 0);
+    for seq in 0..SEGMENTS / PER_COMMIT {
+        let entries = (seq * PER_COMMIT..(seq + 1) * PER_COMMIT).map(|counter| {
+            // Five hundred of each of 2,000 partitions.
+            let first = i64::from(counter / 2_000) * 10;
+            let mut info = listed(WriterId(1), counter, first, first + 9, Origin::Tee);
+            info.identity.partition = (counter % 2_000) as i32;
+            info.key = info.identity.key(first, info.codec).unwrap();
+            Entry::Segment(info)
+        });
+        let entries: Vec<Entry> = entries.collect();
+        let commit = Commit {
+            writer: WriterId(1),
+            seq: u64::from(seq) + 1,
+            nonce: u128::from(seq),
+            entries,
+            ..sample_commit()
+        };
+        let encoded = commit.encode().unwrap();
+        bytes += encoded.len();
+        let began = Instant::now();
+        let commit = Commit::decode(&encoded).unwrap();
+        decoding += began.elapsed();
+        let began = Instant::now();
+        state.apply(&commit).unwrap();
+        applying += began.elapsed();
+    }
+    let began = Instant::now();
+    let held: u64 = state
+        .topics()
+        .into_iter()
+        .flat_map(|(_, life)| life.partitions())
+        .map(|(_, partition)| partition.held().span())
+        .sum();
+    println!(
+        "{SEGMENTS} segments, {bytes} bytes: decoded in {decoding:?}, folded in {applying:?}; all that is held in {:?}",
+        began.elapsed()
+    );
+    assert_eq!(held, u64::from(SEGMENTS) * 10);
 }
 
 proptest! {

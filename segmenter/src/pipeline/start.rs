@@ -64,6 +64,7 @@ pub(crate) async fn start(
         close: CloseLimits {
             bytes_max: options.settings.segment_max_bytes,
             age_max_ms: i64::try_from(options.settings.segment_max_interval_ms).unwrap_or(i64::MAX),
+            small_bytes: options.settings.segment_max_bytes / SMALL_PART,
             positions_max: POSITIONS_MAX,
             memory_bytes_max: MEMORY_BYTES_MAX,
         },
@@ -72,6 +73,7 @@ pub(crate) async fn start(
             per_minute: options.settings.small_segments_per_minute,
             age_max_ms: i64::try_from(options.settings.small_segment_max_interval_ms).unwrap_or(i64::MAX),
             waiting_bytes_max: options.buffer_max_bytes / WAITING_PART,
+            gust_ms: i64::try_from(options.settings.segment_max_interval_ms / GUSTS).unwrap_or(i64::MAX),
         },
         hole_grace_ms: i64::try_from(options.settings.hole_grace_ms).unwrap_or(i64::MAX),
         has_source,
@@ -118,6 +120,8 @@ const POSITIONS_MAX: usize = 131_072;
 const MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// A segment is small below this part of its largest size: half a MiB by default.
 const SMALL_PART: u64 = 256;
+/// Small segments close at most so often within the age of a segment: every ten seconds by default.
+const GUSTS: u64 = 6;
 /// Small segments may keep this part of the buffer from being released.
 const WAITING_PART: u64 = 4;
 const REFRESH_MS_MIN: i64 = 1_000;

@@ -47,6 +47,8 @@ pub async fn round(
     let cluster_id = auditor.ledger().cluster_id().unwrap_or_default().to_owned();
     let runs = plan::runs(auditor.ledger(), rules, now_ms, RUNS_AT_ONCE);
     report.more = runs.len() >= RUNS_AT_ONCE;
+    let mut entries = Vec::new();
+    let mut keys = 0usize;
     for run in runs {
         let sink = auditor.sink();
         let joining = join::join(store, &sink, &cluster_id, &run);
@@ -59,25 +61,30 @@ pub async fn round(
             }
         };
         let by = info.key.clone();
-        let entries = vec![Entry::Segment(info), Entry::Replaced(replaced(&run, by, now_ms))];
-        auditor.commit(&cluster_id, entries).await?;
+        entries.extend([Entry::Segment(info), Entry::Replaced(replaced(&run, by, now_ms))]);
         report.joined = report.joined.saturating_add(1);
         report.replaced = report.replaced.saturating_add(run.segments.len());
+        keys = keys.saturating_add(run.segments.len());
+        // Few commits, and not too much joined in vain when the process dies.
+        if entries.len() >= ENTRIES_AT_ONCE || keys >= KEYS_AT_ONCE {
+            keys = 0;
+            auditor.commit(&cluster_id, std::mem::take(&mut entries)).await?;
+        }
     }
     for removal in plan::removals(auditor.ledger(), rules, now_ms, REMOVED_AT_ONCE) {
         let keys = delete(store, &removal).await;
         report.removed = report.removed.saturating_add(keys.len());
         if !keys.is_empty() {
-            let removed = Removed {
+            entries.push(Entry::Removed(Removed {
                 topic: removal.topic,
                 incarnation: removal.incarnation,
                 partition: removal.partition,
                 keys,
                 at_ms: now_ms,
-            };
-            auditor.commit(&cluster_id, vec![Entry::Removed(removed)]).await?;
+            }));
         }
     }
+    auditor.commit(&cluster_id, entries).await?;
     metrics::upkeep_done(report.replaced, report.joined, report.removed);
     Ok(report)
 }
@@ -121,5 +128,9 @@ fn replaced(run: &Run, by: String, at_ms: i64) -> Replaced {
 
 /// Joined in one round, so that audits are not kept waiting.
 const RUNS_AT_ONCE: usize = 64;
+/// Of one commit: sixteen joins.
+const ENTRIES_AT_ONCE: usize = 32;
+/// Keys of one commit: a megabyte.
+const KEYS_AT_ONCE: usize = 8_192;
 /// Deleted in one round.
 const REMOVED_AT_ONCE: usize = 2_000;
