@@ -9,6 +9,9 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 mod process;
+mod series;
+
+pub use series::{Series, replace_series};
 
 /// Renders what was measured. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -155,6 +158,7 @@ impl MetricsHandle {
     /// Everything in Prometheus' text format, with fresh figures of the process.
     pub fn render(&self) -> String {
         let mut text = self.handle.render();
+        series::render(&mut text);
         process::render(&mut text);
         text
     }

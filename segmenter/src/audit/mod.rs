@@ -17,12 +17,14 @@
 //! | [`compare`] | two contents of the same offsets |
 //! | [`auditor`] | rounds: ledger, survey, verdicts, fetches, commits |
 //! | [`entries`] | what a round writes down about topics and partitions; pure |
+//! | [`coverage`] | what is held of every partition, as metrics |
 //! | [`lease`] | who audits |
 //! | [`service`] | the auditor of a process: waits for the lease, goes round, gives way |
 
 pub mod ages;
 pub mod auditor;
 pub mod compare;
+pub mod coverage;
 pub mod entries;
 pub mod error;
 pub mod judge;
