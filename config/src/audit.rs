@@ -16,6 +16,16 @@ pub enum StartAt {
     Offset(i64),
 }
 
+/// How offsets that groups commit are come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OffsetsFrom {
+    /// In the log that group coordinators write, where it may be read; else by asking.
+    #[default]
+    Log,
+    /// By asking the coordinators at every look.
+    Poll,
+}
+
 /// How the archive is compared with the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
@@ -41,6 +51,8 @@ pub struct Audit {
     pub state: bool,
     /// How often the state of the cluster is looked at.
     pub state_interval: Duration,
+    /// How committed offsets are come by.
+    pub state_offsets: OffsetsFrom,
     /// How often changes of it are stored.
     pub state_flush_interval: Duration,
     /// Whether small segments are joined into larger ones.
@@ -96,6 +108,7 @@ impl Default for Audit {
             report_interval: Self::DEFAULT_REPORT_INTERVAL,
             state: true,
             state_interval: Self::DEFAULT_STATE_INTERVAL,
+            state_offsets: OffsetsFrom::Log,
             state_flush_interval: Self::DEFAULT_STATE_FLUSH_INTERVAL,
             compact: true,
             compact_interval: Self::DEFAULT_COMPACT_INTERVAL,

@@ -46,7 +46,7 @@ pub mod storage;
 pub mod units;
 pub mod when;
 
-pub use audit::{Audit, StartAt};
+pub use audit::{Audit, OffsetsFrom, StartAt};
 pub use cluster::{Ack, Buffer, Capture, Limits, Listen, OnFailure, VirtualCluster};
 pub use document::{Config, Mode, Program, ProxyFlags};
 pub use door::{Addressing, ClientCertificates, HostPattern, ListenTls, Names, Network, Ports};

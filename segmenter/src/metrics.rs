@@ -182,6 +182,14 @@ const METRICS: &[Metric] = &[
         "teeline_state_polls_failed_total",
         "Looks at the source's state that failed, by kind.",
     ),
+    Metric::gauge(
+        "teeline_state_offsets_followed",
+        "Whether committed offsets are followed in the log of the coordinators, rather than polled.",
+    ),
+    Metric::counter(
+        "teeline_state_offsets_corrected_total",
+        "Committed offsets that coordinators told otherwise than their log did.",
+    ),
     Metric::counter("teeline_state_objects_total", "State objects stored, by kind."),
     Metric::counter(
         "teeline_state_bytes_total",
@@ -273,14 +281,6 @@ pub fn absent(offsets: u64) {
     counter!("teeline_absent_offsets_total").increment(offsets);
 }
 
-/// The source's state beside its records was looked at: what changed, and what could not be read.
-pub fn state_seen(kind: StateKind, changes: u64, not_auditable: usize) {
-    counter!("teeline_state_changes_total", "kind" => kind.to_string()).increment(changes);
-    gauge!("teeline_state_not_auditable", "kind" => kind.to_string()).set(not_auditable as f64);
-}
-
-/// A look at the source's state failed.
-pub fn state_not_seen(kind: StateKind) {
 /// Logs were followed: what that took until then, and until now.
 pub fn watched(told: &WatchStats, now: &WatchStats) {
     let add = |name: &'static str, of: fn(&WatchStats) -> u64| {
@@ -297,6 +297,24 @@ pub fn backup_round(cause: &'static str) {
     counter!("teeline_backup_rounds_total", "cause" => cause).increment(1);
 }
 
+/// The source's state beside its records was looked at: what changed, and what could not be read.
+pub fn state_seen(kind: StateKind, changes: u64, not_auditable: usize) {
+    counter!("teeline_state_changes_total", "kind" => kind.to_string()).increment(changes);
+    gauge!("teeline_state_not_auditable", "kind" => kind.to_string()).set(not_auditable as f64);
+}
+
+/// How committed offsets are come by.
+pub fn state_followed(is_followed: bool) {
+    gauge!("teeline_state_offsets_followed").set(f64::from(u8::from(is_followed)));
+}
+
+/// Coordinators told committed offsets otherwise than their log did.
+pub fn state_corrected(offsets: u64) {
+    counter!("teeline_state_offsets_corrected_total").increment(offsets);
+}
+
+/// A look at the source's state failed.
+pub fn state_not_seen(kind: StateKind) {
     counter!("teeline_state_polls_failed_total", "kind" => kind.to_string()).increment(1);
 }
 

@@ -201,6 +201,15 @@ fn every_kind_of_item_comes_back_as_it_was() {
                 mechanisms: BTreeMap::from([(text("SCRAM-SHA-512"), 4096)]),
             }),
         ),
+        (
+            ItemKey::Source(SourceKey {
+                part: text("committed offsets"),
+            }),
+            ItemValue::Source(SourceValue {
+                way: text("poll"),
+                reason: text("TOPIC_AUTHORIZATION_FAILED (29)"),
+            }),
+        ),
     ];
     let mut lines: Vec<(i64, What)> = items
         .iter()

@@ -1,6 +1,6 @@
 //! Reads what the auditor is told.
 
-use crate::audit::{Audit, StartAt};
+use crate::audit::{Audit, OffsetsFrom, StartAt};
 use crate::section::Section;
 
 use super::endpoint::HOUR_MS;
@@ -11,6 +11,7 @@ pub(super) fn audit(section: Option<Section<'_>>) -> Audit {
         return default;
     };
     let starts = [("earliest", StartAt::Earliest), ("latest", StartAt::Latest)];
+    let ways = [("log", OffsetsFrom::Log), ("poll", OffsetsFrom::Poll)];
     let audit = Audit {
         enabled: section.boolean("enabled").unwrap_or(default.enabled),
         interval: section
@@ -37,6 +38,9 @@ pub(super) fn audit(section: Option<Section<'_>>) -> Audit {
         state_interval: section
             .duration("state_interval", "state_interval_ms", 100, 24 * HOUR_MS)
             .unwrap_or(default.state_interval),
+        state_offsets: section
+            .choice("state_offsets", &ways, &[])
+            .unwrap_or(default.state_offsets),
         state_flush_interval: section
             .duration(
                 "state_flush_interval",

@@ -11,7 +11,8 @@ use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use teeline_archive::ledger::{StateKind, StateObject};
 use teeline_archive::state::{
-    AclKey, ItemKey, ItemValue, Items, OffsetValue, ScramUserValue, StateFold, TopicItemValue, objects_at,
+    AclKey, ItemKey, ItemValue, Items, OffsetValue, ScramUserValue, SourceValue, StateFold, TopicItemValue,
+    objects_at,
 };
 use teeline_runtime::Store;
 use teeline_runtime::exit::error_chain;
@@ -49,6 +50,9 @@ pub struct KindState {
     pub not_auditable: Vec<NotAuditable>,
     /// Lines that a newer version wrote, which are not understood.
     pub unknown_lines: u64,
+    /// How committed offsets were come by at the moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offsets_from: Option<SourceValue>,
     /// Groups, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<GroupState>>,
@@ -274,6 +278,7 @@ impl KindState {
                         value,
                     });
                 }
+                (ItemKey::Source(_), ItemValue::Source(value)) => self.offsets_from = Some(value),
                 // Lines with a value of another kind than their key are not read.
                 _ => {}
             }

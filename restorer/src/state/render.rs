@@ -32,6 +32,19 @@ fn render_kind(text: &mut String, kind: &KindState) -> std::fmt::Result {
         };
     };
     writeln!(text, "\n{}, as seen at {}", kind.kind, show_ms(seen_ms))?;
+    if let Some(source) = &kind.offsets_from {
+        let why = match source.reason.as_str() {
+            "" => String::new(),
+            reason => format!(" ({reason})"),
+        };
+        match source.way.as_str() {
+            "log" => writeln!(text, "  every commit of an offset is known with its time")?,
+            way => writeln!(
+                text,
+                "  committed offsets are known by {way}, not by each commit{why}"
+            )?,
+        }
+    }
     for part in &kind.not_auditable {
         let what = match part.part.as_str() {
             "" => "all of it",

@@ -4,7 +4,7 @@ use teeline_archive::WriterId;
 use teeline_archive::ledger::Entry;
 use teeline_archive::state::{
     AclValue, FinishedState, GroupKey, GroupValue, Header, OffsetKey, PartKey, PartValue, QuotaKey,
-    QuotaValue, STATE_VERSION, ScramUserKey, StateWriter, TopicItemKey, What,
+    QuotaValue, STATE_VERSION, ScramUserKey, SourceKey, StateWriter, TopicItemKey, What,
 };
 
 use super::*;
@@ -117,6 +117,46 @@ async fn the_state_is_shown_as_it_was_at_the_moment() {
     assert!(
         text.contains("b      classic  consumer  orders          1       5  m"),
         "{text}"
+    );
+}
+
+#[tokio::test]
+async fn it_is_said_how_committed_offsets_are_known() {
+    let source = |way: &str, reason: &str| {
+        let key = SourceKey {
+            part: "committed offsets".to_owned(),
+        };
+        let value = SourceValue {
+            way: way.to_owned(),
+            reason: reason.to_owned(),
+        };
+        What::Set(ItemKey::Source(key), ItemValue::Source(value))
+    };
+    let mut objects = history();
+    let lines = vec![
+        (5000, source("poll", "TOPIC_AUTHORIZATION_FAILED (29)")),
+        (6000, source("log", "")),
+    ];
+    objects.push(object(StateKind::Groups, 2, lines));
+    let fixture = stored(&objects).await;
+    let mut said = Vec::new();
+    for at_ms in [4000, 5000, 6000] {
+        let state = at(&fixture, &[StateKind::Groups], at_ms).await;
+        assert!(state.is_whole(), "nothing is missing");
+        let way = state.kinds[0]
+            .offsets_from
+            .as_ref()
+            .map(|source| source.way.clone());
+        said.push((way, render(&state)));
+    }
+    assert_eq!(said[0].0, None);
+    assert_eq!(said[1].0.as_deref(), Some("poll"));
+    let line = "known by poll, not by each commit (TOPIC_AUTHORIZATION_FAILED (29))";
+    assert!(said[1].1.contains(line), "{}", said[1].1);
+    assert!(
+        said[2]
+            .1
+            .contains("every commit of an offset is known with its time")
     );
 }
 

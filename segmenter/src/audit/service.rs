@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::auditor::{Auditor, Demand, RoundReport, Settings};
+use super::coverage::Coverage;
 use super::error::AuditError;
 use super::kafka::KafkaUpstream;
 use super::lease::{Lease, Standing};
@@ -143,6 +144,7 @@ async fn audit(job: &Job, clock: &Arc<dyn Clock>, stop: &Shutdown) -> Result<(),
             auditor.ledger(),
             state::Settings {
                 flush_interval: job.settings.state_flush_interval,
+                offsets: job.settings.state_offsets,
                 ..state::Settings::default()
             },
         )
@@ -162,6 +164,7 @@ async fn audit(job: &Job, clock: &Arc<dyn Clock>, stop: &Shutdown) -> Result<(),
         let mut entries = auditor.last_seen();
         entries.extend(hear.try_recv().unwrap_or_default());
         if let Some(recorder) = &mut recorder {
+            recorder.catch_up(&cluster).await;
             entries.extend(recorder.flush(clock.now_ms(), true).await.unwrap_or_default());
         }
         let cluster_id = cluster.cluster_id().unwrap_or_default();
@@ -238,12 +241,14 @@ async fn go_round(
         shutdown: Shutdown::new(),
     };
     let mut troubles = Troubles::default();
+    let mut coverage = Coverage::new(&job.name, job.settings.coverage_series);
     let mut upkeep_at = Instant::now() + job.settings.compact_interval;
     loop {
         match auditor.round(&Demand::Aged, &fetch).await {
             Ok(report) => {
                 troubles.over();
                 finished(job, &report, clock.now_ms());
+                coverage.show(auditor.ledger(), &report.round.partitions);
                 metrics::audit_round(&job.name, true);
                 if job.settings.compact && Instant::now() >= upkeep_at {
                     let more = keep_up(job, auditor, clock.now_ms()).await?;

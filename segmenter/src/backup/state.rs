@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use teeline_archive::ledger::LedgerState;
+use teeline_config::OffsetsFrom;
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::{Shutdown, Store};
 use tokio::time::Instant;
@@ -22,10 +23,23 @@ pub(super) struct State {
 }
 
 impl State {
-    /// For a backup, as the ledger knows it.
-    pub(super) fn new(store: &Store, backup_id: &str, cluster_id: &str, ledger: &LedgerState) -> Self {
+    /// For a backup, as the ledger knows it. A run that ends looks once: there is nothing to follow.
+    pub(super) fn new(
+        store: &Store,
+        backup_id: &str,
+        cluster_id: &str,
+        ledger: &LedgerState,
+        continuous: bool,
+    ) -> Self {
+        let settings = Settings {
+            offsets: match continuous {
+                true => OffsetsFrom::Log,
+                false => OffsetsFrom::Poll,
+            },
+            ..Settings::default()
+        };
         State {
-            recorder: Recorder::new(store.clone(), backup_id, cluster_id, ledger, Settings::default()),
+            recorder: Recorder::new(store.clone(), backup_id, cluster_id, ledger, settings),
             looked_at: None,
             unseen: None,
         }

@@ -69,6 +69,8 @@ pub(super) struct Book {
     items: Items,
     /// When all of it was last looked at.
     seen_ms: Option<i64>,
+    /// The time of the last line: later ones never go back behind it.
+    said_ms: i64,
     /// Changes that are not in an object yet, compressed already.
     pending: Option<StateWriter>,
     /// An object whose upload did not succeed so far.
@@ -95,6 +97,7 @@ impl Book {
             kind,
             items: Items::new(),
             seen_ms: None,
+            said_ms: i64::MIN,
             pending: None,
             ready: None,
             seq: 0,
@@ -159,15 +162,93 @@ impl Book {
         };
         let written = self.write(at_ms, &items, &set, gone, identity);
         self.items = items;
-        self.seen_ms = Some(at_ms);
+        self.seen_at(at_ms);
         written.inspect_err(|_| self.give_up_pending())?;
-        // Nothing grows without a limit while the store is away.
+        self.bound(settings);
+        Ok(changed)
+    }
+
+    /// Everything was looked at, and is as the items say.
+    pub(super) fn seen_at(&mut self, at_ms: i64) {
+        self.seen_ms = Some(at_ms);
+        self.said_ms = self.said_ms.max(at_ms);
+    }
+
+    /// Takes changes with times of their own, in the order of time. A time before what was said already, or after
+    /// `at_ms`, which is now, is brought between the two: clocks differ. The answer is how many items are different.
+    pub(super) fn apply(
+        &mut self,
+        at_ms: i64,
+        changes: Vec<(i64, What)>,
+        identity: &Identity,
+        settings: &Settings,
+    ) -> Result<u64, StateError> {
+        let mut changed = 0;
+        let mut outcome = Ok(());
+        for (time_ms, what) in changes {
+            if !self.is_news(&what) {
+                continue;
+            }
+            changed += 1;
+            match &what {
+                What::Set(key, value) => {
+                    self.items.insert(key.clone(), value.clone());
+                }
+                What::Gone(key) => {
+                    self.items.remove(key);
+                }
+                What::Seen | What::Unknown => continue,
+            }
+            let time_ms = time_ms.min(at_ms).max(self.said_ms);
+            // Before the first look, and after changes were given up, the next object says everything anyway.
+            if self.needs_full {
+                self.said_ms = time_ms;
+            } else if let Err(error) = self.say(time_ms, what, identity) {
+                self.give_up_pending();
+                outcome = Err(error);
+            }
+        }
+        self.bound(settings);
+        outcome.map(|()| changed)
+    }
+
+    /// The same offset, said again without telling of which topic it is, is no news.
+    fn is_news(&self, what: &What) -> bool {
+        match what {
+            What::Set(key, ItemValue::Offset(value)) => match self.items.get(key) {
+                Some(ItemValue::Offset(known)) if value.topic_id.is_none() => {
+                    let mut known = known.clone();
+                    known.topic_id = None;
+                    known != *value
+                }
+                known => known.is_none_or(|known| *known != ItemValue::Offset(value.clone())),
+            },
+            What::Set(key, value) => self.items.get(key) != Some(value),
+            What::Gone(key) => self.items.contains_key(key),
+            What::Seen | What::Unknown => false,
+        }
+    }
+
+    fn say(&mut self, at_ms: i64, what: What, identity: &Identity) -> Result<(), StateError> {
+        let mut pending = match self.pending.take() {
+            Some(pending) => pending,
+            None => self.begin(identity, false)?,
+        };
+        let before = pending.content_bytes();
+        pending.push(at_ms, what)?;
+        self.delta_bytes += pending.content_bytes() - before;
+        self.pending = Some(pending);
+        self.said_ms = self.said_ms.max(at_ms);
+        Ok(())
+    }
+
+    /// Nothing grows without a limit while the store is away.
+    fn bound(&mut self, settings: &Settings) {
         let waiting = self.pending.as_ref().map_or(0, StateWriter::content_bytes);
         if waiting > settings.pending_bytes_max {
             tracing::warn!(kind = %self.kind, bytes = waiting, "too many changes of the cluster's state wait for the store; they are given up, and the next object says the whole state again");
             self.give_up_pending();
         }
-        Ok(changed)
     }
 
     fn write(
@@ -250,7 +331,8 @@ impl Book {
         let rested = self
             .flushed_ms
             .is_none_or(|at| now_ms.saturating_sub(at) >= ms(settings.flush_interval));
-        let is_time = force || rested;
+        let waiting = self.pending.as_ref().map_or(0, StateWriter::content_bytes);
+        let is_time = force || rested || waiting >= settings.flush_bytes;
         let silent_ms = seen_ms.saturating_sub(self.told_ms.unwrap_or(seen_ms));
         let patience = match force {
             true => settings.flush_interval,
@@ -265,13 +347,17 @@ impl Book {
             // Right behind the changes that made it heavy, or after those that were given up.
             None if self.is_heavy(seen_ms, settings) || (is_time && self.needs_full) => {
                 let full = self.begin(identity, true)?;
-                self.said_everything(seen_ms);
-                all_of(full, seen_ms, &self.items)?
+                let at_ms = seen_ms.max(self.said_ms);
+                self.said_everything(at_ms);
+                all_of(full, at_ms, &self.items)?
             }
             None if is_time && silent_ms > 0 && silent_ms >= ms(patience) => self.begin(identity, false)?,
             None => return Ok(None),
         };
-        pending.push(seen_ms, What::Seen)?;
+        // Changes may be known before all of it was looked at again.
+        if self.said_ms <= seen_ms || pending.is_empty() {
+            pending.push(seen_ms, What::Seen)?;
+        }
         self.delta_objects += u64::from(!pending.is_full());
         let finished = pending.finish(WriterId::AUDITOR, nonce)?;
         self.seq += 1;

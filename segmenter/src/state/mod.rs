@@ -2,8 +2,10 @@
 //! their settings, ACLs, quotas, and the names of SCRAM users.
 //!
 //! A [`Recorder`] looks at the cluster now and then, notes what changed since the last look, and from time to time
-//! stores the changes as state objects, whose entries its caller commits. Offsets are polled, not overheard: a poll
-//! sees what every kind of group commits, in transactions too, and what an administrator sets.
+//! stores the changes as state objects, whose entries its caller commits. Offsets are not overheard: the log that
+//! coordinators write tells what every kind of group commits, in transactions too, what an administrator sets and what
+//! expires, each with its time (docs/adr/0008). Where that log cannot be read, and now and then as a check, coordinators
+//! are asked instead.
 //!
 //! What cannot be read is recorded as *not auditable* with the cluster's reason, and said in the log once. What was
 //! known of it stays: nothing says that it is gone.
@@ -11,10 +13,15 @@
 //! | module | duty |
 //! |---|---|
 //! | `survey` | one look at a cluster |
+//! | `groups` | groups, by the log or by asking |
+//! | `follow`, `gathered` | reading the log, and what it told |
 //! | `book` | what changed since the last one, and what of it is to be stored |
 //! | `words` | the protocol's numbers |
 
 mod book;
+mod follow;
+mod gathered;
+mod groups;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -23,11 +30,16 @@ mod words;
 use std::time::Duration;
 
 use teeline_archive::ledger::{Entry, LedgerState, StateKind};
+use teeline_archive::state::SourceValue;
+use teeline_config::OffsetsFrom;
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::{Store, StoreError};
 use teeline_wire::client::{ClientError, Cluster, TopicSelection};
+use tokio::time::Instant;
 
 use book::{Book, Identity, Observation};
+use follow::Follower;
+use gathered::Gathered;
 use survey::TopicIds;
 
 use crate::metrics;
@@ -40,6 +52,12 @@ pub struct Settings {
     /// Settings of topics, ACLs, quotas and users are looked at so often, groups and topics at every poll: offsets
     /// change all the time, and settings of thousands of topics are megabytes.
     pub slow_interval: Duration,
+    /// How committed offsets are come by.
+    pub offsets: OffsetsFrom,
+    /// While the log of the coordinators is followed, they are asked nevertheless this often: a check.
+    pub check_interval: Duration,
+    /// Where changes are that many bytes before compression, an object is stored before its time.
+    pub flush_bytes: u64,
     /// When nothing changes for so long, an object says so: else nobody could tell rest from absence.
     pub alive_interval: Duration,
     /// The whole state is said again after so long …
@@ -56,6 +74,9 @@ impl Default for Settings {
         Self {
             flush_interval: Duration::from_secs(60),
             slow_interval: Duration::from_secs(60),
+            offsets: OffsetsFrom::Log,
+            check_interval: Duration::from_secs(300),
+            flush_bytes: 16 * 1024 * 1024,
             alive_interval: Duration::from_secs(3600),
             full_interval: Duration::from_secs(24 * 3600),
             full_bytes: 10 * 1024 * 1024,
@@ -75,7 +96,8 @@ pub enum StateError {
 /// What a poll found.
 #[derive(Debug, Default)]
 pub struct PollReport {
-    /// The time under which it was recorded, in epoch milliseconds.
+    /// The time under which it was recorded, in epoch milliseconds; what the log of the coordinators told is recorded
+    /// under its own times, up to this one.
     pub at_ms: i64,
     /// Items that are different from before.
     pub changes: u64,
@@ -96,6 +118,16 @@ pub struct Recorder {
     slow_ms: Option<i64>,
     /// Ids of topics at the end of the last poll.
     topic_ids: Option<TopicIds>,
+    /// Those that were the same at the one before.
+    steady_ids: TopicIds,
+    follower: Follower,
+    gathered: Gathered,
+    /// When groups were last asked for as a whole.
+    groups_ms: Option<i64>,
+    /// Since when the log could not be read to its end.
+    behind_since: Option<Instant>,
+    /// What the state says of how offsets are come by.
+    source: Option<SourceValue>,
     /// Entries of objects that are stored and were not given to the caller yet.
     stored: Vec<Entry>,
 }
@@ -123,6 +155,12 @@ impl Recorder {
             last_ms: last_ms.max().unwrap_or(0),
             slow_ms: None,
             topic_ids: None,
+            steady_ids: TopicIds::new(),
+            follower: Follower::default(),
+            gathered: Gathered::default(),
+            groups_ms: None,
+            behind_since: None,
+            source: None,
             stored: Vec::new(),
         }
     }
@@ -138,17 +176,23 @@ impl Recorder {
     }
 
     async fn look(&mut self, cluster: &Cluster, now_ms: i64) -> Result<PollReport, StateError> {
-        let at_ms = now_ms.max(self.last_ms.saturating_add(1));
+        let began = Instant::now();
         let before = match self.topic_ids.take() {
             Some(ids) => ids,
             None => survey::topic_ids(&cluster.metadata(TopicSelection::All).await?),
         };
-        let mut groups = survey::groups(cluster, self.book(StateKind::Groups).items()).await;
+        let looked = self.look_at_groups(cluster, now_ms).await;
         let metadata = cluster.metadata(TopicSelection::All).await?;
         let after = survey::topic_ids(&metadata);
-        if let Ok(groups) = &mut groups {
-            groups.attribute(&before, &after);
-        }
+        // Offsets are as of the moment up to which the log was read.
+        let elapsed_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let at_ms = now_ms.saturating_add(elapsed_ms);
+        let at_ms = at_ms.max(self.last_ms.saturating_add(1));
+        self.last_ms = at_ms;
+        let changes = self.note_log(at_ms, looked.has_gap, &after);
+        let groups = self.merge(at_ms, looked, &before, &after);
+        self.steady_ids = before;
+        self.steady_ids.retain(|topic, id| after.get(topic) == Some(id));
         self.topic_ids = Some(after);
         let is_slow_turn = self.slow_ms.is_none_or(|last| {
             at_ms.saturating_sub(last)
@@ -156,14 +200,15 @@ impl Recorder {
         });
         let known = self.book(StateKind::TopicConfigs).items();
         let topics = survey::topics(cluster, &metadata, known, is_slow_turn).await;
-        let mut found = vec![(StateKind::Groups, groups), (StateKind::TopicConfigs, Ok(topics))];
+        let mut found = vec![(StateKind::TopicConfigs, Ok(topics))];
+        found.extend(groups.map(|groups| (StateKind::Groups, groups)));
         if is_slow_turn {
             found.push((StateKind::Acls, survey::acls(cluster).await));
             found.push((StateKind::Quotas, survey::quotas(cluster).await));
             found.push((StateKind::ScramUsers, survey::scram_users(cluster).await));
         }
-        self.last_ms = at_ms;
-        let report = self.note(at_ms, found);
+        let mut report = self.note(at_ms, found);
+        report.changes += changes;
         if is_slow_turn {
             // What failed is asked again at the next poll.
             self.slow_ms = report.failures.is_empty().then_some(at_ms);
@@ -177,6 +222,9 @@ impl Recorder {
     /// # Errors
     /// The store did not take an object. Nothing is lost: the next call begins there.
     pub async fn flush(&mut self, now_ms: i64, force: bool) -> Result<Vec<Entry>, StoreError> {
+        if force {
+            self.spill(now_ms);
+        }
         for book in &mut self.books {
             loop {
                 let due = book.due(now_ms, force, &self.identity, &self.settings, rand::random());
@@ -242,6 +290,14 @@ impl Recorder {
             }
         }
         report
+    }
+
+    fn groups_book(&mut self) -> &mut Book {
+        let found = self
+            .books
+            .iter_mut()
+            .find(|book| book.kind() == StateKind::Groups);
+        found.expect("there is a book for every kind")
     }
 
     fn book(&self, kind: StateKind) -> &Book {

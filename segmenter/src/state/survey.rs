@@ -8,8 +8,8 @@ use teeline_archive::state::{
     PartValue, QuotaKey, QuotaValue, ScramUserKey, ScramUserValue, TopicItemKey, TopicItemValue,
 };
 use teeline_wire::client::{
-    ClientError, Cluster, ClusterMetadata, ConfigEntry, ConfigResource, ErrorCode, GroupListing,
-    GroupOffsets, TopicMetadata, TopicSelection,
+    ClientError, Cluster, ClusterMetadata, CommittedOffset, ConfigEntry, ConfigResource, ErrorCode,
+    GroupListing, GroupOffsets, TopicMetadata, TopicSelection,
 };
 use uuid::Uuid;
 
@@ -18,7 +18,8 @@ use super::words;
 
 /// Topics in one DescribeConfigs request: an answer has a few kilobytes for each.
 const TOPICS_PER_REQUEST: usize = 200;
-/// The type under which share groups are listed. They have a coordinator of their own kind and commit no offsets.
+/// The type under which share groups are listed. They have a coordinator of their own kind and commit no offsets; what
+/// there is instead is where each of their partitions begins.
 const SHARE: &str = "share";
 /// A part, as it is named when it cannot be read.
 const CONFIGURATIONS: &str = "configurations of topics";
@@ -75,14 +76,26 @@ pub(super) async fn groups(cluster: &Cluster, known: &Items) -> Result<Observati
     for ((group, _), answer) in asked.into_iter().zip(answers) {
         note_group(&mut seen, &listing, group, answer);
     }
+    let shares: Vec<(String, i32)> = listing
+        .groups
+        .values()
+        .filter(|group| group.group_type == SHARE)
+        .map(|group| (group.group.clone(), group.coordinator))
+        .collect();
+    let answers = cluster.share_group_offsets(&shares).await;
+    for ((group, _), answer) in shares.into_iter().zip(answers) {
+        // Brokers before 4.1 have share groups and do not tell where they are.
+        let answer = match answer {
+            Err(ClientError::UnsupportedVersion { .. }) => Ok(GroupOffsets::default()),
+            answer => answer,
+        };
+        note_group(&mut seen, &listing, group, answer);
+    }
     let vanished = vanished(&seen, known);
     if !vanished.is_empty() {
         let names: Vec<Arc<str>> = vanished.keys().cloned().collect();
         let asked = cluster.metadata(TopicSelection::Named(&names)).await;
         note_vanished(&mut seen, vanished, asked.ok());
-    }
-    for group in listing.groups.values().filter(|group| group.group_type == SHARE) {
-        seen.set_group(&group.group, &listing);
     }
     // A broker that does not know the call shows what it shows; nothing can be said about that.
     if let Ok(Some(false)) = cluster.may_describe_cluster().await {
@@ -91,6 +104,33 @@ pub(super) async fn groups(cluster: &Cluster, known: &Items) -> Result<Observati
         seen.deny("groups that are not shown", reason.to_owned());
     }
     Ok(seen)
+}
+
+/// Where known share groups are now: what differs from what is known. They do not write that to the log of their
+/// coordinators. A group that does not answer stays as it was until the next look at all groups.
+pub(super) async fn share_offsets(cluster: &Cluster, known: &Items) -> Observation {
+    let is_share = |value: &ItemValue| matches!(value, ItemValue::Group(group) if group.group_type == SHARE);
+    let groups: Vec<String> = known
+        .iter()
+        .filter_map(|(key, value)| match key {
+            ItemKey::Group(group) if is_share(value) => Some(group.group.clone()),
+            _ => None,
+        })
+        .collect();
+    let coordinators = cluster.group_coordinators(&groups).await;
+    let asked: Vec<(String, i32)> = groups
+        .into_iter()
+        .zip(coordinators)
+        .filter_map(|(group, coordinator)| Some((group, coordinator.ok()?)))
+        .collect();
+    let answers = cluster.share_group_offsets(&asked).await;
+    let mut seen = Observation::default();
+    for ((group, _), answer) in asked.into_iter().zip(answers) {
+        if let Ok(found) = answer {
+            note_offsets(&mut seen, &group, found.offsets);
+        }
+    }
+    seen
 }
 
 /// Offsets that were known and are not told any more, by topic.
@@ -181,9 +221,13 @@ fn note_group(
         };
         seen.unseen.items.insert(ItemKey::Offset(key));
     }
-    for committed in found.offsets {
+    note_offsets(seen, &group, found.offsets);
+}
+
+fn note_offsets(seen: &mut Observation, group: &str, offsets: Vec<CommittedOffset>) {
+    for committed in offsets {
         let key = OffsetKey {
-            group: group.clone(),
+            group: group.to_owned(),
             topic: committed.topic,
             partition: committed.partition,
         };
@@ -378,7 +422,7 @@ fn lasting(error: ClientError) -> Result<Observation, ClientError> {
 }
 
 /// The cluster's answer in a form that stays the same as long as the answer does.
-fn describe(error: &ClientError) -> String {
+pub(super) fn describe(error: &ClientError) -> String {
     match (error.code(), error) {
         (Some(code), _) => code.to_string(),
         (None, ClientError::UnsupportedVersion { what, .. }) => format!("the brokers do not offer {what}"),
@@ -389,7 +433,7 @@ fn describe(error: &ClientError) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
-    use teeline_wire::client::{CommittedOffset, ListedGroup};
+    use teeline_wire::client::ListedGroup;
 
     use super::*;
 

@@ -7,7 +7,7 @@ use teeline_archive::ledger::{Commit, StateObject};
 use teeline_archive::names::{ObjectName, parse_key};
 use teeline_archive::state::{
     GroupKey, GroupValue, ItemKey, ItemValue, Items, OffsetKey, OffsetValue, StateFold, TopicItemKey,
-    TopicItemValue, objects_at,
+    TopicItemValue, What, objects_at,
 };
 use uuid::Uuid;
 
@@ -339,4 +339,105 @@ fn a_kind_that_is_empty_is_known_to_be_empty() {
         .unwrap();
     let entries = tokio.block_on(recorder.flush(8, false)).unwrap();
     assert_eq!(entries.len(), 2, "an object of no items says that there are none");
+}
+
+fn commit(group: &str, offset: i64) -> What {
+    let value = OffsetValue {
+        offset,
+        leader_epoch: -1,
+        metadata: String::new(),
+        topic_id: None,
+    };
+    What::Set(key(group), ItemValue::Offset(value))
+}
+
+impl Scene {
+    fn apply(&mut self, at_ms: i64, changes: Vec<(i64, What)>) -> u64 {
+        let (identity, settings) = (self.recorder.identity.clone(), self.recorder.settings);
+        let applied = self
+            .recorder
+            .groups_book()
+            .apply(at_ms, changes, &identity, &settings);
+        applied.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_the_log_told_between_two_looks_is_there_with_its_own_time() {
+    let mut scene = Scene::new();
+    scene.see(1_000, seen(&[("a", 1), ("b", 1)]));
+    scene.flush(1_000, true).await;
+    let changes = vec![
+        (2_000, commit("a", 2)),
+        (3_000, What::Gone(key("b"))),
+        (4_000, commit("a", 2)),
+        (5_000, commit("a", 3)),
+    ];
+    assert_eq!(scene.apply(11_000, changes), 3, "the same again is no change");
+    scene.recorder.groups_book().seen_at(11_000);
+    assert_eq!(scene.flush(61_000, false).await, 1);
+    for (at, expected) in [
+        (1_999, vec![own("a", 1), own("b", 1)]),
+        (2_000, vec![own("a", 2), own("b", 1)]),
+        (3_000, vec![own("a", 2)]),
+        (5_000, vec![own("a", 3)]),
+    ] {
+        assert_eq!(scene.offsets_at(at).await, expected, "at {at}");
+    }
+    assert_eq!(scene.at(i64::MAX).await.seen_ms(), Some(11_000));
+}
+
+#[tokio::test]
+async fn times_of_other_clocks_lie_between_what_was_said_and_now() {
+    let mut scene = Scene::new();
+    scene.see(10_000, seen(&[("a", 1)]));
+    scene.flush(10_000, true).await;
+    scene.apply(20_000, vec![(-1, commit("a", 2)), (90_000, commit("b", 1))]);
+    scene.recorder.groups_book().seen_at(20_000);
+    scene.flush(20_000, true).await;
+    // The next object goes on behind it.
+    scene.apply(30_000, vec![(15_000, commit("a", 3))]);
+    scene.flush(30_000, true).await;
+    assert_eq!(scene.offsets_at(9_999).await, []);
+    assert_eq!(scene.offsets_at(10_000).await, [own("a", 2)]);
+    assert_eq!(scene.offsets_at(20_000).await, [own("a", 3), own("b", 1)]);
+    let times: Vec<_> = scene
+        .objects
+        .iter()
+        .map(|object| (object.first_at_ms, object.last_at_ms))
+        .collect();
+    assert_eq!(times, [(10_000, 10_000), (10_000, 20_000), (20_000, 20_000)]);
+}
+
+#[tokio::test]
+async fn many_changes_are_stored_before_their_time() {
+    let settings = Settings {
+        flush_bytes: 4_000,
+        ..Settings::default()
+    };
+    let mut scene = Scene::with(Store::in_memory(), LedgerState::new(), settings);
+    scene.see(0, seen(&[("a", 0)]));
+    scene.flush(0, true).await;
+    scene.apply(10, vec![(1, commit("a", 1))]);
+    assert_eq!(scene.flush(10, false).await, 0);
+    let changes = (2..100).map(|at| (at, commit("a", at))).collect();
+    scene.apply(100, changes);
+    assert_eq!(scene.flush(100, false).await, 1);
+    assert_eq!(scene.offsets_at(50).await, [own("a", 50)]);
+}
+
+#[tokio::test]
+async fn what_the_log_told_meanwhile_counts_more_than_what_coordinators_answered() {
+    let mut scene = Scene::new();
+    scene.see(1_000, seen(&[("a", 1), ("b", 1), ("c", 1)]));
+    // Asked at 2 s; meanwhile `a` went on and `b` was removed; of `c` the log knows nothing.
+    scene.apply(
+        3_000,
+        vec![(2_000, commit("a", 9)), (2_000, What::Gone(key("b")))],
+    );
+    let mut asked = seen(&[("a", 5), ("b", 1), ("c", 4)]);
+    let touched = [key("a"), key("b")].into_iter().collect();
+    let corrected = scene.recorder.take_words_of_log(&mut asked, &touched);
+    assert_eq!(corrected, 1, "only `c` differs without a reason");
+    assert_eq!(offsets(&asked.items), [own("a", 9), own("c", 4)]);
 }
