@@ -8,13 +8,15 @@ use std::fmt;
 use teeline_config::Kerberos;
 
 use super::SaslError;
-use super::kerberos::{self, Context, Kept, Offer};
+use super::kerberos::{self, Context, Kept, Offer, Ticket};
 
 /// One authentication.
 pub(in crate::client) struct Gssapi {
+    ticket: Ticket,
     kept: Kept,
     first: Vec<u8>,
     state: State,
+    is_accepted: bool,
 }
 
 enum State {
@@ -23,7 +25,7 @@ enum State {
     /// The broker has proven itself; it is to say what protection it offers.
     Agreed(Context),
     /// All is said; the broker has to agree to it.
-    Chosen(Context),
+    Chosen,
     Done,
 }
 
@@ -31,11 +33,13 @@ impl Gssapi {
     /// Gets a ticket for the broker at `host`.
     pub(super) fn begin(kerberos: &Kerberos, host: &str) -> Result<Self, SaslError> {
         let (ticket, kept) = kerberos::ticket(kerberos, host)?;
-        let (offer, first) = Offer::of(ticket)?;
+        let (offer, first) = Offer::of(&ticket)?;
         Ok(Self {
+            ticket,
             kept,
             first,
             state: State::Offered(offer),
+            is_accepted: false,
         })
     }
 
@@ -51,11 +55,12 @@ impl Gssapi {
                 let offered = context.unwrap(message)?;
                 let choice = choose(&offered)?;
                 let answer = context.wrap(&choice)?;
-                (State::Chosen(context), Some(answer))
+                (State::Chosen, Some(answer))
             }
-            State::Chosen(context) => {
+            State::Chosen => {
                 // Accepted: good for the next time.
-                self.kept.put(context.into_ticket());
+                self.kept.put(self.ticket.clone());
+                self.is_accepted = true;
                 (State::Done, None)
             }
             State::Done => (State::Done, None),
@@ -74,6 +79,15 @@ fn choose(offered: &[u8]) -> Result<[u8; 4], SaslError> {
                 .to_owned(),
         )),
         _ => Err(SaslError::Malformed("offer of security layers")),
+    }
+}
+
+impl Drop for Gssapi {
+    fn drop(&mut self) {
+        // Given up on the way: a ticket that was good may be bad now.
+        if !self.is_accepted {
+            self.kept.forget(&self.ticket);
+        }
     }
 }
 

@@ -144,7 +144,7 @@ impl fmt::Display for Principal {
 
 /// A ticket, and the key that goes with it.
 #[derive(Debug, Clone)]
-pub(super) struct Ticket {
+pub(in crate::client) struct Ticket {
     client: Principal,
     server: Principal,
     key: Key,

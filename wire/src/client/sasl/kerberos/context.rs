@@ -7,7 +7,7 @@ use super::{KerberosError, Moment, Ticket, der};
 /// A ticket that was shown; the broker has not proven itself yet.
 #[derive(Debug)]
 pub(in crate::client::sasl) struct Offer {
-    ticket: Ticket,
+    key: Key,
     subkey: Key,
     shown_at: Moment,
     sequence: u32,
@@ -16,7 +16,6 @@ pub(in crate::client::sasl) struct Offer {
 /// Both sides have proven themselves.
 #[derive(Debug)]
 pub(in crate::client::sasl) struct Context {
-    ticket: Ticket,
     key: Key,
     /// Whether the key is the broker's choice, which every message says.
     is_of_broker: bool,
@@ -26,13 +25,13 @@ pub(in crate::client::sasl) struct Context {
 
 impl Offer {
     /// The offer, and the token for the broker.
-    pub(in crate::client::sasl) fn of(ticket: Ticket) -> Result<(Self, Vec<u8>), KerberosError> {
+    pub(in crate::client::sasl) fn of(ticket: &Ticket) -> Result<(Self, Vec<u8>), KerberosError> {
         let offer = Self {
             subkey: Key::random(ticket.key.encryption()),
             shown_at: Moment::now(),
             // Positive in whatever way it is read.
             sequence: rand::random::<u32>() >> 2,
-            ticket,
+            key: ticket.key.clone(),
         };
         // No binding to a channel; what the context is for.
         let mut checksum = 16u32.to_le_bytes().to_vec();
@@ -44,7 +43,7 @@ impl Offer {
             sequence: Some(offer.sequence),
             now: offer.shown_at,
         };
-        let message = shown.to_service(&offer.ticket)?;
+        let message = shown.to_service(ticket)?;
         let content = [MECHANISM, &TOKEN_OFFER, &message].concat();
         Ok((offer, der::application(0, &content)))
     }
@@ -63,7 +62,7 @@ impl Offer {
         let proof = rest
             .strip_prefix(&TOKEN_PROOF)
             .ok_or(KerberosError::Malformed("the broker's token"))?;
-        let proof = Proof::open(proof, &self.ticket.key)?;
+        let proof = Proof::open(proof, &self.key)?;
         if proof.shown_at != (self.shown_at.seconds, i64::from(self.shown_at.micros)) {
             return Err(KerberosError::NotProven(
                 "the broker proves itself by another authentication's answer",
@@ -72,7 +71,6 @@ impl Offer {
         let is_of_broker = proof.subkey.is_some();
         Ok(Context {
             key: proof.subkey.unwrap_or(self.subkey),
-            ticket: self.ticket,
             is_of_broker,
             ours: u64::from(self.sequence),
             theirs: proof.sequence,
@@ -81,11 +79,6 @@ impl Offer {
 }
 
 impl Context {
-    /// The ticket, which may be shown again.
-    pub(in crate::client::sasl) fn into_ticket(self) -> Ticket {
-        self.ticket
-    }
-
     fn flags(&self) -> u8 {
         match self.is_of_broker {
             true => BY_BROKERS_KEY,

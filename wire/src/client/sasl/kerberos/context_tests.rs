@@ -31,8 +31,8 @@ fn proof(offer: &Offer, shown_at: Moment, subkey: Option<&Key>) -> Vec<u8> {
     parts.push(der::field(3, &der::integer(7)));
     let plain = der::application(27, &der::sequence(&parts));
     let sealed = der::sequence(&[
-        der::field(0, &der::integer(offer.ticket.key.encryption().number())),
-        der::field(2, &der::octets(&offer.ticket.key.encrypt(12, &plain).unwrap())),
+        der::field(0, &der::integer(offer.key.encryption().number())),
+        der::field(2, &der::octets(&offer.key.encrypt(12, &plain).unwrap())),
     ]);
     let message = der::sequence(&[
         der::field(0, &der::integer(5)),
@@ -59,7 +59,7 @@ fn wrapped(key: &Key, flags: u8, sequence: u64, plain: &[u8], rotated: usize) ->
 #[test]
 fn a_broker_that_proves_itself_is_believed_with_either_key() {
     for own_key in [None, Some(Key::random(Encryption::Aes128Sha256))] {
-        let (offer, token) = Offer::of(ticket()).unwrap();
+        let (offer, token) = Offer::of(&ticket()).unwrap();
         assert_eq!(token[0], 0x60);
         let key = own_key.clone().unwrap_or_else(|| offer.subkey.clone());
         let flags = SENT_BY_BROKER | if own_key.is_some() { BY_BROKERS_KEY } else { 0 };
@@ -80,7 +80,7 @@ fn a_broker_that_proves_itself_is_believed_with_either_key() {
 
 #[test]
 fn an_answer_to_another_authentication_is_no_proof() {
-    let (offer, _) = Offer::of(ticket()).unwrap();
+    let (offer, _) = Offer::of(&ticket()).unwrap();
     let earlier = Moment {
         seconds: offer.shown_at.seconds - 1,
         ..offer.shown_at
@@ -92,8 +92,8 @@ fn an_answer_to_another_authentication_is_no_proof() {
 
 #[test]
 fn a_broker_without_the_key_is_not_believed() {
-    let (offer, _) = Offer::of(ticket()).unwrap();
-    let (stranger, _) = Offer::of(ticket()).unwrap();
+    let (offer, _) = Offer::of(&ticket()).unwrap();
+    let (stranger, _) = Offer::of(&ticket()).unwrap();
     let token = proof(&stranger, offer.shown_at, None);
     assert!(matches!(offer.accepted(&token), Err(KerberosError::NotProven(_))));
 }
@@ -101,10 +101,10 @@ fn a_broker_without_the_key_is_not_believed() {
 proptest! {
     #[test]
     fn anything_is_taken_without_harm_and_nothing_changed_is_believed(bytes: Vec<u8>, at: prop::sample::Index) {
-        let (offer, _) = Offer::of(ticket()).unwrap();
+        let (offer, _) = Offer::of(&ticket()).unwrap();
         let token = [&[0x60][..], &[bytes.len().min(127) as u8], &bytes].concat();
         prop_assert!(offer.accepted(&token).is_err());
-        let (offer, _) = Offer::of(ticket()).unwrap();
+        let (offer, _) = Offer::of(&ticket()).unwrap();
         let key = offer.subkey.clone();
         let token = proof(&offer, offer.shown_at, None);
         let mut context = offer.accepted(&token).unwrap();

@@ -32,7 +32,7 @@ pub(in crate::client::sasl) fn ticket(
         client: identity.client().clone(),
         host,
     };
-    if let Some(ticket) = place.take(now) {
+    if let Some(ticket) = place.get(now) {
         return Ok((ticket, place));
     }
     let service = Principal {
@@ -40,7 +40,7 @@ pub(in crate::client::sasl) fn ticket(
         parts: vec![kerberos.service_name.clone(), place.host.clone()],
     };
     let granting = match identity {
-        Identity::Keytab { client, path } => match place.granting().take(now) {
+        Identity::Keytab { client, path } => match place.granting().get(now) {
             Some(ticket) => ticket,
             None => asking.first(&client, path)?,
         },
@@ -67,8 +67,8 @@ fn no_ticket(path: &Path, owner: &Principal) -> KerberosError {
     unusable(path, reason)
 }
 
-/// Where a ticket is kept between authentications, as long as it lasts. It is taken out to be used, and put back when
-/// the broker has accepted it: one that is not accepted is not used again.
+/// Where a ticket is kept between authentications, once a broker has accepted it, and as long as it lasts. One that is
+/// refused is not used again: the broker may have a new key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::client::sasl) struct Kept {
     kerberos: Kerberos,
@@ -88,14 +88,17 @@ impl Kept {
         }
     }
 
-    fn take(&self, now: Moment) -> Option<Ticket> {
+    fn get(&self, now: Moment) -> Option<Ticket> {
+        let tickets = TICKETS.lock().unwrap_or_else(PoisonError::into_inner);
+        tickets.get(self).filter(|ticket| ticket.is_usable(now)).cloned()
+    }
+
+    /// Unless another one has been kept meanwhile.
+    pub(in crate::client::sasl) fn forget(&self, ticket: &Ticket) {
         let mut tickets = TICKETS.lock().unwrap_or_else(PoisonError::into_inner);
-        // The one that grants others is used by several at a time.
-        let found = match self.host.is_empty() {
-            true => tickets.get(self).cloned(),
-            false => tickets.remove(self),
-        };
-        found.filter(|ticket| ticket.is_usable(now))
+        if tickets.get(self).is_some_and(|kept| kept.bytes == ticket.bytes) {
+            tickets.remove(self);
+        }
     }
 
     /// Keeps it for the next time.
@@ -105,7 +108,7 @@ impl Kept {
             let now = Moment::now();
             tickets.retain(|_, ticket| ticket.is_usable(now));
         }
-        if tickets.len() < TICKETS_MAX {
+        if tickets.len() < TICKETS_MAX || tickets.contains_key(self) {
             tickets.insert(self.clone(), ticket);
         }
     }
