@@ -127,6 +127,50 @@ pub fn go_client() -> PathBuf {
     directory.join("client")
 }
 
+/// The class path of the KDC program, Apache Kerby's own jars included.
+pub fn kdc_class_path() -> String {
+    let pom = source("components/kdc-pom.xml");
+    let program = source("clients/kdc/Kdc.java");
+    let jars = fetch(
+        &format!("kerby-{:016x}", hash(std::slice::from_ref(&pom))),
+        "a KDC's jars by Maven",
+        |into| {
+            let mut maven = Command::new("mvn");
+            maven.args(["-q", "-B", "-f"]).arg(&pom).arg(COPY_DEPENDENCIES);
+            maven.arg("-DincludeScope=runtime");
+            maven.arg(format!("-DoutputDirectory={}", into.display()));
+            maven
+        },
+    );
+    let jars = format!("{}/*", jars.display());
+    let directory = fetch(
+        &format!("kdc-{:016x}", hash(&[pom, program.clone()])),
+        "the KDC program",
+        |into| {
+            let mut javac = Command::new("javac");
+            javac.args(["--release", "17", "-proc:none", "-cp", &jars, "-d"]);
+            javac.arg(into).arg(&program);
+            javac
+        },
+    );
+    format!("{}:{jars}", directory.display())
+}
+
+/// MIT Kerberos as Debian packs it, unpacked but not installed: the packages' root. Their lists have to be there
+/// (`apt-get update`).
+pub fn mit_kerberos() -> PathBuf {
+    fetch("mit-kerberos", "MIT Kerberos from Debian's packages", |into| {
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", UNPACK_MIT_KERBEROS]).current_dir(into);
+        shell
+    })
+}
+
+const UNPACK_MIT_KERBEROS: &str = "\
+apt-get download krb5-kdc krb5-user krb5-admin-server libkdb5-10 libkadm5srv-mit12 libkadm5clnt-mit12 libgssrpc4 \
+  libverto1 libverto-libev1 libev4 libgssapi-krb5-2 libkrb5-3 libkrb5support0 libk5crypto3
+for package in *.deb; do dpkg -x \"$package\" .; rm \"$package\"; done";
+
 /// A path inside the tests' own directory of the repository.
 pub fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)

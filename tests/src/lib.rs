@@ -7,7 +7,7 @@
 //! - [`wait`], [`notes`]: wait for a condition, with a deadline that explains itself; say what is worth reading
 //! - [`ports`], [`workdir`], [`reaper`], [`process`]: what a test owns and must give back
 //! - [`components`]: fetch or find Kafka's jars, versitygw and the client programs
-//! - [`kafka`], [`s3`], [`forgetful_store`], [`refusing_store`]: servers
+//! - [`kafka`], [`kdc`], [`s3`], [`forgetful_store`], [`refusing_store`]: servers
 //! - [`driver`], [`record`], [`read_back`], [`verdict`]: clients, what they sent, what they read, and whether it agrees
 //! - [`faultfs`], [`power_loss`], [`simulation`]: a disk with faults, what one holds after the power failed, and lives
 //!   that are looked at after each of their operations
@@ -41,6 +41,7 @@ pub mod fleet;
 pub mod forgetful_store;
 pub mod kafka;
 pub mod kafka_log;
+pub mod kdc;
 pub mod leaders;
 pub mod matrix;
 pub mod nasty;

@@ -50,7 +50,7 @@ async fn refused(address: &str, security: Security) -> ClientError {
 }
 
 /// The error and all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -195,7 +195,7 @@ async fn a_listener_of_another_kind_is_named_in_the_error() {
 }
 
 /// Asks without pause for so long; no question may fail.
-async fn ask_for(cluster: &Cluster, partition: &TopicPartition, time: Duration) -> u64 {
+pub(crate) async fn ask_for(cluster: &Cluster, partition: &TopicPartition, time: Duration) -> u64 {
     let started = Instant::now();
     let mut asked = 0;
     while started.elapsed() < time {

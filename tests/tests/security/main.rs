@@ -6,7 +6,9 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod backups;
 mod client;
+mod kerberos;
 mod programs;
 
 mod secured;

@@ -15,7 +15,7 @@ use crate::secured::{PASSWORD, SECURED, USER, certificate};
 
 const TOPIC: &str = "guarded";
 
-fn records(from: usize, to: usize) -> Vec<Record> {
+pub(crate) fn records(from: usize, to: usize) -> Vec<Record> {
     (from..to)
         .map(|number| {
             Record::new(
@@ -28,7 +28,7 @@ fn records(from: usize, to: usize) -> Vec<Record> {
 }
 
 /// Access by SCRAM over TLS, with the password in a file.
-fn credentials(work: &Path) -> Value {
+pub(crate) fn credentials(work: &Path) -> Value {
     let password = work.join("password");
     std::fs::write(&password, format!("{PASSWORD}\n")).unwrap();
     json!({
@@ -52,7 +52,7 @@ fn producer() -> ProducerConfig {
 }
 
 /// Whether some object in it says so many records.
-fn says_records(value: &Value, wanted: u64) -> bool {
+pub(crate) fn says_records(value: &Value, wanted: u64) -> bool {
     match value {
         Value::Object(fields) => {
             fields.get("records").and_then(Value::as_u64) == Some(wanted)
