@@ -38,12 +38,20 @@ pub fn get(address: &str, path: &str) -> io::Result<Answer> {
 
 /// The sum of a metric over all its labels; zero when it was never touched.
 pub fn metric(address: &str, name: &str) -> io::Result<f64> {
+    metric_with(address, name, "")
+}
+
+/// The same over those labels only that contain a text, as `reason="timeout"`.
+pub fn metric_with(address: &str, name: &str, label: &str) -> io::Result<f64> {
     let answer = get(address, "/metrics")?;
     let samples = answer.body.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         rest.starts_with(['{', ' ']).then(|| rest.rsplit_once(' '))?
     });
-    Ok(samples.filter_map(|(_, value)| value.parse::<f64>().ok()).sum())
+    Ok(samples
+        .filter(|(labels, _)| labels.contains(label))
+        .filter_map(|(_, value)| value.parse::<f64>().ok())
+        .sum())
 }
 
 fn invalid(text: &str) -> io::Error {

@@ -70,9 +70,18 @@ pub enum Isolation {
 impl Driver {
     /// Starts the program of a family.
     pub fn start(family: Family) -> Self {
+        Self::start_with(family, &[])
+    }
+
+    /// Starts the Java program with further options of its virtual machine.
+    pub fn start_java(options: &[&str]) -> Self {
+        Self::start_with(Family::Java, options)
+    }
+
+    fn start_with(family: Family, java_options: &[&str]) -> Self {
         let work = WorkDir::create("client");
         let (name, command) = match family {
-            Family::Java => ("the Java client", java()),
+            Family::Java => ("the Java client", java(java_options)),
             Family::Go => ("the franz-go client", Command::new(components::go_client())),
         };
         let mut process = Process::start_with(
@@ -234,8 +243,9 @@ impl Driver {
     }
 }
 
-fn java() -> Command {
+fn java(options: &[&str]) -> Command {
     let mut command = Command::new("java");
+    command.args(options);
     command.args([
         "-Xmx512m",
         "-XX:+UseSerialGC",

@@ -122,6 +122,11 @@ impl ProxySettings {
         self.ports.address(0)
     }
 
+    /// Another port of its block: 0 and 1 are admin and bootstrap, the brokers' follow.
+    pub fn port(&self, index: u16) -> u16 {
+        self.ports.port(index)
+    }
+
     /// The backup's id.
     pub fn backup_id(&self) -> &str {
         self.document["backup_id"].as_str().expect("a string")
@@ -209,6 +214,12 @@ impl Proxy {
     /// A metric summed over its labels.
     pub fn metric(&self, name: &str) -> f64 {
         admin_port::metric(&self.admin, name).unwrap_or_else(|error| panic!("read metric {name}: {error}"))
+    }
+
+    /// The same over those labels only that contain a text, as `reason="timeout"`.
+    pub fn metric_with(&self, name: &str, label: &str) -> f64 {
+        admin_port::metric_with(&self.admin, name, label)
+            .unwrap_or_else(|error| panic!("read metric {name}: {error}"))
     }
 
     /// SIGTERM; it must exit with 0, everything archived, and an orderly log.
