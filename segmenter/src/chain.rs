@@ -32,6 +32,7 @@ pub struct Ledger {
     backup_id: String,
     writer: WriterId,
     state: LedgerState,
+    news: u64,
 }
 
 impl Ledger {
@@ -42,6 +43,7 @@ impl Ledger {
             backup_id: backup_id.to_owned(),
             writer,
             state: LedgerState::new(),
+            news: 0,
         };
         // A listing that runs while commits are made may show a later one without its predecessor. What is still missing
         // when looked for again is lost, and everything that was built on it with it.
@@ -73,6 +75,7 @@ impl Ledger {
         if self.state.next_seq(self.writer) != next {
             return Err(self.fenced(next));
         }
+        self.news = self.news.saturating_add(read as u64);
         Ok(read > 0)
     }
 
@@ -118,7 +121,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes the view for people.
+    /// Commits of other writers that were read since the ledger was loaded.
+    pub fn news(&self) -> u64 {
+        self.news
+    }
+
+    /// Writes the view for people, as far as the ledger was read. Several processes write it: whoever has not read on lately
+    /// would show an older state after a newer one.
     pub async fn write_manifest(&self, now_ms: i64) -> Result<(), SegmenterError> {
         let unusable = |reason: String| SegmenterError::Ledger {
             key: "manifest.json".to_owned(),

@@ -285,9 +285,9 @@ impl Partition {
         self.absent.find(range, at_ms);
     }
 
-    /// Whether the source is known to have nothing at all these offsets.
-    pub fn is_absent(&self, range: OffsetRange) -> bool {
-        self.absent.ranges().contains_range(range)
+    /// What of the range the source may have, as far as is known.
+    pub fn not_absent(&self, range: OffsetRange) -> Vec<OffsetRange> {
+        self.absent.ranges().holes(range)
     }
 
     /// These offsets are contested: they are to be fetched, whatever is held.

@@ -80,12 +80,15 @@ async fn attempt(
 ) -> Result<Uploaded, WriteError> {
     let mut uploaded = Uploaded::default();
     let mut writer: Option<SegmentWriter> = None;
-    let mut at = 0;
+    let (mut begun, mut at) = (0, 0);
     while at < plan.batches.len() {
         let end = group_end(&plan.batches, at);
         let mut current = match writer.take() {
             Some(writer) => writer,
-            None => sink.begin(&plan.cluster_id, &plan.topic, plan.id, plan.origin)?,
+            None => {
+                begun = at;
+                sink.begin(&plan.cluster_id, &plan.topic, plan.id, plan.origin)?
+            }
         };
         let (batches, files) = (Arc::clone(&plan.batches), files.clone());
         let pushed = current
@@ -97,15 +100,28 @@ async fn attempt(
         if pushed.full {
             uploaded
                 .segments
-                .extend(current.finish(plan.notes.clone()).await?);
+                .extend(current.finish(notes_of(plan, begun, at)).await?);
         } else {
             writer = Some(current);
         }
     }
     if let Some(writer) = writer {
-        uploaded.segments.extend(writer.finish(plan.notes.clone()).await?);
+        uploaded
+            .segments
+            .extend(writer.finish(notes_of(plan, begun, at)).await?);
     }
     Ok(uploaded)
+}
+
+/// The notes of a segment that holds the batches from `begun` to `end`: of the gaps, its own.
+fn notes_of(plan: &SegmentPlan, begun: usize, end: usize) -> SegmentNotes {
+    let mut notes = plan.notes.clone();
+    let own = plan.batches.get(begun..end).unwrap_or_default();
+    let ends = own.first().zip(own.last());
+    notes.gaps.retain(|gap| {
+        ends.is_some_and(|(first, last)| first.range.last < gap.first && gap.last < last.range.first)
+    });
+    notes
 }
 
 #[derive(Debug)]

@@ -280,13 +280,7 @@ impl Engine {
         });
         let plans: Vec<_> = segments
             .into_iter()
-            .map(|batches| {
-                (
-                    origin_of(partition, &batches),
-                    notes_of(partition, &batches),
-                    batches,
-                )
-            })
+            .map(|batches| (origin_of(&batches), notes_of(partition, &batches), batches))
             .collect();
         for (origin, notes, batches) in plans {
             self.plan_segment(id, &topic, origin, batches, notes);
@@ -318,25 +312,35 @@ const RANGES_PER_FETCH: usize = 256;
 /// For ranges that somebody waits for, and for transaction markers: long enough for answers that are under way.
 pub(super) const SHORT_GRACE_MS: i64 = 1_000;
 
-/// A run of fetched batches without a gap vouches for what it spans; with captured batches among them, or with gaps,
-/// every gap is listed.
-fn origin_of(partition: &Partition, batches: &[Batch]) -> Origin {
+/// Fetched is what was fetched from the first batch to the last. With more gaps than one footer surely has room for it
+/// counts among what is captured, where segments end when they are full.
+fn origin_of(batches: &[Batch]) -> Origin {
     let all_fetched = batches
         .iter()
         .all(|batch| matches!(batch.content, Content::Fetched(_)));
-    let gapless = batches.windows(2).all(|pair| match pair {
-        [one, next] => OffsetRange::new(
-            one.range.last.saturating_add(1),
-            next.range.first.saturating_sub(1),
-        )
-        .is_none_or(|between| partition.is_absent(between)),
-        _ => true,
-    });
-    if all_fetched && gapless {
+    if all_fetched && batches.len() <= FETCHED_MAX {
         Origin::Fetch
     } else {
         Origin::Tee
     }
+}
+
+/// Batches of a fetched segment: so many gaps are far below what a footer can list.
+const FETCHED_MAX: usize = 8_192;
+
+/// A run of fetched batches vouches for what it spans: what lies between them and is not known to be absent is a gap. Of a
+/// run with captured batches among them every gap is listed anyway.
+fn gaps_of(partition: &Partition, batches: &[Batch]) -> Vec<OffsetRange> {
+    let between = batches.windows(2).filter_map(|pair| match pair {
+        [one, next] => OffsetRange::new(
+            one.range.last.saturating_add(1),
+            next.range.first.saturating_sub(1),
+        ),
+        _ => None,
+    });
+    between
+        .flat_map(|between| partition.not_absent(between))
+        .collect()
 }
 
 fn notes_of(partition: &Partition, batches: &[Batch]) -> SegmentNotes {
@@ -359,6 +363,10 @@ fn notes_of(partition: &Partition, batches: &[Batch]) -> SegmentNotes {
         undecided_first_offset,
         undecided,
         lsn_range: lsn_range(batches),
+        gaps: match origin_of(batches) {
+            Origin::Fetch => gaps_of(partition, batches),
+            Origin::Tee | Origin::Unconfirmed => Vec::new(),
+        },
         ..SegmentNotes::default()
     }
 }

@@ -77,16 +77,31 @@ impl LedgerJobs {
         if self.manifest_stale && since(self.manifest_ms) >= self.manifest_interval_ms {
             self.manifest_ms = now_ms;
             self.manifest_stale = false;
-            let Some(ledger) = self.resting.take() else { return };
+            let Some(mut ledger) = self.resting.take() else {
+                return;
+            };
             self.working = Some(tokio::spawn(async move {
-                match ledger.write_manifest(now_ms).await {
-                    Ok(()) => metrics::manifest_written(),
+                let seq = ledger.news();
+                let written = write_manifest(&mut ledger, now_ms).await;
+                let result = match written {
+                    Ok(()) => {
+                        metrics::manifest_written();
+                        Ok(())
+                    }
+                    Err(error @ SegmenterError::Fenced { .. }) => Err(error),
                     Err(error) => {
                         let reason = teeline_runtime::exit::error_chain(&error);
                         tracing::warn!(error = %reason, "manifest.json could not be written; trying again later");
+                        Ok(())
                     }
-                }
-                (ledger, Ok(LedgerDone::Nothing))
+                };
+                let news = ledger.news() > seq;
+                let done = if news {
+                    LedgerDone::Refreshed
+                } else {
+                    LedgerDone::Nothing
+                };
+                (ledger, result.map(|()| done))
             }));
         } else if holes && since(self.refreshed_ms) >= self.refresh_interval_ms {
             self.refreshed_ms = now_ms;
@@ -137,8 +152,8 @@ impl LedgerJobs {
         if !std::mem::take(&mut self.manifest_stale) {
             return Ok(());
         }
-        if let Some(ledger) = &self.resting {
-            ledger.write_manifest(now_ms).await?;
+        if let Some(ledger) = &mut self.resting {
+            write_manifest(ledger, now_ms).await?;
             metrics::manifest_written();
         }
         Ok(())
@@ -151,6 +166,12 @@ impl Drop for LedgerJobs {
             working.abort();
         }
     }
+}
+
+/// The auditor writes the manifest too, and has read all chains: one that knew only its own would show less than before.
+async fn write_manifest(ledger: &mut Ledger, now_ms: i64) -> Result<(), SegmenterError> {
+    ledger.refresh().await?;
+    ledger.write_manifest(now_ms).await
 }
 
 async fn write(ledger: &mut Ledger, commit: &Commit, health: &ComponentHealth) -> Result<(), SegmenterError> {
@@ -181,3 +202,31 @@ async fn write(ledger: &mut Ledger, commit: &Commit, health: &ComponentHealth) -
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use teeline_archive::ids::WriterId;
+    use teeline_archive::ledger::Entry;
+    use teeline_runtime::Store;
+
+    #[tokio::test]
+    async fn a_manifest_says_what_others_committed_whoever_writes_it() {
+        let store = Store::in_memory();
+        let open = async |writer| {
+            Ledger::load(store.clone(), "daily", WriterId(writer))
+                .await
+                .unwrap()
+        };
+        let (mut one, mut other) = (open(1).await, open(2).await);
+        let brokers = vec![Entry::SourceBrokers(vec!["broker:9092".to_owned()])];
+        let commit = one.prepare("cluster", brokers, rand::random(), 1);
+        one.commit(&commit).await.unwrap();
+        write_manifest(&mut other, 3).await.unwrap();
+        assert_eq!(other.news(), 1, "so that the engine hears of it");
+        let key = teeline_archive::names::manifest_key("daily").unwrap();
+        let manifest = store.get(&key).await.unwrap();
+        assert!(String::from_utf8_lossy(&manifest).contains("broker:9092"));
+    }
+}

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use teeline_archive::OffsetSet;
 use teeline_archive::ids::{SessionId, WriterId};
 use teeline_archive::ledger::{Entry, LedgerState, PartitionState};
+use teeline_archive::{OffsetRange, OffsetSet};
 use teeline_config::{Segmenter as SegmentSettings, StartAt, TopicFilter, TopicPattern};
 use teeline_runtime::{Backoff, Clock, Shutdown, Store};
 use tokio::sync::mpsc;
@@ -144,13 +144,9 @@ pub struct Auditor {
     waiting: Waiting,
     memory: HashMap<PartitionId, Memory>,
     topics: HashMap<Uuid, TopicMemory>,
-    /// Doubts that a comparison could not decide, by segment and leader epoch.
-    undecided: HashSet<(String, i32)>,
     /// The ledger had audits when we came: partitions that are new now were created since.
     has_history: bool,
     denied: BTreeSet<Arc<str>>,
-    /// When the logs were last looked at, in epoch milliseconds.
-    surveyed_ms: i64,
     manifest_ms: i64,
     manifest_stale: bool,
 }
@@ -192,8 +188,20 @@ struct Memory {
     start: Option<i64>,
     topic: Option<Arc<str>>,
     last: Option<(Fingerprint, Verdict)>,
+    /// When the survey was made on which that verdict was, or was found to hold still, in epoch milliseconds.
+    judged_ms: i64,
+    /// Doubts that a comparison under this leader could not decide: not compared again as long as nothing is added.
+    undecided: HashSet<Undecided>,
     /// Batches that the source cannot give whole: not asked for again before that moment.
     unreadable: Option<(Instant, OffsetSet)>,
+}
+
+/// What was compared in vain.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Undecided {
+    segment: String,
+    ranges: Vec<OffsetRange>,
+    compared_with: Vec<String>,
 }
 
 /// What a verdict depends on.
@@ -264,10 +272,8 @@ impl Auditor {
             sink: Arc::new(sink),
             memory: HashMap::new(),
             topics: HashMap::new(),
-            undecided: HashSet::new(),
             has_history,
             denied: BTreeSet::new(),
-            surveyed_ms: 0,
             manifest_ms: 0,
             manifest_stale: false,
         })
@@ -365,7 +371,6 @@ impl Auditor {
         let survey = self.upstream.survey(request).await?;
         self.check_cluster(&survey)?;
         let now_ms = self.clock.now_ms();
-        self.surveyed_ms = now_ms;
         let mut round = Round {
             cluster_id: Arc::clone(&survey.cluster_id),
             missing: survey.missing.clone(),
@@ -449,7 +454,7 @@ impl Auditor {
                 bounds: fingerprint.bounds,
                 start: fingerprint.start,
                 ends: &memory.ends,
-                now_ms: self.surveyed_ms,
+                now_ms: memory.judged_ms,
             };
             let last = partition_state(self.ledger.state(), &partition).and_then(PartitionState::audit);
             seen.extend(entries::partition_audit(&sighting, last, 0).map(Entry::Audit));

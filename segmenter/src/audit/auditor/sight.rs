@@ -189,6 +189,7 @@ impl Memory {
         if self.leader_epoch != epoch {
             self.leader_epoch = epoch;
             self.ends.clear();
+            self.undecided.clear();
         }
     }
 

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    Auditor, DOUBTS_AT_ONCE, Fingerprint, GONE_AFTER, PartitionReport, Round, Seen, UNREADABLE_FOR,
-    partition_state,
+    Auditor, DOUBTS_AT_ONCE, Fingerprint, GONE_AFTER, Memory, PartitionReport, Round, Seen, UNREADABLE_FOR,
+    Undecided, partition_state,
 };
 use crate::audit::compare;
 use crate::audit::entries::{self, Sighting};
@@ -97,24 +97,25 @@ impl Auditor {
             .topic
             .get_or_insert_with(|| Arc::clone(&seen.partition.topic));
         memory.last = Some((fingerprint, verdict));
+        memory.judged_ms = now_ms;
     }
 
     /// Settles doubts by comparing contents; what the store does not give now is compared in a later round.
     async fn compare(&mut self, seen: &Seen, verdict: &Verdict, now_ms: i64) -> Vec<Superseded> {
         let mut found = Vec::new();
-        let key_of = |doubt: &Doubt| (doubt.segment.key.clone(), seen.bounds.leader_epoch);
+        let memory = self.memory.entry(seen.partition.id).or_default();
+        memory.forget_decided(&verdict.doubts);
         let open: Vec<&Doubt> = verdict
             .doubts
             .iter()
-            .filter(|doubt| !self.undecided.contains(&key_of(doubt)))
+            .filter(|doubt| !memory.undecided.contains(&Undecided::of(doubt)))
             .take(DOUBTS_AT_ONCE)
             .collect();
         for doubt in open {
-            let key = key_of(doubt);
             match compare::compare(&self.store, doubt).await {
                 Ok(comparison) => {
                     if comparison.same.is_empty() && comparison.different.is_empty() {
-                        self.undecided.insert(key);
+                        memory.undecided.insert(Undecided::of(doubt));
                     }
                     for (ranges, same) in [(&comparison.same, true), (&comparison.different, false)] {
                         found.extend(
@@ -131,7 +132,7 @@ impl Auditor {
                         segment = %doubt.segment.key, error = %reason,
                         "a captured segment could not be compared with the log");
                     if !matches!(error, compare::CompareError::Read(StoredError::Store { .. })) {
-                        self.undecided.insert(key);
+                        memory.undecided.insert(Undecided::of(doubt));
                     }
                 }
             }
@@ -289,6 +290,27 @@ impl Auditor {
     }
 }
 
+impl Memory {
+    /// Doubts that are no more, or are others now, need not be remembered.
+    fn forget_decided(&mut self, doubts: &[Doubt]) {
+        if !self.undecided.is_empty() {
+            let still: HashSet<Undecided> = doubts.iter().map(Undecided::of).collect();
+            self.undecided.retain(|undecided| still.contains(undecided));
+        }
+    }
+}
+
+impl Undecided {
+    fn of(doubt: &Doubt) -> Self {
+        let compared_with = doubt.sure.iter().map(|(segment, _)| segment.key.clone());
+        Undecided {
+            segment: doubt.segment.key.clone(),
+            ranges: doubt.ranges.ranges().to_vec(),
+            compared_with: compared_with.collect(),
+        }
+    }
+}
+
 fn by_contents(seen: &Seen, doubt: &Doubt, range: OffsetRange, same: bool, now_ms: i64) -> Superseded {
     Superseded {
         topic: seen.partition.topic.to_string(),
@@ -323,5 +345,34 @@ fn fingerprint(seen: &Seen, state: Option<&PartitionState>) -> Fingerprint {
         audited_ms: state
             .and_then(PartitionState::audit)
             .map_or(-1, |audit| audit.at_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use teeline_archive::segment::Origin;
+    use teeline_archive::{OffsetSet, WriterId};
+
+    use crate::audit::judge::tests::{range, segment};
+
+    #[test]
+    fn what_was_compared_in_vain_is_compared_again_when_there_is_more_to_compare_and_forgotten_when_settled()
+    {
+        let doubt = |ranges: &[(i64, i64)]| Doubt {
+            segment: segment(WriterId(1), 0, Origin::Tee, range(0, 9), -1),
+            ranges: ranges
+                .iter()
+                .map(|&(first, last)| range(first, last))
+                .collect::<OffsetSet>(),
+            sure: Vec::new(),
+        };
+        let mut memory = Memory::default();
+        memory.undecided.insert(Undecided::of(&doubt(&[(0, 4)])));
+        memory.forget_decided(&[doubt(&[(0, 4)])]);
+        assert_eq!(memory.undecided.len(), 1, "the same once more");
+        assert!(!memory.undecided.contains(&Undecided::of(&doubt(&[(0, 9)]))));
+        memory.forget_decided(&[doubt(&[(0, 9)])]);
+        assert!(memory.undecided.is_empty());
     }
 }

@@ -298,3 +298,38 @@ fn what_is_on_its_way_into_the_ledger_is_not_fetched_again_because_another_copy_
     let plan = feed.engine.take_fetch(0).unwrap();
     assert_eq!(plan.ranges, [OffsetRange { first: 5, last: 49 }]);
 }
+
+#[test]
+fn what_was_fetched_is_called_so_whatever_it_leaves_out() {
+    let mut feed = with_a_hole(true);
+    feed.engine.poll(30_000);
+    let plan = feed.engine.take_fetch(30_000).unwrap();
+    let batch = |base: i64| {
+        let mut bytes = labelled_batch(base, 5, "fetched");
+        teeline_wire::batch::set_base_offset_and_epoch(&mut bytes, base, 4).unwrap();
+        let bytes = Bytes::from(bytes);
+        let header = teeline_wire::batch::BatchHeader::parse(&bytes).unwrap();
+        crate::batch::FetchedBatch {
+            header,
+            ends: None,
+            bytes,
+        }
+    };
+    let range = |first, last| OffsetRange { first, last };
+    let fetched = crate::fetching::Fetched {
+        batches: vec![batch(5), batch(15), batch(30)],
+        absent: vec![(range(10, 14), teeline_archive::ledger::AbsenceReason::Compacted)],
+        ..Default::default()
+    };
+    feed.engine.on_fetched(plan.id, &plan.ranges, fetched, 30_000);
+    feed.engine.drain(false, 30_000);
+    let plans = feed.uploads();
+    let fetched = plans.iter().find(|plan| plan.origin == Origin::Fetch).unwrap();
+    assert_eq!(fetched.batches.len(), 3);
+    assert_eq!(
+        fetched.notes.gaps,
+        [range(20, 29)],
+        "what is absent it vouches for"
+    );
+    assert!(plans.iter().any(|plan| plan.origin == Origin::Tee));
+}
