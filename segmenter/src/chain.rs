@@ -45,15 +45,17 @@ impl Ledger {
             state: LedgerState::new(),
             news: 0,
         };
-        // A listing that runs while commits are made may show a later one without its predecessor. What is still missing
-        // when looked for again is lost, and everything that was built on it with it.
-        if ledger.read_new().await?.gap.is_some()
-            && let Some(gap) = ledger.read_new().await?.gap
-        {
-            return Err(SegmenterError::Ledger {
-                key: gap,
-                reason: "the commit before it is missing".to_owned(),
-            });
+        // A listing that runs while commits are made may show a later one without its predecessor, and the next listing
+        // another such one. What is still missing when looked for again is lost, and everything that was built on it.
+        let mut gap = ledger.read_new().await?.gap;
+        while let Some(key) = gap {
+            gap = ledger.read_new().await?.gap;
+            if gap.as_ref() == Some(&key) {
+                return Err(SegmenterError::Ledger {
+                    key,
+                    reason: "the commit before it is missing".to_owned(),
+                });
+            }
         }
         Ok(ledger)
     }
