@@ -12,7 +12,14 @@ use crate::steps::{Steps, cargo};
 /// Kafka versions that round trips are tried against; the first is the one of every other test.
 const KAFKA_VERSIONS: [&str; 4] = ["4.3.1", "4.2.1", "4.0.2", "3.9.2"];
 /// Test binaries that the long fault run repeats.
-const FAULT_TESTS: [&str; 5] = ["chaos", "sidecars", "sigkill", "cluster", "power_loss"];
+const FAULT_TESTS: [&str; 6] = [
+    "chaos",
+    "sidecars",
+    "sigkill",
+    "cluster",
+    "power_loss",
+    "simulation",
+];
 /// End-to-end tests start Kafka nodes: more at once than this makes them slower, not faster.
 const TEST_THREADS_MAX: usize = 4;
 
@@ -79,7 +86,8 @@ pub(crate) fn soak(hours: Option<&str>) -> Result<(), String> {
             .env("TEELINE_CHAOS_ROUNDS", "25")
             .env("TEELINE_SIDECAR_ROUNDS", "50")
             .env("TEELINE_SIGKILL_ROUNDS", "100")
-            .env("TEELINE_POWER_LOSS_ROUNDS", "500");
+            .env("TEELINE_POWER_LOSS_ROUNDS", "500")
+            .env("TEELINE_SIMULATION_ROUNDS", "50");
         steps.run_tests(&format!("fault tests, round {round}"), tests)?;
     }
     print_notes(&notes);
