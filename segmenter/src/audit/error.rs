@@ -35,6 +35,13 @@ pub enum AuditError {
     /// The store does not answer, or refuses us for now. May pass.
     #[error("use the archive")]
     Store(#[source] StoreError),
+    /// The store has not answered a commit for longer than we may wait. Whether it is there the next look at the ledger
+    /// tells. May pass.
+    #[error("the archive has not answered commit {seq} of the auditors' chain in time")]
+    Silent {
+        /// The commit.
+        seq: u64,
+    },
     /// The cluster does not answer. May pass.
     #[error("ask the source cluster")]
     Upstream(#[from] ClientError),
@@ -47,7 +54,7 @@ impl AuditError {
     /// True when the next round may succeed.
     pub fn may_pass(&self) -> bool {
         match self {
-            AuditError::Upstream(_) => true,
+            AuditError::Upstream(_) | AuditError::Silent { .. } => true,
             // Credentials are put right while we wait, by a person or by rotation.
             AuditError::Store(error) => matches!(
                 error.kind(),

@@ -86,6 +86,9 @@ pub async fn run(job: &Job, around: &Surroundings) -> Result<BackupReport, Backu
         reopened: 0,
     };
     let mut ended = rounds.run().await;
+    if let Ok(Outcome::Cut) = ended {
+        ended = rounds.note_cut().await;
+    }
     if ended.is_ok() {
         let looked = rounds.last_look().await;
         ended = ended.and_then(|outcome| looked.map(|()| outcome));
@@ -408,6 +411,18 @@ impl Rounds<'_> {
         }
         let is_over = report.jobs.is_empty() && report.round.unjudged == 0 && !self.job.backup.continuous;
         is_over.then_some(Outcome::Complete)
+    }
+
+    /// Writes down that what is left of the log was not wanted.
+    async fn note_cut(&mut self) -> Result<Outcome, BackupError> {
+        let left = self.auditor.not_wanted();
+        match self.auditor.commit(&self.cluster_id, left).await {
+            Ok(()) => {}
+            // What was fetched counts; only its absence stays unexplained until the next run.
+            Err(error) if error.may_pass() => self.sum.round_failed(error_chain(&error)),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Outcome::Cut)
     }
 
     /// Somebody else has written the chain. If the lease is ours, it was the one before us, and notices by and by.
