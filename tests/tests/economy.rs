@@ -71,16 +71,13 @@ fn await_rounds_of_the_auditor(scene: &Scene, auditor: usize, count: f64) {
     });
 }
 
-/// A lease, and looking whether others committed.
+/// A lease, and looking whether others committed; and what the start has left to write for people.
 fn assert_idle_costs_next_to_nothing(idle: &Spent) {
     let requests = idle.requests();
-    let leases = idle.seconds + 2.0;
-    assert!(requests.puts <= leases, "{idle:?}");
-    assert_eq!(
-        idle.sum(|said| said.segments + said.commits + said.manifests),
-        0.0,
-        "{idle:?}"
-    );
+    let (leases, manifests) = (idle.seconds + 2.0, idle.sum(|said| said.manifests));
+    assert!(manifests <= WRITERS as f64 + 1.0, "{idle:?}");
+    assert!(requests.puts <= leases + manifests, "{idle:?}");
+    assert_eq!(idle.sum(|said| said.segments + said.commits), 0.0, "{idle:?}");
     // Two rounds a second, each with one look at the ledger and the lease; and looks of the writers.
     let looks = 4.0 * idle.seconds + 2.0 * WRITERS as f64;
     assert!(requests.gets + requests.lists <= looks, "{idle:?}");
@@ -110,7 +107,8 @@ fn assert_trickling_is_bounded(spent: &Spent) {
             said.commits <= gusts + audits,
             "a commit for few segments: {said:?}"
         );
-        assert!(said.manifests <= spent.seconds / 5.0 + 3.0, "{said:?}");
+        // The auditor beside the writer keeps its own time.
+        assert!(said.manifests <= 2.0 * spent.seconds / 5.0 + 3.0, "{said:?}");
         // Each commit of the others is read once, by the writer and by the auditor beside it.
         let commits = spent.sum(|said| said.commits);
         let looks = 4.0 * spent.seconds + 10.0;

@@ -130,6 +130,8 @@ impl Store {
         };
         let (store, prefix) = (self.clone(), prefix.to_owned());
         let failing = self.clone();
+        // One for all of its pages, which nobody sees from here.
+        let _ = self.counted("list", Ok(()));
         let listing = self.inner.objects.list(Some(&path));
         let mut settled = None;
         listing
