@@ -13,7 +13,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use rand::rngs::StdRng;
@@ -33,6 +33,8 @@ struct Faults {
     random: StdRng,
     /// Of a thousand requests, so many fail.
     per_mille: u32,
+    /// Writes replace what is there, whatever they ask for.
+    is_forgetful: bool,
     /// Writes that have failed for their writers and are still on their way.
     late: Vec<(Path, PutPayload, PutOptions)>,
 }
@@ -57,9 +59,15 @@ impl FaultyStore {
             faults: Arc::new(Mutex::new(Faults {
                 random: StdRng::seed_from_u64(seed),
                 per_mille,
+                is_forgetful: false,
                 late: Vec::new(),
             })),
         }
+    }
+
+    /// From here on conditions are ignored.
+    pub(crate) fn forget_conditions(&self) {
+        self.faults.lock().unwrap().is_forgetful = true;
     }
 
     /// One of the late writes arrives, if there is one.
@@ -138,8 +146,11 @@ fn look_of(meta: &ObjectMeta) -> u64 {
 
 #[async_trait::async_trait]
 impl ObjectStore for FaultyStore {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
         turn().await;
+        if self.faults.lock().unwrap().is_forgetful {
+            options.mode = PutMode::Overwrite;
+        }
         match self.fate() {
             Fate::Well => {
                 let put = self.objects.put_opts(path, payload, options).await;

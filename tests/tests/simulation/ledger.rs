@@ -33,6 +33,7 @@ const CLIENTS: [u64; 8] = [1, 2, 2, 7, 7, 7, 0, 0];
 const STEPS: usize = 500;
 /// Runs of the short form that are repeated with a crash at each step.
 const ROUNDS: u64 = 2;
+const FAULTS_PER_MILLE: u32 = 60;
 
 #[test]
 fn what_a_commit_reported_stays_and_is_read_whoever_crashes_when() {
@@ -45,7 +46,7 @@ fn what_a_commit_reported_stays_and_is_read_whoever_crashes_when() {
     for round in 0..rounds {
         let seed = seed.wrapping_add(round);
         for crash_at in std::iter::once(None).chain((0..STEPS).map(Some)) {
-            let truth = run(seed, crash_at, 60)
+            let truth = run(&FaultyStore::new(seed, FAULTS_PER_MILLE), seed, crash_at)
                 .unwrap_or_else(|why| panic!("seed {seed}, a client dies at step {crash_at:?}: {why}"));
             (runs, commits) = (runs + 1, commits + truth.reported.len());
             (fences, reads) = (fences + truth.fences, reads + truth.reads);
@@ -53,6 +54,17 @@ fn what_a_commit_reported_stays_and_is_read_whoever_crashes_when() {
     }
     println!("{runs} runs, {commits} commits, {fences} fences, {reads} reads (seed {seed})");
     assert!(commits > 0 && fences > 0 && reads > 0);
+}
+
+/// A test of the test: all of this rests on the condition of one request.
+#[test]
+fn the_model_objects_when_a_store_forgets_conditions() {
+    let mut objections = (0..20).filter_map(|seed| {
+        let faulty = FaultyStore::new(seed, FAULTS_PER_MILLE);
+        faulty.forget_conditions();
+        run(&faulty, seed, None).err()
+    });
+    println!("{}", objections.next().unwrap());
 }
 
 /// What is really so.
@@ -70,8 +82,7 @@ struct Truth {
 type Shared = Rc<RefCell<Truth>>;
 type Client = Pin<Box<dyn Future<Output = ()>>>;
 
-fn run(seed: u64, crash_at: Option<usize>, faults_per_mille: u32) -> Result<Truth, String> {
-    let faulty = FaultyStore::new(seed, faults_per_mille);
+fn run(faulty: &FaultyStore, seed: u64, crash_at: Option<usize>) -> Result<Truth, String> {
     let store = Store::from_object_store(Arc::new(faulty.clone()), "simulation://", false);
     let truth = Shared::default();
     let mut random = StdRng::seed_from_u64(seed ^ 1);

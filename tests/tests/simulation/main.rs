@@ -1,6 +1,7 @@
 //! Simulations: random work, a crash at every point of it, and a model that says what has to be there.
 //!
 //! - `buffer`, `buffer_life`: the write-ahead buffer on a disk that loses, tears and reorders what is not synced
+//! - `archive`: objects and commits in a directory, on such a disk
 //! - `ledger`, `faulty_store`: writers, auditors and readers of one backup on a store that loses answers and comes late
 //!
 //! Each test prints its seed; `TEELINE_SEED` repeats it, `TEELINE_SIMULATION_ROUNDS` lengthens it. A life works with real
@@ -14,6 +15,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod archive;
 mod buffer;
 mod buffer_life;
 mod faulty_store;
