@@ -1,4 +1,4 @@
-//! A single broker of any version: with KRaft since 3.x, with ZooKeeper before.
+//! Brokers of any version: with KRaft since 3.x, one with ZooKeeper before.
 
 use std::fs;
 use std::path::Path;
@@ -15,18 +15,18 @@ use crate::workdir::WorkDir;
 const AUTHORIZED: &str =
     "super.users=User:ANONYMOUS\nallow.everyone.if.no.acl.found=true\nnum.io.threads=4\n";
 
-/// A broker that clients of the matrix speak to.
+/// What clients of the matrix speak to.
 #[derive(Debug)]
 pub enum Broker {
-    /// With a controller inside.
+    /// With controllers inside.
     Kraft(Kafka),
     /// With ZooKeeper beside it.
     Old(OldKafka),
 }
 
 impl Broker {
-    /// Starts a version. Further properties are KRaft's only.
-    pub fn start(version: &str, properties: &str, format_arguments: &[&str]) -> Self {
+    /// Starts a version. Several nodes and further properties are KRaft's only.
+    pub fn start(version: &str, nodes: u16, properties: &str, format_arguments: &[&str]) -> Self {
         if version.starts_with("2.") {
             return Self::Old(OldKafka::start(version));
         }
@@ -37,12 +37,25 @@ impl Broker {
             // Early there, and off by default.
             all += "group.coordinator.rebalance.protocols=classic,consumer\n";
         }
-        let mut kafka = Kafka::prepare_from(component::broker_class_path(version), 1, &all, format_arguments);
+        let mut kafka = Kafka::prepare_from(
+            component::broker_class_path(version),
+            nodes,
+            &all,
+            format_arguments,
+        );
         kafka.start_all();
         Self::Kraft(kafka)
     }
 
-    /// `host:port`.
+    /// How many nodes it has.
+    pub fn nodes(&self) -> usize {
+        match self {
+            Self::Kraft(kafka) => kafka.node_ids().len(),
+            Self::Old(_) => 1,
+        }
+    }
+
+    /// `host:port,…`
     pub fn bootstrap(&self) -> String {
         match self {
             Self::Kraft(kafka) => kafka.bootstrap(),

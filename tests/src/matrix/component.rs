@@ -122,30 +122,31 @@ pub fn go_programs() -> PathBuf {
     )
 }
 
-/// The test binary of franz-go's `kgo` package, which nobody here wrote.
-pub fn kgo_tests() -> PathBuf {
+/// The test binary of franz-go's `kgo` package, which nobody here wrote, and the directory of its sources.
+pub fn kgo_tests() -> (PathBuf, PathBuf) {
     let (module, version) = KGO;
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", &format!("{module}@{version}")])
+        .output()
+        .expect("run go");
+    let answer: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("download {module}: {error}"));
+    let root = PathBuf::from(answer["Dir"].as_str().expect("where Go has put the module"));
     let directory = fetch(
         &format!("kgo-tests-{version}"),
         "franz-go's own tests as a Go module",
         |into| {
-            let output = Command::new("go")
-                .args(["mod", "download", "-json", &format!("{module}@{version}")])
-                .output()
-                .expect("run go");
-            let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
-                .unwrap_or_else(|error| panic!("download {module}: {error}"));
             let mut go = Command::new("go");
             go.args(["test", "-c", "-o"])
                 .arg(into.join("kgo.test"))
                 .arg("./pkg/kgo")
-                .current_dir(answer["Dir"].as_str().expect("where Go has put the module"))
+                .current_dir(&root)
                 .env("CGO_ENABLED", "0")
                 .env("GOFLAGS", "-mod=mod");
             go
         },
     );
-    directory.join("kgo.test")
+    (directory.join("kgo.test"), root.join("pkg/kgo"))
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {

@@ -36,8 +36,23 @@ pub fn keep(name: &str, mut result: Value) {
     result["day"] = json!(text(&day.stdout));
     let directory = results_directory();
     fs::create_dir_all(&directory).expect("create the directory of results");
-    let text = serde_json::to_string_pretty(&result).expect("JSON") + "\n";
-    fs::write(directory.join(format!("{name}.json")), text).expect("keep a result");
+    fs::write(directory.join(format!("{name}.json")), lines(&result)).expect("keep a result");
+}
+
+/// JSON with a line for each client, so that a change of one shows as such.
+fn lines(result: &Value) -> String {
+    let fields = result.as_object().into_iter().flatten().map(|(name, value)| {
+        let rows = value.as_array().filter(|rows| rows.iter().any(Value::is_object));
+        let value = match rows {
+            None => value.to_string(),
+            Some(rows) => {
+                let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+                format!("[\n{}\n]", rows.join(",\n"))
+            }
+        };
+        format!("{}: {value}", json!(name))
+    });
+    format!("{{\n{}\n}}\n", fields.collect::<Vec<_>>().join(",\n"))
 }
 
 /// Every result that is kept: newest Kafka first, then everything else.
@@ -98,10 +113,11 @@ fn render_round(page: &mut String, round: &Value) {
     let clients: Vec<&Value> = round["clients"].as_array().into_iter().flatten().collect();
     let _ = write!(
         page,
-        "\n## Apache Kafka {}, {door}\n\nRun on {} at commit {}.\n\n|",
+        "\n## Apache Kafka {}, {door}\n\nRun on {} at commit {}, with {}.\n\n|",
         text(&round["kafka"]),
         text(&round["day"]),
-        text(&round["commit"])
+        text(&round["commit"]),
+        brokers(round)
     );
     for client in &clients {
         let _ = write!(page, " | {}", text(&client["title"]));
@@ -170,23 +186,44 @@ fn render_suite(page: &mut String, suite: &Value) {
         .flatten()
         .map(text)
         .collect();
-    let verdict = if differences.is_empty() {
+    let retried: Vec<&str> = suite["retried"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text)
+        .collect();
+    let mut verdict = if differences.is_empty() {
         "The same, test by test.".to_owned()
     } else {
         format!("Different:\n\n- {}", differences.join("\n- "))
     };
+    if !retried.is_empty() {
+        let _ = write!(
+            verdict,
+            " Failed among all others, and passed alone: {}.",
+            retried.join("; ")
+        );
+    }
     let _ = write!(
         page,
-        "\n### {}, Apache Kafka {}\n\nRun on {} at commit {}, {} records in its larger tests.\n\n\
+        "\n### {}, Apache Kafka {}\n\nRun on {} at commit {}, with {} and {} records in the larger tests.\n\n\
          - directly: {}\n- through the proxy: {}\n\n{verdict}\n",
         text(&suite["suite"]),
         text(&suite["kafka"]),
         text(&suite["day"]),
         text(&suite["commit"]),
+        brokers(suite),
         suite["records"],
         counts(&suite["direct"]),
         counts(&suite["proxied"]),
     );
+}
+
+fn brokers(result: &Value) -> String {
+    match result["brokers"].as_u64().unwrap_or(1) {
+        1 => "one broker".to_owned(),
+        count => format!("{count} brokers"),
+    }
 }
 
 fn text(value: &Value) -> &str {
@@ -216,6 +253,14 @@ fn shortened(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kept_result_has_a_line_for_each_client_and_is_json() {
+        let result = json!({"clients": [{"id": "a"}, {"id": "b"}], "kafka": "4.3.1", "wrong": []});
+        let text = lines(&result);
+        assert_eq!(text.lines().count(), 8, "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), result);
+    }
 
     #[test]
     fn the_page_says_what_differs() {

@@ -23,6 +23,8 @@ pub struct Plan {
     pub clients: Vec<Client>,
     /// What each of them does.
     pub features: Vec<Feature>,
+    /// How many brokers, where there may be several: with KRaft and without security.
+    pub nodes: u16,
     /// TLS to the proxy and from there to the broker, SASL from the client to the broker; KRaft brokers only.
     pub secured: bool,
 }
@@ -56,6 +58,8 @@ pub struct Column {
 pub struct Round {
     /// The version of Kafka's broker.
     pub kafka: String,
+    /// How many brokers there were.
+    pub nodes: usize,
     /// As the plan says.
     pub secured: bool,
     /// The clients, in the plan's order.
@@ -71,7 +75,7 @@ pub fn run(plan: &Plan, mut said: impl FnMut(&Column)) -> Round {
     let broker = if plan.secured {
         secured::broker(&plan.kafka)
     } else {
-        Broker::start(&plan.kafka, "", &[])
+        Broker::start(&plan.kafka, plan.nodes, "", &[])
     };
     let work = WorkDir::create("matrix");
     let (java, go) = (Driver::start(Family::Java), Driver::start(Family::Go));
@@ -122,6 +126,7 @@ pub fn run(plan: &Plan, mut said: impl FnMut(&Column)) -> Round {
     }
     Round {
         kafka: plan.kafka.clone(),
+        nodes: broker.nodes(),
         secured: plan.secured,
         columns,
         captured: produced::captured(&go, &broker.bootstrap(), &topics, &archive),
@@ -269,6 +274,7 @@ impl Round {
         let columns: Vec<Value> = self.columns.iter().map(Column::json).collect();
         json!({
             "kafka": self.kafka,
+            "brokers": self.nodes,
             "door": if self.secured { "TLS and SCRAM-SHA-512" } else { "plaintext" },
             "clients": columns,
             "batches_captured": self.captured.as_ref().ok(),

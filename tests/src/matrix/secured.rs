@@ -25,7 +25,7 @@ pub fn broker(kafka: &str) -> Broker {
          org.apache.kafka.common.security.scram.ScramLoginModule required;\n"
     );
     let user = format!("SCRAM-SHA-512=[name={USER},password={PASSWORD},iterations=8192]");
-    Broker::start(kafka, &properties, &["--add-scram", &user])
+    Broker::start(kafka, 1, &properties, &["--add-scram", &user])
 }
 
 /// The broker's secured listener, by the name in its certificate.

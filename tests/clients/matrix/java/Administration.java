@@ -145,7 +145,8 @@ final class Administration {
         try (Admin admin = open()) {
             var cluster = admin.describeCluster();
             List<Integer> nodes = cluster.nodes().get().stream().map(each -> each.id()).sorted().toList();
-            return Map.of("cluster", cluster.clusterId().get(), "nodes", nodes, "controller", cluster.controller().get().id());
+            return Map.of("cluster", cluster.clusterId().get(), "nodes", nodes, "controller",
+                nodes.contains(cluster.controller().get().id()));
         }
     }
 

@@ -142,7 +142,8 @@ async function exactlyOnce() {
   // One transaction after the other, though batches may come side by side.
   const lines = await readGroup(name, (batch) => (tail = tail.then(() => copy(batch))))
   await producer.disconnect()
-  return { copied: lines.size, committed: await committed(name) }
+  // The markers that make offsets count are written after the transaction's end was answered.
+  return { copied: lines.size, committed: await until(() => committed(name), COMMON_RECORDS) }
 }
 
 async function administered(body) {
@@ -248,7 +249,8 @@ const deleteRecords = async () => {
 const cluster = () =>
   administered(async (admin) => {
     const { brokers, controller, clusterId } = await admin.describeCluster()
-    return { cluster: clusterId, nodes: brokers.map((each) => each.nodeId).sort(), controller }
+    const nodes = brokers.map((each) => each.nodeId).sort()
+    return { cluster: clusterId, nodes, controller: nodes.includes(controller) }
   })
 
 const known = {

@@ -38,6 +38,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
             kafka: kafka.clone(),
             clients: or_all(&asked.clients, &CLIENTS),
             features: or_all(&asked.features, &FEATURES),
+            nodes: if secured { 1 } else { 3 },
             secured,
         };
         let suffix = if secured { "-secured" } else { "" };

@@ -107,6 +107,18 @@ func Until(f func() (bool, error)) error {
 	return errors.New("not within the time")
 }
 
+// Settled asks for what a group has committed until all of the common topic is, since the markers that make offsets
+// count are written after the transaction's end was answered.
+func Settled(committed func() (int64, error)) (int64, error) {
+	sum := int64(0)
+	err := Until(func() (bool, error) {
+		var err error
+		sum, err = committed()
+		return sum == CommonRecords, err
+	})
+	return sum, err
+}
+
 // Main runs the features named on the command line.
 func Main(features map[string]func(*Run) (Saw, error)) {
 	run := &Run{Bootstrap: os.Args[1], Prefix: os.Args[2]}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -190,6 +191,7 @@ func deleteRecords(run *contract.Run) (saw, error) {
 func cluster(run *contract.Run) (saw, error) {
 	return administered(run, func(ctx context.Context, admin *kadm.Client) (saw, error) {
 		metadata, err := admin.BrokerMetadata(ctx)
-		return saw{"cluster": metadata.Cluster, "nodes": metadata.Brokers.NodeIDs(), "controller": metadata.Controller}, err
+		nodes := metadata.Brokers.NodeIDs()
+		return saw{"cluster": metadata.Cluster, "nodes": nodes, "controller": slices.Contains(nodes, metadata.Controller)}, err
 	})
 }

@@ -144,7 +144,7 @@ func exactlyOnce(run *contract.Run) (saw, error) {
 		}
 	}
 	session.Close()
-	sum, err := committed(run, group)
+	sum, err := contract.Settled(func() (int64, error) { return committed(run, group) })
 	return saw{"copied": copied, "committed": sum}, err
 }
 

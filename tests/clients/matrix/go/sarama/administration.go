@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/IBM/sarama"
@@ -193,7 +194,8 @@ func cluster(run *contract.Run) (saw, error) {
 		for _, broker := range brokers {
 			nodes = append(nodes, broker.ID())
 		}
+		slices.Sort(nodes)
 		// Sarama does not show the cluster's id.
-		return saw{"nodes": nodes, "controller": controller}, err
+		return saw{"nodes": nodes, "controller": slices.Contains(nodes, controller)}, err
 	})
 }

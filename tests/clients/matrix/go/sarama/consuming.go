@@ -181,7 +181,7 @@ func exactlyOnce(run *contract.Run) (saw, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum, err := committed(run, name)
+	sum, err := contract.Settled(func() (int64, error) { return committed(run, name) })
 	return saw{"copied": copied, "committed": sum}, err
 }
 

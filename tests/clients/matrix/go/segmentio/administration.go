@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/segmentio/kafka-go"
 
@@ -17,7 +19,7 @@ func administered(run *contract.Run, f func(context.Context, *kafka.Client) (saw
 	defer transport.CloseIdleConnections()
 	ctx, cancel := patient()
 	defer cancel()
-	return f(ctx, &kafka.Client{Addr: kafka.TCP(run.Bootstrap), Timeout: contract.Patience, Transport: transport})
+	return f(ctx, &kafka.Client{Addr: kafka.TCP(strings.Split(run.Bootstrap, ",")...), Timeout: contract.Patience, Transport: transport})
 }
 
 func offsets(run *contract.Run) (saw, error) {
@@ -249,6 +251,7 @@ func cluster(run *contract.Run) (saw, error) {
 		for _, broker := range answer.Brokers {
 			nodes = append(nodes, broker.ID)
 		}
-		return saw{"cluster": answer.ClusterID, "nodes": nodes, "controller": answer.Controller.ID}, nil
+		slices.Sort(nodes)
+		return saw{"cluster": answer.ClusterID, "nodes": nodes, "controller": slices.Contains(nodes, answer.Controller.ID)}, nil
 	})
 }
