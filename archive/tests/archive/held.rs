@@ -185,7 +185,7 @@ fn a_ledger_of_a_million_segments() {
         .flat_map(|(_, life)| life.partitions())
         .map(|(_, partition)| partition.held().span())
         .sum();
-    println!(
+    eprintln!(
         "{SEGMENTS} segments, {bytes} bytes: decoded in {decoding:?}, folded in {applying:?}; all that is held in {:?}",
         began.elapsed()
     );
