@@ -191,7 +191,7 @@ impl World {
         }
         let chosen = self.random.random_range(0..life.operations().max(1));
         let (mut seen, mut begin) = (0, None);
-        life.crash_everywhere(&mut known, Known::note, |known, number, disk| {
+        life.crash_everywhere(&mut known, Known::note, |known, _, disk| {
             for n in 0..2 + TORN_IMAGES {
                 let fate = match n {
                     0 => Fate::Lost,
@@ -206,7 +206,6 @@ impl World {
                 }
             }
             seen += 1;
-            let _ = number;
             Ok(())
         })?;
         Ok(begin)
@@ -238,6 +237,9 @@ impl World {
                 .map(|(position, _)| *position)
                 .filter(|position| known.stays(*position))
                 .collect();
+            // Sessions that were begun after the crash were never begun, and their numbers are free.
+            next.frames
+                .retain(|position, _| position.session.0 <= known.session);
             next.frames.extend(read.clone());
             begin = Some((kept, next));
         }
