@@ -156,7 +156,6 @@ fn measure(arguments: &EconomyArguments, place: Place) -> Vec<Phase> {
         eprintln!("{}", phase.row());
         phases.push(phase);
     }
-    scene.fleet.stop();
     phases
 }
 

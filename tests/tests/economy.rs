@@ -60,7 +60,7 @@ fn requests_are_bounded_however_many_partitions_trickle_behind_however_many_writ
         trickle.sum(|said| said.audit_segments),
         trickle.sum(|said| said.commits),
     ));
-    scene.fleet.stop();
+    // What is open now, some segments of every partition, is no part of the question: the programs end with the scene.
 }
 
 fn await_rounds_of_the_auditor(scene: &Scene, auditor: usize, count: f64) {
