@@ -137,11 +137,16 @@ impl Recorder {
             if looked.asked.is_none() {
                 looked.asked = Some(self.ask(cluster).await);
             }
-        } else if looked.asked.is_none() {
+        }
+        looked
+    }
+
+    /// Where share groups are, those included that the log has just told of.
+    pub(super) async fn look_at_shares(&self, cluster: &Cluster, looked: &mut Looked) {
+        if looked.asked.is_none() {
             let known = self.book(StateKind::Groups).items();
             looked.shares = survey::share_offsets(cluster, known).await;
         }
-        looked
     }
 
     async fn ask(&self, cluster: &Cluster) -> Result<Observation, ClientError> {

@@ -181,7 +181,7 @@ impl Recorder {
             Some(ids) => ids,
             None => survey::topic_ids(&cluster.metadata(TopicSelection::All).await?),
         };
-        let looked = self.look_at_groups(cluster, now_ms).await;
+        let mut looked = self.look_at_groups(cluster, now_ms).await;
         let metadata = cluster.metadata(TopicSelection::All).await?;
         let after = survey::topic_ids(&metadata);
         // Offsets are as of the moment up to which the log was read.
@@ -190,6 +190,7 @@ impl Recorder {
         let at_ms = at_ms.max(self.last_ms.saturating_add(1));
         self.last_ms = at_ms;
         let changes = self.note_log(at_ms, looked.has_gap, &after);
+        self.look_at_shares(cluster, &mut looked).await;
         let groups = self.merge(at_ms, looked, &before, &after);
         self.steady_ids = before;
         self.steady_ids.retain(|topic, id| after.get(topic) == Some(id));
