@@ -1,12 +1,13 @@
 //! Backups, and what is asked about them, where the cluster wants to know who asks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 use teeline_tests::backups::Backup;
 use teeline_tests::driver::{Driver, Family, ProducerConfig};
-use teeline_tests::programs::{Archive, Restorer, RestorerRun, binary};
+use teeline_tests::programs::{Archive, ProxySettings, Restorer, RestorerRun, binary};
+use teeline_tests::wait::{seconds, wait_for};
 use teeline_tests::workdir::WorkDir;
 
 use crate::programs::{credentials, records, says_records};
@@ -137,4 +138,57 @@ fn one_run_makes_several_backups_each_by_its_own_credentials_and_coverage_uses_t
 
 fn topics_go_on(java: &Driver) {
     java.send_all("anybody", "several-one", &records(200, 210));
+}
+
+fn metric_active(settings: &ProxySettings) -> Result<(), String> {
+    match teeline_tests::admin_port::metric(&settings.admin(), "teeline_audit_active") {
+        Ok(value) if value == 1.0 => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn guarded_proxy(work: &Path, topic: &str) -> ProxySettings {
+    let archive = Archive::Directory(work.join("archive"));
+    let mut settings = ProxySettings::new(work, &SECURED.kafka.bootstrap(), &archive);
+    settings.document["clusters"][0]["upstream"]["capture_credentials"] = credentials(work);
+    settings.document["clusters"][0]["capture"]["include"] = json!([topic]);
+    settings.document["audit"] = json!({"interval": "500ms", "grace": "2s", "lease_ttl": "3s"});
+    settings
+}
+
+#[test]
+fn an_auditor_with_credentials_gives_way_to_a_backup_run_and_takes_its_place_again() {
+    const TOPIC: &str = "giving-way";
+    let work = WorkDir::create("giving-way");
+    let java = Driver::start(Family::Java);
+    let settings = guarded_proxy(work.path(), TOPIC);
+    let mut proxy = settings.start();
+    wait_for("the proxy to audit", seconds(60), || metric_active(&settings));
+    topics(&java, &[TOPIC], 100);
+    let directory = work.subdirectory("run");
+    let archive = Archive::Directory(work.join("archive"));
+    let mut backup = Backup::into_archive(&directory, "unused:1", &[TOPIC], archive);
+    backup.document["source"] = by_password();
+    backup.document["backup_id"] = json!(settings.backup_id());
+    let run = backup.run(&[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let restorer = Restorer::for_archive_of(&settings);
+    holds(&restorer, 100).unwrap();
+    wait_for("the proxy to have given way", seconds(60), || {
+        let log = proxy.process.log();
+        match log.contains("another process audits now") || log.contains("giving way") {
+            true => Ok(()),
+            false => Err(proxy.process.log_tail()),
+        }
+    });
+    java.send_all("anybody", TOPIC, &records(100, 130));
+    wait_for("the proxy to audit again", seconds(120), || {
+        metric_active(&settings)
+    });
+    wait_for(
+        "the auditor to fetch what went past the proxy",
+        seconds(120),
+        || holds(&restorer, 130),
+    );
+    proxy.stop();
 }
