@@ -219,7 +219,7 @@ const APPLICATION: u8 = 0x60;
 const FIELD: u8 = 0xa0;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use proptest::prelude::*;
 

@@ -382,10 +382,7 @@ impl Refusal {
     /// In words.
     pub(super) fn reason(&self) -> String {
         let known = REFUSALS.iter().find(|(code, _)| *code == self.code);
-        let mut reason = match known {
-            Some((_, words)) => (*words).to_owned(),
-            None => "it says no".to_owned(),
-        };
+        let mut reason = known.map_or("it says no", |(_, words)| *words).to_owned();
         reason.push_str(&format!(" (Kerberos error {}", self.code));
         let text: String = self
             .text
