@@ -76,7 +76,7 @@ pub enum Fate {
 enum Dice {
     Lose,
     Keep,
-    Throw { random: StdRng, unit_bytes: usize },
+    Throw { random: Box<StdRng>, unit_bytes: usize },
 }
 
 impl Dice {
@@ -85,7 +85,7 @@ impl Dice {
             Fate::Lost => Dice::Lose,
             Fate::Kept => Dice::Keep,
             Fate::Some(seed) => Dice::Throw {
-                random: StdRng::seed_from_u64(seed),
+                random: Box::new(StdRng::seed_from_u64(seed)),
                 unit_bytes: if seed % 2 == 0 { PAGE_BYTES } else { SECTOR_BYTES },
             },
         }
