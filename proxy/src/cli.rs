@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use teeline_config::{Config, ConfigErrors, Program, ProxyFlags};
+use teeline_config::{Config, ConfigErrors, Problem, Program, ProxyFlags};
 
 /// What was asked for.
 #[derive(Debug, Parser)]
@@ -147,6 +147,9 @@ fn summary(path: &str, config: &Config) -> String {
             upstream.join(",")
         ));
     }
+    for warning in config.warnings() {
+        text.push_str(&format!("\nwarning: {warning}"));
+    }
     text
 }
 
@@ -170,12 +173,16 @@ fn summary_json(config: &Config) -> serde_json::Value {
             })
         })
         .collect();
-    serde_json::json!({ "ok": true, "clusters": clusters })
+    let warnings = problems_list(&config.warnings());
+    serde_json::json!({ "ok": true, "clusters": clusters, "warnings": warnings })
 }
 
 fn problems_json(errors: &ConfigErrors) -> serde_json::Value {
-    let problems: Vec<_> = errors
-        .problems
+    serde_json::json!({ "ok": false, "problems": problems_list(&errors.problems) })
+}
+
+fn problems_list(problems: &[Problem]) -> Vec<serde_json::Value> {
+    problems
         .iter()
         .map(|problem| {
             serde_json::json!({
@@ -185,8 +192,7 @@ fn problems_json(errors: &ConfigErrors) -> serde_json::Value {
                 "hint": problem.hint,
             })
         })
-        .collect();
-    serde_json::json!({ "ok": false, "problems": problems })
+        .collect()
 }
 
 /// Shell completions, as text.

@@ -126,6 +126,8 @@ impl RunningCluster {
             upstream = upstream.join(","),
             capture = settings.capture.enabled,
             backup_id = settings.backup_id,
+            tls = settings.listen.tls.is_some(),
+            upstream_tls = settings.upstream.security.tls.is_some(),
             "serving"
         );
         Ok(running)

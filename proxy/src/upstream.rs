@@ -1,4 +1,4 @@
-//! Connections to brokers, for sessions of clients: which broker, TCP, TLS.
+//! Connections to brokers, for sessions of clients: which broker, TCP, TLS, and SASL where the proxy speaks for them.
 
 use std::io;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use teeline_config::{HostPort, KafkaEndpoint};
-use teeline_wire::client::{ClientError, TlsClient};
+use teeline_wire::client::{ClientError, TlsClient, introduce};
 use tokio::net::TcpStream;
 
 use crate::stream::Stream;
@@ -19,6 +19,14 @@ pub(crate) struct Upstream {
     endpoint: KafkaEndpoint,
     pub(crate) tls: Option<Arc<TlsClient>>,
     next_bootstrap: AtomicUsize,
+}
+
+/// A connection that is ready for a client's requests.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) stream: Stream,
+    /// How long it is good for, where the proxy has authenticated and the broker sets a limit.
+    pub(crate) lifetime: Option<Duration>,
 }
 
 /// Why no broker could be connected to.
@@ -39,6 +47,9 @@ pub(crate) enum UpstreamError {
     /// TLS with it failed.
     #[error("{}", teeline_runtime::exit::error_chain(.0))]
     Tls(ClientError),
+    /// It does not let the proxy in.
+    #[error("{}", teeline_runtime::exit::error_chain(.0))]
+    Sasl(ClientError),
 }
 
 impl Upstream {
@@ -51,7 +62,11 @@ impl Upstream {
     }
 
     /// Connects to the broker that a listener leads to.
-    pub(crate) async fn connect(&self, route: Route, topology: &Topology) -> Result<Stream, UpstreamError> {
+    pub(crate) async fn connect(
+        &self,
+        route: Route,
+        topology: &Topology,
+    ) -> Result<Connected, UpstreamError> {
         match route {
             Route::Node(node_id) => match topology.upstream_of(node_id) {
                 Some(address) => self.dial(&address).await,
@@ -93,7 +108,7 @@ impl Upstream {
         addresses
     }
 
-    async fn dial(&self, address: &HostPort) -> Result<Stream, UpstreamError> {
+    async fn dial(&self, address: &HostPort) -> Result<Connected, UpstreamError> {
         let limit = self.endpoint.connect_timeout;
         let connect = TcpStream::connect((address.host.as_str(), address.port));
         let connected = tokio::time::timeout(limit, connect)
@@ -104,13 +119,29 @@ impl Upstream {
             address: address.clone(),
             source,
         })?;
-        match &self.tls {
-            None => Ok(Stream::Plain(stream)),
+        let mut stream = match &self.tls {
+            None => Stream::Plain(stream),
             Some(tls) => Box::pin(tls.secure_as_loaded(stream, address, limit))
                 .await
                 .map(Stream::secured)
-                .map_err(UpstreamError::Tls),
-        }
+                .map_err(UpstreamError::Tls)?,
+        };
+        let lifetime = match &self.endpoint.security.sasl {
+            None => None,
+            Some(sasl) => {
+                let (reader, writer) = stream.split();
+                let mut both = tokio::io::join(reader, writer);
+                Box::pin(introduce(&mut both, address, &self.endpoint, sasl))
+                    .await
+                    .map_err(UpstreamError::Sasl)?
+            }
+        };
+        Ok(Connected { stream, lifetime })
+    }
+
+    /// The brokers know the proxy, and not its clients.
+    pub(crate) fn speaks_for_clients(&self) -> bool {
+        self.endpoint.security.sasl.is_some()
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `transport`, `tls` | a byte stream to a broker |
 //! | `sasl` | mechanisms of SASL, message by message |
 //! | `connection` | pipelined requests over one stream; authentication |
+//! | `introduction` | authentication on a stream that others use afterwards |
 //! | `versions` | what a broker speaks |
 //! | `cluster`, `routing` | brokers, metadata cache, leaders, retries |
 //! | `metadata`, `offsets`, `epochs`, `fetch`, `produce`, `admin` | the calls |
@@ -30,6 +31,7 @@ mod epochs;
 mod error;
 mod fetch;
 mod groups;
+mod introduction;
 mod metadata;
 mod offsets;
 mod produce;
@@ -59,6 +61,7 @@ pub use groups::{
     CommittedOffset, Followed, GROUP_TOPIC, GroupChange, GroupJournal, GroupListing, GroupOffsets,
     GroupRecord, GroupRecordError, JournalError, ListedGroup, LoggedGroup, LoggedKey, LoggedOffset,
 };
+pub use introduction::introduce;
 pub use metadata::{
     BrokerMetadata, ClusterMetadata, PartitionMetadata, TopicKey, TopicMetadata, TopicPartition,
     TopicSelection,

@@ -37,6 +37,7 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::metrics::Closed;
 use crate::stream::Stream;
+use crate::upstream::Connected;
 use in_flight::InFlight;
 use requests::{Requests, RequestsEnd};
 use responses::{Responses, ResponsesEnd};
@@ -154,10 +155,17 @@ pub(crate) async fn serve(
     node_id: Option<i32>,
     peer: SocketAddr,
     mut client: Stream,
-    mut upstream: Stream,
+    upstream: Connected,
 ) {
     let shared = Shared::new(Arc::clone(&cluster), connection_id, node_id);
-    let end = drive(&shared, &mut client, &mut upstream).await;
+    let Connected {
+        stream: mut upstream,
+        lifetime,
+    } = upstream;
+    if cluster.upstream.speaks_for_clients() {
+        shared.authentication.given();
+    }
+    let end = drive(&shared, &mut client, &mut upstream, lifetime).await;
     // Before anything else: what the broker has not answered by now, only its log can tell.
     let unresolved = shared.unresolved.load(Ordering::Relaxed);
     if let (true, Some(capture)) = (unresolved > 0, &cluster.capture) {
@@ -174,8 +182,15 @@ pub(crate) async fn serve(
 /// * *The broker closes, or sends what must not be passed on*: both stop. Answers already received are let out first.
 /// * *The proxy stops*: the client's side stops between two requests, then as if the client had hung up. At the
 ///   deadline both stop.
+/// * *The broker limits the session of a proxy that speaks for its clients*: as when the proxy stops, but this connection
+///   alone, and in time.
 /// * *Idle, or a frame that does not become complete*: both stop.
-async fn drive(shared: &Shared, client: &mut Stream, upstream: &mut Stream) -> End {
+async fn drive(
+    shared: &Shared,
+    client: &mut Stream,
+    upstream: &mut Stream,
+    lifetime: Option<Duration>,
+) -> End {
     let cluster = &shared.cluster;
     let (mut client_read, mut client_write) = client.split();
     let (mut upstream_read, mut upstream_write) = upstream.split();
@@ -183,7 +198,7 @@ async fn drive(shared: &Shared, client: &mut Stream, upstream: &mut Stream) -> E
     let mut responses = Responses::new(shared);
     let mut asking = pin!(requests.run(&mut client_read, &mut upstream_write));
     let mut answering = pin!(responses.run(&mut upstream_read, &mut client_write));
-    let mut control = control(shared);
+    let mut control = control(shared, lifetime);
     let mut asked: Option<(RequestsEnd, Instant)> = None;
     let mut deadline = Instant::now();
     loop {
@@ -232,13 +247,23 @@ enum Control {
 }
 
 /// Unlike branches of a `select!`, these are polled only when they are woken: requests do not pay for them.
-fn control<'a>(shared: &'a Shared) -> FuturesUnordered<Pin<Box<dyn Future<Output = Control> + Send + 'a>>> {
+fn control<'a>(
+    shared: &'a Shared,
+    lifetime: Option<Duration>,
+) -> FuturesUnordered<Pin<Box<dyn Future<Output = Control> + Send + 'a>>> {
     let cluster = &*shared.cluster;
     let control = FuturesUnordered::<Pin<Box<dyn Future<Output = Control> + Send + 'a>>>::new();
     control.push(Box::pin(async {
         cluster.drain.triggered().await;
         Control::Drain
     }));
+    if let Some(lifetime) = lifetime {
+        let usable = lifetime.mul_f64(LIFETIME_USED).saturating_sub(LINGER_UNCAPTURED);
+        control.push(Box::pin(async move {
+            tokio::time::sleep(usable).await;
+            Control::Drain
+        }));
+    }
     control.push(Box::pin(async {
         cluster.cut.triggered().await;
         Control::Cut
@@ -333,4 +358,6 @@ const LINGER_UNCAPTURED: Duration = Duration::from_secs(2);
 const FRAME_SILENCE_MAX: Duration = Duration::from_secs(20);
 /// How long a frame may take that got the overdraft: nobody else gets it meanwhile.
 const FRAME_IN_THE_WAY_MAX: Duration = Duration::from_secs(30);
+/// Of a session that the broker limits: it ends in time for the client to go on elsewhere.
+const LIFETIME_USED: f64 = 0.9;
 const WATCH_PERIOD: Duration = Duration::from_secs(10);

@@ -48,7 +48,9 @@ impl fmt::Display for RequestsEnd {
             RequestsEnd::UpstreamFailed(error) => {
                 write!(out, "the broker's connection takes no more: {error}")
             }
-            RequestsEnd::Draining => out.write_str("the proxy is stopping"),
+            RequestsEnd::Draining => {
+                out.write_str("no further request is taken: the proxy is stopping, or the session ends")
+            }
             RequestsEnd::Refused(refused) => out.write_str(&refused.text),
         }
     }
@@ -283,6 +285,10 @@ impl<'a> Requests<'a> {
                 Passage::Whole(SMALL_REQUEST_BYTES_MAX)
             }
             apis::SASL_HANDSHAKE => Passage::Whole(SMALL_REQUEST_BYTES_MAX),
+            apis::SASL_AUTHENTICATE if self.shared.cluster.upstream.speaks_for_clients() => {
+                let text = "SaslAuthenticate where the proxy authenticates for its clients";
+                return Err(Refused::new(Closed::NotUnderstood, text.to_owned()).into());
+            }
             apis::SASL_AUTHENTICATE => Passage::Stream(Expect::SaslAuthenticate),
             apis::API_VERSIONS if api_version > api_versions::NEWEST_VERSION => {
                 Passage::Whole(SMALL_REQUEST_BYTES_MAX)
@@ -431,6 +437,10 @@ impl<'a> Requests<'a> {
             .string(false)
             .map_err(|error| malformed("SaslHandshake", &error))?;
         let mechanism = Mechanism::named(name);
+        if self.shared.cluster.upstream.speaks_for_clients() {
+            // To the broker it would be the proxy that becomes somebody else.
+            return self.answer(head, head.api_version, &NO_SASL_HERE);
+        }
         self.shared.authentication.began(mechanism);
         if head.api_version == 0 {
             let Some(rounds) = mechanism.rounds() else {
@@ -492,6 +502,8 @@ impl fmt::Debug for Requests<'_> {
     }
 }
 
+/// A SaslHandshake response as brokers have it on listeners without SASL: ILLEGAL_SASL_STATE, and no mechanisms.
+const NO_SASL_HERE: [u8; 6] = [0, 34, 0, 0, 0, 0];
 /// Names and ids only: brokers accept strings up to 32 KiB.
 const SMALL_REQUEST_BYTES_MAX: usize = 128 * 1024;
 /// Retriable for every producer, and true: one more copy is missing, ours.

@@ -12,7 +12,7 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse, RequestHeader, T
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use teeline_archive::buffer::{FILE_HEADER_BYTES, Frame, decode_frame};
 use teeline_config::cluster::{Capture as CaptureSettings, Listen, VirtualCluster};
-use teeline_config::{Addressing, HostPort, KafkaEndpoint, Limits, Ports};
+use teeline_config::{Addressing, HostPort, KafkaEndpoint, Limits, Ports, Sasl, Security};
 use teeline_runtime::clock::ManualClock;
 use teeline_runtime::shutdown::Shutdown;
 use teeline_wire::apis;
@@ -28,6 +28,7 @@ use crate::door::Door;
 use crate::metrics::ClusterMetrics;
 use crate::topics::Topics;
 use crate::topology::{Bound, Topology};
+use crate::upstream::Connected;
 
 /// The broker that the test plays.
 pub(crate) const NODE_ID: i32 = 3;
@@ -40,6 +41,10 @@ pub(crate) struct Choices {
     pub(crate) sync: SyncMode,
     /// The broker is known to serve clients without SASL.
     pub(crate) open: bool,
+    /// How long the broker lets the session live.
+    pub(crate) lifetime: Option<Duration>,
+    /// The proxy has authenticated to the broker itself.
+    pub(crate) sasl: Option<Sasl>,
 }
 
 impl Default for Choices {
@@ -50,6 +55,8 @@ impl Default for Choices {
             buffer_bytes_max: 1 << 30,
             sync: SyncMode::OnAppend,
             open: true,
+            lifetime: None,
+            sasl: None,
         }
     }
 }
@@ -103,7 +110,13 @@ impl Stage {
         let virtual_cluster = VirtualCluster {
             name: "test".to_owned(),
             backup_id: "test".to_owned(),
-            upstream: KafkaEndpoint::plaintext(Vec::new()),
+            upstream: KafkaEndpoint {
+                security: Security {
+                    tls: None,
+                    sasl: choices.sasl,
+                },
+                ..KafkaEndpoint::plaintext(Vec::new())
+            },
             capture_credentials: None,
             listen,
             capture: choices.capture,
@@ -134,7 +147,10 @@ impl Stage {
             Some(NODE_ID),
             peer,
             near_client.into(),
-            near_broker.into(),
+            Connected {
+                stream: near_broker.into(),
+                lifetime: choices.lifetime,
+            },
         ));
         Stage {
             cluster,

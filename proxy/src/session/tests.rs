@@ -251,3 +251,61 @@ proptest! {
         });
     }
 }
+
+fn own_login() -> teeline_config::Sasl {
+    teeline_config::Sasl::Plain(teeline_config::Login {
+        username: "proxy".to_owned(),
+        password: teeline_config::Credential::Given(teeline_config::Secret::new("p")),
+    })
+}
+
+#[tokio::test]
+async fn where_the_proxy_speaks_for_its_clients_they_are_told_that_there_is_no_sasl() {
+    let choices = Choices {
+        sasl: Some(own_login()),
+        open: false,
+        ..Choices::default()
+    };
+    let mut stage = Stage::with(choices).await;
+    let name = b"\0\x05PLAIN";
+    let handshake = request(apis::SASL_HANDSHAKE, 1, 1, name);
+    stage.client.send(&handshake).await;
+    let answer = stage.client.receive().await;
+    assert_eq!(correlation_of(&answer, false), 1);
+    assert_eq!(answer.get(8..).unwrap(), [0, 34, 0, 0, 0, 0]);
+    // Its batches are let in, and so they are captured at once.
+    stage.client.send(&produce(9, 2, -1, &[("t", 0, batch(1))])).await;
+    assert_eq!(correlation_of(&stage.broker.receive().await, true), 2);
+    stage.broker.send(&produced(9, 2, &[("t", 0, 0, 5)])).await;
+    stage.client.receive().await;
+    // Another attempt ends the connection, and the broker never hears of it.
+    stage
+        .client
+        .send(&request(apis::SASL_AUTHENTICATE, 1, 3, &[0, 0, 0, 0]))
+        .await;
+    assert!(stage.client.rest().await.is_empty());
+    assert!(stage.broker.rest().await.is_empty());
+    let frames = stage.frames().await;
+    assert!(
+        frames.iter().any(|frame| matches!(frame, Frame::Intent(_))),
+        "{frames:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_session_that_the_broker_limits_ends_between_two_requests_and_before_its_time() {
+    let choices = Choices {
+        sasl: Some(own_login()),
+        lifetime: Some(Duration::from_secs(3)),
+        ..Choices::default()
+    };
+    let mut stage = Stage::with(choices).await;
+    stage.client.send(&produce(9, 1, -1, &[("t", 0, batch(1))])).await;
+    stage.broker.receive().await;
+    let began = std::time::Instant::now();
+    stage.broker.send(&produced(9, 1, &[("t", 0, 0, 5)])).await;
+    assert_eq!(correlation_of(&stage.client.receive().await, false), 1);
+    assert!(stage.client.rest().await.is_empty());
+    assert!(began.elapsed() < Duration::from_secs(3));
+    stage.frames().await;
+}
