@@ -19,8 +19,8 @@ usage: cargo xtask <command>
   soak [HOURS]     the long form of the fault tests, with new seeds until the time is over (default 1)
   matrix [FLAGS]   every client family, feature by feature, directly and through the proxy, on several versions of
                    Kafka; writes docs/COMPATIBILITY.md. --kafka VERSION, --client NAME and --feature NAME, each as
-                   often as needed; --secured: TLS and SASL; --json; --suite kgo: franz-go's own tests;
-                   --round-trips: those of the tests on several versions of Kafka
+                   often as needed; --secured: TLS and SASL; --json; --page: only the page, from the kept results;
+                   --suite kgo: franz-go's own tests; --round-trips: those of the tests on several versions
   bench [ARGS…]    throughput and latency of the produce path, side by side
   bench economy    requests to the store per hour: four sidecars, 2,000 partitions, three kinds of traffic (see --help)
   lint             formatting and clippy, without warnings

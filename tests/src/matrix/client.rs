@@ -66,16 +66,27 @@ pub fn by_id(id: &str) -> Option<Client> {
     CLIENTS.into_iter().find(|client| client.id == id)
 }
 
+/// Clients that are quickly fetched, one of each language, as far as this machine has their languages; and those that
+/// it lacks.
+pub fn sample() -> (Vec<Client>, Vec<Client>) {
+    let others = ["librdkafka", "kafkajs", "franz-go"]
+        .into_iter()
+        .filter_map(by_id);
+    std::iter::once(JAVA_CLIENT_ONLY)
+        .chain(others)
+        .partition(Client::is_possible)
+}
+
 impl Client {
-    /// What it needs to have on the PATH.
-    pub fn tool(&self) -> &'static str {
-        match self.kind {
-            Kind::Java(_) | Kind::JavaClientOnly => "mvn",
-            Kind::Python(_) => "python3",
-            Kind::Node => "npm",
-            Kind::Go(_) => "go",
-            Kind::Rust => "cargo",
-        }
+    /// Whether what fetches it is on the PATH. Every test needs Java and Go.
+    pub fn is_possible(&self) -> bool {
+        let program: &[&str] = match self.kind {
+            Kind::Python(_) => &["python3", "-m", "pip", "--version"],
+            Kind::Node => &["npm", "--version"],
+            Kind::Java(_) | Kind::JavaClientOnly | Kind::Go(_) | Kind::Rust => return true,
+        };
+        let found = Command::new(program[0]).args(&program[1..]).output();
+        found.is_ok_and(|output| output.status.success())
     }
 
     /// Its program, installed first if need be. It may write into `scratch`.

@@ -123,7 +123,7 @@ fn render_round(page: &mut String, round: &Value) {
         let _ = write!(page, " | {}", text(&client["title"]));
     }
     let _ = write!(page, " |\n|---{}|\n", "|:-:".repeat(clients.len()));
-    let mut reasons: Vec<String> = Vec::new();
+    let mut reasons: Vec<Reason> = Vec::new();
     for feature in FEATURES {
         let cells: Vec<Option<&Value>> = clients.iter().map(|client| cell(client, feature.id)).collect();
         if cells.iter().all(Option::is_none) {
@@ -134,26 +134,52 @@ fn render_round(page: &mut String, round: &Value) {
             let (sign, told) = sign(cell);
             let _ = write!(page, " | {sign}");
             if told {
-                let reason = text(cell.map_or(&Value::Null, |cell| &cell["reason"]));
-                let reason = shortened(reason);
-                reasons.push(format!(
-                    "- {sign} {}, {}: `{reason}`\n",
-                    text(&client["title"]),
-                    feature.title
-                ));
+                let reason = shortened(text(cell.map_or(&Value::Null, |cell| &cell["reason"])));
+                note(&mut reasons, sign, text(&client["title"]), feature.title, reason);
             }
         }
         page.push_str(" |\n");
     }
     if !reasons.is_empty() {
         page.push('\n');
-        page.extend(reasons);
+        page.extend(reasons.iter().map(Reason::line));
     }
     if let Some(batches) = round["batches_captured"].as_u64() {
         let _ = write!(
             page,
             "\nOf what was produced through the proxy, all {batches} batches are in the archive, byte for byte.\n"
         );
+    }
+}
+
+/// Why a client cannot do some features.
+struct Reason {
+    sign: &'static str,
+    client: String,
+    features: Vec<&'static str>,
+    reason: String,
+}
+
+impl Reason {
+    fn line(&self) -> String {
+        let features = self.features.join("; ");
+        format!("- {} {}, {features}: `{}`\n", self.sign, self.client, self.reason)
+    }
+}
+
+/// Adds a feature to what has the same reason.
+fn note(reasons: &mut Vec<Reason>, sign: &'static str, client: &str, feature: &'static str, reason: String) {
+    let known = reasons
+        .iter_mut()
+        .find(|each| each.sign == sign && each.client == client && each.reason == reason);
+    match known {
+        Some(known) => known.features.push(feature),
+        None => reasons.push(Reason {
+            sign,
+            client: client.to_owned(),
+            features: vec![feature],
+            reason,
+        }),
     }
 }
 

@@ -29,6 +29,16 @@ pub enum End {
     Skipped,
 }
 
+impl End {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// Both results, by test.
 #[derive(Debug, Clone)]
 pub struct Suite {
@@ -152,8 +162,12 @@ impl Suite {
             .into_iter()
             .filter(|name| self.direct.get(*name) != self.proxied.get(*name))
             .map(|name| {
-                let (direct, proxied) = (self.direct.get(name), self.proxied.get(name));
-                format!("{name}: directly {direct:?}, through the proxy {proxied:?}")
+                let end = |of: &BTreeMap<String, End>| of.get(name).map_or("not run", |end| end.word());
+                format!(
+                    "{name}: directly {}, through the proxy {}",
+                    end(&self.direct),
+                    end(&self.proxied)
+                )
             })
             .collect()
     }

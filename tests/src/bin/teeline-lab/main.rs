@@ -28,6 +28,8 @@ fn main() -> ExitCode {
             components::java_client_class_path();
             components::versitygw();
             components::go_client();
+            components::kdc_class_path();
+            matrix::fetch_sample();
             ExitCode::SUCCESS
         }
         ["setup-kafka"] => {

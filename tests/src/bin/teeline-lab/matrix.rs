@@ -1,6 +1,6 @@
 //! The client matrix and the public suite, as `cargo xtask matrix` starts them.
 
-use std::fs;
+use std::{env, fs};
 
 use serde_json::json;
 use teeline_tests::matrix::client::{self, CLIENTS, Client};
@@ -19,11 +19,25 @@ struct Asked {
     suite: Option<String>,
     secured: bool,
     json: bool,
+    page: bool,
+}
+
+/// Fetches what the sample among the tests needs.
+pub(crate) fn fetch_sample() {
+    let (clients, _) = client::sample();
+    for client in clients {
+        // Made only for what it fetches.
+        let _ = client.command(&env::temp_dir(), KAFKA_VERSIONS[0]);
+    }
 }
 
 /// Runs what `arguments` ask for. Whether everything is the same through the proxy.
 pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
     let asked = parse(arguments)?;
+    if asked.page {
+        write_page();
+        return Ok(true);
+    }
     let whole = asked.clients.is_empty() && asked.features.is_empty();
     if let Some(name) = &asked.suite {
         if name != "kgo" {
@@ -101,12 +115,17 @@ fn run_suite(asked: &Asked) -> bool {
 
 fn finish(asked: &Asked, keep: bool, results: &serde_json::Value) {
     if keep {
-        fs::write(page::page_path(), page::render(&page::kept())).expect("write the page");
-        eprintln!("\nkept, and docs/COMPATIBILITY.md written");
+        write_page();
     }
     if asked.json {
         println!("{results:#}");
     }
+}
+
+/// From what is kept, this run's results and earlier ones.
+fn write_page() {
+    fs::write(page::page_path(), page::render(&page::kept())).expect("write the page");
+    eprintln!("\ndocs/COMPATIBILITY.md written");
 }
 
 fn show(column: &Column) {
@@ -129,9 +148,10 @@ fn parse(arguments: &[&str]) -> Result<Asked, String> {
         match *flag {
             "--json" => asked.json = true,
             "--secured" => asked.secured = true,
+            "--page" => asked.page = true,
             _ => {}
         }
-        if matches!(*flag, "--json" | "--secured") {
+        if matches!(*flag, "--json" | "--secured" | "--page") {
             continue;
         }
         let value = *rest.next().ok_or_else(|| format!("{flag} takes a value"))?;
@@ -154,7 +174,7 @@ fn parse(arguments: &[&str]) -> Result<Asked, String> {
             "--suite" => asked.suite = Some(value.to_owned()),
             _ => {
                 return Err(format!(
-                    "matrix knows --kafka VERSION, --client NAME, --feature NAME, --secured, --suite kgo and --json, not {flag}"
+                    "matrix knows --kafka VERSION, --client NAME, --feature NAME, --secured, --suite kgo, --json and --page, not {flag}"
                 ));
             }
         }
