@@ -9,13 +9,15 @@
 mod followers;
 mod librdkafka;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
-use teeline_tests::driver::{Driver, Isolation, ProducerConfig};
+use teeline_tests::connections::ConnectionWatch;
+use teeline_tests::driver::{Driver, Family, Isolation, ProducerConfig};
 use teeline_tests::kafka::Kafka;
 use teeline_tests::notes::note;
 use teeline_tests::programs::ProxySettings;
@@ -45,8 +47,10 @@ fn nothing_is_lost_or_doubled_while_leaders_move_and_a_broker_dies() {
     let mut proxy = settings.start();
     let bootstrap = settings.bootstrap();
 
-    let logs = start_loads(&stage, &bootstrap);
-    await_progress(&stage);
+    let clients = Clients::start();
+    let watch = ConnectionWatch::start(&clients.pids());
+    let logs = start_loads(&clients, &bootstrap);
+    await_progress(&clients);
     let log = proxy.process.log();
     assert!(
         !log.contains("node_id=3"),
@@ -67,24 +71,21 @@ fn nothing_is_lost_or_doubled_while_leaders_move_and_a_broker_dies() {
                 rng.random_range(0..PARTITIONS),
                 &mut rng,
             );
-            await_progress(&stage);
+            await_progress(&clients);
         }
     });
     let victim = rng.random_range(1..=3);
     note(&format!("killing broker {victim}"));
     stage.source.kill_node(victim);
-    await_progress(&stage);
+    await_progress(&clients);
     stage.source.restart_node(victim);
-    await_progress(&stage);
-    for (load, driver) in [
-        ("java", &stage.java),
-        ("transactional", &stage.java),
-        ("franz-go", stage.go()),
-    ] {
+    await_progress(&clients);
+    for (load, driver) in clients.loads() {
         let counts = driver.stop_load(load, 90);
         note(&format!("{load}: {counts}"));
         assert!(counts["acknowledged"].as_u64().unwrap() > 100, "{load}: {counts}");
     }
+    assert_none_past_the_proxy(&stage, watch.stop(), &bootstrap);
 
     let source = stage.read_source(&TOPICS, Isolation::Committed);
     for driver in [&stage.java, stage.go()] {
@@ -126,7 +127,55 @@ fn seed() -> u64 {
     seed
 }
 
-fn start_loads(stage: &Stage, bootstrap: &str) -> Vec<(&'static str, std::path::PathBuf)> {
+/// Clients that are told of the proxy and of nothing else.
+struct Clients {
+    java: Driver,
+    go: Driver,
+}
+
+impl Clients {
+    fn start() -> Self {
+        Self {
+            java: Driver::start(Family::Java),
+            go: Driver::start(Family::Go),
+        }
+    }
+
+    fn pids(&self) -> [u32; 2] {
+        [self.java.pid(), self.go.pid()]
+    }
+
+    fn loads(&self) -> [(&'static str, &Driver); 3] {
+        [
+            ("java", &self.java),
+            ("transactional", &self.java),
+            ("franz-go", &self.go),
+        ]
+    }
+}
+
+/// Leaders have moved, a broker came and one went, and no client was ever connected to a broker itself.
+fn assert_none_past_the_proxy(stage: &Stage, seen: BTreeMap<u32, BTreeSet<u16>>, bootstrap: &str) {
+    let brokers: BTreeSet<u16> = stage
+        .source
+        .node_ids()
+        .into_iter()
+        .map(|id| stage.source.node_port(id))
+        .collect();
+    let (_, first) = bootstrap.rsplit_once(':').unwrap();
+    let first: u16 = first.parse().unwrap();
+    for (pid, ports) in seen {
+        assert!(
+            ports.is_disjoint(&brokers),
+            "client {pid} was connected to {ports:?}, and brokers have {brokers:?}"
+        );
+        // Bootstrap and three brokers: else nothing was watched.
+        let through = ports.iter().filter(|port| (first..first + 12).contains(*port));
+        assert!(through.count() >= 3, "client {pid} was connected to {ports:?}");
+    }
+}
+
+fn start_loads(clients: &Clients, bootstrap: &str) -> Vec<(&'static str, std::path::PathBuf)> {
     let settings = |more: Value| {
         let mut settings = json!({"partitions": PARTITIONS, "rate": 200, "value_bytes": 300});
         settings
@@ -144,13 +193,13 @@ fn start_loads(stage: &Stage, bootstrap: &str) -> Vec<(&'static str, std::path::
     vec![
         (
             "java",
-            stage
+            clients
                 .java
                 .start_load("java", bootstrap, "java", &idempotent, settings(json!({}))),
         ),
         (
             "transactional",
-            stage.java.start_load(
+            clients.java.start_load(
                 "transactional",
                 bootstrap,
                 "transactional",
@@ -160,7 +209,7 @@ fn start_loads(stage: &Stage, bootstrap: &str) -> Vec<(&'static str, std::path::
         ),
         (
             "franz-go",
-            stage.go().start_load(
+            clients.go.start_load(
                 "franz-go",
                 bootstrap,
                 "franz-go",
@@ -250,12 +299,8 @@ fn await_brokers(stage: &Stage, count: usize) {
 }
 
 /// Every load gets on: what happened is behind it, and records were written under the new leader.
-fn await_progress(stage: &Stage) {
-    for (load, driver) in [
-        ("java", &stage.java),
-        ("transactional", &stage.java),
-        ("franz-go", stage.go()),
-    ] {
+fn await_progress(clients: &Clients) {
+    for (load, driver) in clients.loads() {
         let acknowledged = || driver.load_status(load)["acknowledged"].as_u64().unwrap();
         let before = acknowledged();
         wait_until(&format!("{load} to get on"), seconds(90), || {

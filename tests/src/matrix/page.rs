@@ -144,6 +144,22 @@ fn render_round(page: &mut String, round: &Value) {
         page.push('\n');
         page.extend(reasons.iter().map(Reason::line));
     }
+    for client in &clients {
+        let twice: Vec<&str> = client["tried_twice"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(text)
+            .collect();
+        if !twice.is_empty() {
+            let _ = write!(
+                page,
+                "\nDid not work at a first try, on a busy machine, and stands as it was at a second: {}, {}.\n",
+                text(&client["title"]),
+                twice.join("; ")
+            );
+        }
+    }
     if let Some(batches) = round["batches_captured"].as_u64() {
         let _ = write!(
             page,

@@ -139,6 +139,9 @@ fn show(column: &Column) {
         count(|cell| matches!(cell, Verdict::NotTheBroker(_))),
         column.took.as_secs_f64()
     );
+    for (feature, verdict) in &column.once {
+        eprintln!("      {} tried twice, at first: {verdict:?}", feature.id);
+    }
 }
 
 fn parse(arguments: &[&str]) -> Result<Asked, String> {
