@@ -75,7 +75,7 @@ impl Kdc {
     }
 
     fn file(&self, principal: &str, kind: &str) -> PathBuf {
-        self.work.join(&format!("{}.{kind}", principal.replace('/', "-")))
+        self.work.join(format!("{}.{kind}", principal.replace('/', "-")))
     }
 
     fn write_configuration(&self) {
