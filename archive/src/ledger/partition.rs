@@ -21,7 +21,7 @@ pub struct PartitionState {
     superseded: Vec<Superseded>,
     /// Superseded too, by the same batches.
     copies: Vec<Superseded>,
-    /// Segments that others took the place of, by key.
+    /// Segments that others took the place of, by key; without those that are removed and of no use any more.
     replaced: BTreeMap<String, SegmentInfo>,
     /// What was said about them; of other chains it may come before the segments do.
     replacements: BTreeMap<String, Replacement>,
@@ -94,12 +94,22 @@ impl PartitionState {
     }
 
     /// Segments that others took the place of: not read any more, and still the record of what their writers have
-    /// committed.
+    /// committed. Those that came from no buffer record nothing, and are forgotten once they are removed.
     pub fn replaced(&self) -> impl Iterator<Item = (&SegmentInfo, Replacement)> {
         let said = |key: &str| self.replacements.get(key).copied();
         self.replaced
             .values()
             .filter_map(move |info| Some((info, said(&info.key)?)))
+    }
+
+    /// Whether another segment took the place of this one.
+    pub fn is_replaced(&self, key: &str) -> bool {
+        self.replacements.contains_key(key)
+    }
+
+    /// How many segments were replaced, whether they are removed or not.
+    pub fn replaced_count(&self) -> usize {
+        self.replacements.len()
     }
 
     /// The latest audit.
@@ -149,8 +159,10 @@ impl PartitionState {
 
     pub(crate) fn add_segment(&mut self, info: SegmentInfo) {
         self.index.note_reach(&info);
-        if self.replacements.contains_key(&info.key) {
-            self.replaced.insert(info.key.clone(), info);
+        if let Some(replacement) = self.replacements.get(&info.key) {
+            if !(replacement.removed && is_forgettable(&info)) {
+                self.replaced.insert(info.key.clone(), info);
+            }
             return;
         }
         let is_unconfirmed = info.unconfirmed();
@@ -208,7 +220,11 @@ impl PartitionState {
     /// Takes segments out of what is read, if what takes their place is listed: reading twice does no harm, not reading
     /// would.
     pub(crate) fn replace(&mut self, entry: &Replaced) {
-        let is_known = self.segment(&entry.by).is_some() || self.replaced.contains_key(&entry.by);
+        // What was removed has been listed before.
+        let is_removed = |key: &str| self.replacements.get(key).is_some_and(|said| said.removed);
+        let is_known = self.segment(&entry.by).is_some()
+            || self.replaced.contains_key(&entry.by)
+            || is_removed(&entry.by);
         if !is_known || entry.keys.contains(&entry.by) {
             return;
         }
@@ -234,6 +250,9 @@ impl PartitionState {
         for key in &entry.keys {
             if let Some(replacement) = self.replacements.get_mut(key) {
                 replacement.removed = true;
+                if self.replaced.get(key).is_some_and(is_forgettable) {
+                    self.replaced.remove(key);
+                }
             }
         }
     }
@@ -246,6 +265,12 @@ impl PartitionState {
         self.audits.insert(place, (writer, audit.clone()));
         self.audits.truncate(AUDITS_KEPT);
     }
+}
+
+/// A segment of frames of a buffer says which of them are committed, for as long as the buffer has them; others were
+/// fetched, or joined.
+fn is_forgettable(info: &SegmentInfo) -> bool {
+    info.lsn_range.is_none()
 }
 
 /// The latest, and the one before it.

@@ -242,6 +242,64 @@ fn replaced_segments_are_read_no_more_in_whichever_order_the_chains_come() {
     assert_eq!(partition(&alone).segments(), small);
 }
 
+/// Joined twice, and removed: of what came from no buffer nothing is kept but the names.
+#[test]
+fn what_is_removed_and_came_from_no_buffer_is_forgotten_in_whichever_order_the_chains_come() {
+    let fetched = |counter, first, last| {
+        let mut info = listed(WriterId::AUDITOR, counter, first, last, Origin::Fetch);
+        info.lsn_range = None;
+        info
+    };
+    let small = [fetched(0, 0, 4), fetched(1, 5, 9)];
+    let (middle, large) = (fetched(2, 0, 9), fetched(3, 0, 19));
+    let place = identity(Origin::Fetch);
+    let replaced = |by: &SegmentInfo, keys: &[SegmentInfo]| {
+        Entry::Replaced(Replaced {
+            topic: place.topic.clone(),
+            incarnation: place.incarnation,
+            partition: place.partition,
+            by: by.key.clone(),
+            keys: keys.iter().map(|info| info.key.clone()).collect(),
+            at_ms: 7,
+        })
+    };
+    let removed = |keys: &[SegmentInfo]| {
+        Entry::Removed(Removed {
+            topic: place.topic.clone(),
+            incarnation: place.incarnation,
+            partition: place.partition,
+            keys: keys.iter().map(|info| info.key.clone()).collect(),
+            at_ms: 8,
+        })
+    };
+    let mut entries: Vec<Entry> = small.iter().cloned().map(Entry::Segment).collect();
+    entries.extend([
+        Entry::Segment(middle.clone()),
+        replaced(&middle, &small),
+        removed(&small),
+    ]);
+    let first = commit(place.writer, 1, entries);
+    let middles = std::slice::from_ref(&middle);
+    let entries = vec![
+        Entry::Segment(large.clone()),
+        replaced(&large, middles),
+        removed(middles),
+    ];
+    let second = commit(WriterId::AUDITOR, 1, entries);
+    let (mut one, mut other) = (LedgerState::new(), LedgerState::new());
+    for commit in [&first, &second] {
+        one.apply(commit).unwrap();
+    }
+    for commit in [&second, &first] {
+        other.apply(commit).unwrap();
+    }
+    assert_eq!(one, other);
+    let state = partition(&one);
+    assert_eq!(state.segments(), [large]);
+    assert_eq!((state.replaced().count(), state.replaced_count()), (0, 3));
+    assert!(state.is_replaced(&small[0].key));
+}
+
 #[test]
 fn state_objects_are_listed_by_kind_and_time() {
     let object = |kind, first_at_ms: i64| StateObject {

@@ -333,7 +333,7 @@ fn fingerprint(seen: &Seen, state: Option<&PartitionState>) -> Fingerprint {
         start: seen.start,
         // Segments that are joined leave one list for the other, so together they only grow.
         segments: state.map_or(0, |state| {
-            state.segments().len().saturating_add(state.replaced().count())
+            state.segments().len().saturating_add(state.replaced_count())
         }),
         absences: state.map_or(0, |state| state.absences().len()),
         superseded: state.map_or(0, |state| {
