@@ -90,7 +90,12 @@ impl Poller {
                 break;
             }
         }
-        if let Ok(Err(error)) = tokio::time::timeout(LAST_ROUND_MAX, self.round()).await {
+        let last = async {
+            let asked = self.round().await;
+            self.terms.finish().await;
+            asked
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(LAST_ROUND_MAX, last).await {
             tracing::info!(
                 cluster = self.cluster.name,
                 "no last catalog: {}",
@@ -216,8 +221,7 @@ impl Poller {
             (busy.contains(&topic.name) || fresh.contains(&topic.name)) && capture.topics.wanted(&topic.name)
         });
         self.terms
-            .ask(&self.cluster, client, capture, &answer, led, &*self.clock)
-            .await;
+            .ask(&self.cluster, client, capture, &answer, led, &self.clock);
         let described = if full {
             self.known.keys().cloned().collect()
         } else {

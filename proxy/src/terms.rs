@@ -5,75 +5,115 @@
 //! named: who answers, leads under it at that time. Between two such answers, one from before a batch was sent and one
 //! from after it was answered, the leader had no other epoch. The answer also says where the epoch begins, by which a
 //! batch that was only repeated is told from a new one.
+//!
+//! Each leader is asked by a task of its own: one that hangs delays neither the poller nor what the others say.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use teeline_archive::buffer::{Frame, LeaderTerm, LeaderTerms, TermsTopic};
+use teeline_archive::ids::BufferPosition;
 use teeline_runtime::clock::Clock;
 use teeline_wire::client::{
-    Cluster as Client, ClusterMetadata, ErrorCode, TopicKey, TopicMetadata, TopicPartition,
+    ClientError, Cluster as Client, ClusterMetadata, ErrorCode, Term, TopicKey, TopicMetadata, TopicPartition,
 };
+use teeline_wire::produce::TopicRef;
+use tokio::task::{AbortHandle, JoinSet};
 use uuid::Uuid;
 
 use crate::capture::Capture;
 use crate::cluster::Cluster;
 
-/// The questions, and whether they are answered.
+/// The questions that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Terms {
+    tasks: JoinSet<()>,
+    /// By node id, whom one of them waits for.
+    waits_for: HashMap<i32, AbortHandle>,
     /// It was said that the leaders may not be asked.
-    is_refused: bool,
+    is_refused: Arc<AtomicBool>,
 }
 
 impl Terms {
-    /// Asks the leaders of `topics`, whom `answer` named, and appends what they say.
-    pub(crate) async fn ask<'a>(
+    /// Begins to ask the leaders of `topics`, whom `answer` named; what they say is appended when it comes. A leader that
+    /// still owes an answer is asked in the next round.
+    pub(crate) fn ask<'a>(
         &mut self,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         client: &Client,
         capture: &Capture,
         answer: &ClusterMetadata,
         topics: impl Iterator<Item = &'a TopicMetadata>,
-        clock: &dyn Clock,
+        clock: &Arc<dyn Clock>,
     ) {
-        let partitions: Vec<TopicPartition> = topics.flat_map(led).collect();
-        if partitions.is_empty() {
-            return;
+        while self.tasks.try_join_next().is_some() {}
+        self.waits_for.retain(|_, task| !task.is_finished());
+        let mut leaders: BTreeMap<i32, Vec<TopicPartition>> = BTreeMap::new();
+        for (leader, partition) in topics.flat_map(led) {
+            leaders.entry(leader).or_default().push(partition);
         }
         // Before the questions: the answers are younger than everything that was given out until here.
         let asked_after = capture.writer().last_assigned();
-        let answers = client.leader_terms(&partitions, ANSWER_MAX).await;
-        let mut topics: HashMap<&TopicKey, Vec<LeaderTerm>> = HashMap::new();
-        let mut refused = None;
-        for (at, answer) in partitions.iter().zip(answers) {
-            match answer {
-                Ok(term) => topics.entry(&at.topic).or_default().push(LeaderTerm {
-                    partition: at.partition,
-                    leader_epoch: term.epoch,
-                    start_offset: term.start_offset,
-                }),
-                Err(error) if error.code() == Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
-                    refused = Some(error);
-                }
-                // Elections, mostly: the next round asks whoever leads then.
-                Err(error) => {
-                    tracing::debug!(cluster = cluster.name, %error, "a leader's epoch is not known")
-                }
+        for (leader, partitions) in leaders {
+            if self.waits_for.contains_key(&leader) {
+                ask_again(capture, &partitions);
+                continue;
             }
+            let question = Question {
+                cluster: Arc::clone(cluster),
+                client: client.clone(),
+                cluster_id: answer.cluster_id.clone().unwrap_or_default(),
+                asked_after,
+                partitions,
+                clock: Arc::clone(clock),
+                is_refused: Arc::clone(&self.is_refused),
+            };
+            let task = self.tasks.spawn(question.settle());
+            self.waits_for.insert(leader, task);
         }
-        if let Some(error) = refused.filter(|_| !std::mem::replace(&mut self.is_refused, true)) {
-            tracing::info!(cluster = cluster.name, %error,
-                "leader epochs of some captured topics may not be asked for: after an election they are read again (hint: \
-                 grant DESCRIBE)");
-        }
+    }
+
+    /// Waits for the answers that are owed.
+    pub(crate) async fn finish(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// What one leader is asked.
+struct Question {
+    cluster: Arc<Cluster>,
+    client: Client,
+    cluster_id: String,
+    asked_after: BufferPosition,
+    partitions: Vec<TopicPartition>,
+    clock: Arc<dyn Clock>,
+    is_refused: Arc<AtomicBool>,
+}
+
+impl Question {
+    async fn settle(self) {
+        let Some(capture) = &self.cluster.capture else {
+            return;
+        };
+        // Connecting takes its time too.
+        let asked = self.client.leader_terms(&self.partitions, ANSWER_MAX);
+        let Ok(answers) = tokio::time::timeout(ANSWER_MAX, asked).await else {
+            tracing::debug!(
+                cluster = self.cluster.name,
+                "a leader does not say its epochs in time"
+            );
+            return ask_again(capture, &self.partitions);
+        };
+        let topics = self.sort_out(capture, answers);
         if topics.is_empty() {
             return;
         }
         let terms = LeaderTerms {
-            requested_after: asked_after.lsn,
-            at_ms: clock.now_ms(),
-            cluster_id: answer.cluster_id.clone().unwrap_or_default(),
+            requested_after: self.asked_after.lsn,
+            at_ms: self.clock.now_ms(),
+            cluster_id: self.cluster_id.clone(),
             topics: topics
                 .into_iter()
                 .map(|(topic, terms)| TermsTopic {
@@ -84,20 +124,72 @@ impl Terms {
                 .collect(),
         };
         let frames = vec![Frame::LeaderTerms(terms)];
-        if let Err(reason) = capture.append_small(asked_after.session, frames).await {
-            tracing::debug!(cluster = cluster.name, ?reason, "leader epochs were not written");
+        if let Err(reason) = capture.append_small(self.asked_after.session, frames).await {
+            tracing::debug!(
+                cluster = self.cluster.name,
+                ?reason,
+                "leader epochs were not written"
+            );
         }
+    }
+
+    /// What was told, by topic. What may be told later is asked again.
+    fn sort_out(
+        &self,
+        capture: &Capture,
+        answers: Vec<Result<Term, ClientError>>,
+    ) -> HashMap<&TopicKey, Vec<LeaderTerm>> {
+        let mut topics: HashMap<&TopicKey, Vec<LeaderTerm>> = HashMap::new();
+        for (at, answer) in self.partitions.iter().zip(answers) {
+            match answer {
+                Ok(term) => topics.entry(&at.topic).or_default().push(LeaderTerm {
+                    partition: at.partition,
+                    leader_epoch: term.epoch,
+                    start_offset: term.start_offset,
+                }),
+                Err(error) if error.code() == Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
+                    if !self.is_refused.swap(true, Ordering::Relaxed) {
+                        tracing::info!(cluster = self.cluster.name, %error,
+                            "leader epochs of some captured topics may not be asked for: after an election they are read \
+                             again (hint: grant DESCRIBE)");
+                    }
+                }
+                // Elections, mostly: the next round asks whoever leads then.
+                Err(error) => {
+                    tracing::debug!(cluster = self.cluster.name, %error, "a leader's epoch is not known");
+                    if error.is_retriable() {
+                        ask_again(capture, std::slice::from_ref(at));
+                    }
+                }
+            }
+        }
+        topics
     }
 }
 
-/// The partitions of a topic whose leader and epoch are known.
-fn led(topic: &TopicMetadata) -> impl Iterator<Item = TopicPartition> + '_ {
+/// Lets the next round ask for these topics, also if they have no traffic any more: batches wait for the answer.
+fn ask_again(capture: &Capture, partitions: &[TopicPartition]) {
+    for partition in partitions {
+        let name = TopicRef::Name(Arc::clone(&partition.topic.name));
+        let id = partition.topic.id.map(TopicRef::Id);
+        capture.topics.return_traffic(&[name]);
+        capture.topics.return_traffic(id.as_slice());
+    }
+}
+
+/// The partitions of a topic whose leader and epoch are known, with the leader's node id.
+fn led(topic: &TopicMetadata) -> impl Iterator<Item = (i32, TopicPartition)> + '_ {
     let key = TopicKey::with_id(topic.name.clone(), topic.id);
     let partitions = topic.partitions.iter().filter(|_| topic.error.is_ok());
     partitions
         .filter(|partition| partition.leader_id >= 0 && partition.leader_epoch >= 0)
-        .map(move |partition| TopicPartition::new(key.clone(), partition.partition))
+        .map(move |partition| {
+            (
+                partition.leader_id,
+                TopicPartition::new(key.clone(), partition.partition),
+            )
+        })
 }
 
-/// How long one broker is waited for: the others' catalogs come behind it.
+/// How long one leader is waited for, its connection included.
 const ANSWER_MAX: Duration = Duration::from_secs(3);

@@ -309,9 +309,20 @@ fn what_the_cluster_acknowledged_and_then_lost_is_kept_as_superseded() {
     kafka.restart_node(leader);
     await_in_sync(&java, &bootstrap, &["torn"]);
     send(&java, &bootstrap, &[], "torn", "past the proxy", 8);
+    // As soon as a leader that was elected has said so, what is captured carries its epoch; that it is the log's, the
+    // comparison sees.
+    let mut later = 0;
+    wait_until("the tee to know the new leader's epoch", seconds(60), || {
+        send(&java, &through, &[], "torn", &format!("later {later}"), 1);
+        later += 1;
+        with_partition(&archive, "torn", |state| {
+            let mut segments = state.segments().iter();
+            segments.any(|segment| segment.identity.origin == Origin::Tee && segment.leader_epoch_last > 0)
+        }) == Some(true)
+    });
 
     let log = SourceLog::fetch(&go, &bootstrap, &["torn"]);
-    assert_eq!(log.0[&("torn".to_owned(), 0)].high_watermark, 40);
+    assert_eq!(log.0[&("torn".to_owned(), 0)].high_watermark, 40 + later);
     await_whole(&log, &archive, "e2e", seconds(60));
     wait_until("what was lost to be listed", seconds(60), || {
         with_partition(&archive, "torn", |state| state.superseded().len()) > Some(0)
