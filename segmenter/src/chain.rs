@@ -13,6 +13,7 @@ use teeline_archive::names::{self, ObjectName};
 use teeline_runtime::{PutOutcome, Store, StoreError};
 
 use crate::error::SegmenterError;
+use crate::manifest_pace::ManifestPace;
 
 /// Why a commit did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,7 @@ pub struct Ledger {
     writer: WriterId,
     state: LedgerState,
     news: u64,
+    manifest: ManifestPace,
 }
 
 impl Ledger {
@@ -44,6 +46,7 @@ impl Ledger {
             writer,
             state: LedgerState::new(),
             news: 0,
+            manifest: ManifestPace::default(),
         };
         // A listing that runs while commits are made may show a later one without its predecessor, and the next listing
         // another such one. What is still missing when looked for again is lost, and everything that was built on it.
@@ -120,6 +123,7 @@ impl Ledger {
         self.state
             .apply(commit)
             .map_err(|error| CommitFailure::Fatal(unusable(error.to_string())))?;
+        self.manifest.outdate();
         Ok(())
     }
 
@@ -128,9 +132,21 @@ impl Ledger {
         self.news
     }
 
+    /// True when the view for people lacks something that we have committed.
+    pub fn is_manifest_stale(&self) -> bool {
+        self.manifest.is_stale()
+    }
+
+    /// True when the view for people is to be written anew: no sooner than `interval_ms` after the last time, and the
+    /// rarer the longer it is.
+    pub fn is_manifest_due(&self, now_ms: i64, interval_ms: u64) -> bool {
+        self.manifest.is_due(now_ms, interval_ms)
+    }
+
     /// Writes the view for people, as far as the ledger was read. Several processes write it: whoever has not read on lately
     /// would show an older state after a newer one.
-    pub async fn write_manifest(&self, now_ms: i64) -> Result<(), SegmenterError> {
+    pub async fn write_manifest(&mut self, now_ms: i64) -> Result<(), SegmenterError> {
+        self.manifest.begin(now_ms);
         let unusable = |reason: String| SegmenterError::Ledger {
             key: "manifest.json".to_owned(),
             reason,
@@ -138,7 +154,11 @@ impl Ledger {
         let key = names::manifest_key(&self.backup_id).map_err(|error| unusable(error.to_string()))?;
         let text = Manifest::from_ledger(&self.state, now_ms).to_json();
         let text = text.map_err(|error| unusable(error.to_string()))?;
-        Ok(self.store.put(&key, text.into()).await?)
+        let bytes = text.len() as u64;
+        self.store.put(&key, text.into()).await?;
+        self.manifest.written(bytes);
+        crate::metrics::manifest_written();
+        Ok(())
     }
 
     fn fenced(&self, seq: u64) -> SegmenterError {

@@ -68,6 +68,7 @@ pub mod watermark;
 pub mod writer;
 
 pub mod cli;
+mod manifest_pace;
 mod pipeline;
 
 #[cfg(test)]

@@ -26,9 +26,7 @@ pub(super) struct LedgerJobs {
     resting: Option<Ledger>,
     working: Option<JoinHandle<(Ledger, Result<LedgerDone, SegmenterError>)>>,
     health: ComponentHealth,
-    manifest_interval_ms: i64,
-    manifest_ms: i64,
-    manifest_stale: bool,
+    manifest_interval_ms: u64,
     refresh_interval_ms: i64,
     refreshed_ms: i64,
 }
@@ -44,9 +42,7 @@ impl LedgerJobs {
             resting: Some(ledger),
             working: None,
             health,
-            manifest_interval_ms: i64::try_from(manifest_interval_ms).unwrap_or(i64::MAX),
-            manifest_ms: 0,
-            manifest_stale: false,
+            manifest_interval_ms,
             refresh_interval_ms,
             refreshed_ms: 0,
         }
@@ -64,7 +60,6 @@ impl LedgerJobs {
         };
         let commit = ledger.prepare(cluster_id, plan.entries.clone(), rand::random(), now_ms);
         let health = self.health.clone();
-        self.manifest_stale = true;
         self.working = Some(tokio::spawn(async move {
             let result = write(&mut ledger, &commit, &health).await;
             (ledger, result.map(|()| LedgerDone::Committed(plan)))
@@ -74,20 +69,13 @@ impl LedgerJobs {
     /// Uses a quiet moment: the manifest when it is time, other chains when there are holes that they may fill.
     pub(super) fn idle(&mut self, now_ms: i64, holes: bool) {
         let since = |then: i64| now_ms.saturating_sub(then);
-        if self.manifest_stale && since(self.manifest_ms) >= self.manifest_interval_ms {
-            self.manifest_ms = now_ms;
-            self.manifest_stale = false;
-            let Some(mut ledger) = self.resting.take() else {
-                return;
-            };
+        let is_due = |ledger: &mut Ledger| ledger.is_manifest_due(now_ms, self.manifest_interval_ms);
+        if let Some(mut ledger) = self.resting.take_if(is_due) {
             self.working = Some(tokio::spawn(async move {
                 let seq = ledger.news();
                 let written = write_manifest(&mut ledger, now_ms).await;
                 let result = match written {
-                    Ok(()) => {
-                        metrics::manifest_written();
-                        Ok(())
-                    }
+                    Ok(()) => Ok(()),
                     Err(error @ SegmenterError::Fenced { .. }) => Err(error),
                     Err(error) => {
                         let reason = teeline_runtime::exit::error_chain(&error);
@@ -149,14 +137,10 @@ impl LedgerJobs {
 
     /// Writes the manifest a last time if it is not up to date.
     pub(super) async fn write_last_manifest(&mut self, now_ms: i64) -> Result<(), SegmenterError> {
-        if !std::mem::take(&mut self.manifest_stale) {
-            return Ok(());
+        match &mut self.resting {
+            Some(ledger) if ledger.is_manifest_stale() => write_manifest(ledger, now_ms).await,
+            _ => Ok(()),
         }
-        if let Some(ledger) = &mut self.resting {
-            write_manifest(ledger, now_ms).await?;
-            metrics::manifest_written();
-        }
-        Ok(())
     }
 }
 
