@@ -28,6 +28,10 @@ fn of_one(absence: &Absence, audit: Option<&PartitionAudit>) -> Option<OffsetRan
         AbsenceReason::SourceLost if audit.at_ms > absence.at_ms => None,
         // Somebody was let in since.
         AbsenceReason::NotAuditable if audit.at_ms > absence.at_ms => None,
+        // A later look wants everything from where it begins.
+        AbsenceReason::NotWanted if audit.at_ms > absence.at_ms => {
+            OffsetRange::new(range.first, range.last.min(audit.start_offset.saturating_sub(1)))
+        }
         AbsenceReason::Compacted => {
             OffsetRange::new(range.first, range.last.min(last_of_epoch(absence, audit)))
         }
@@ -41,7 +45,14 @@ fn last_of_epoch(absence: &Absence, audit: &PartitionAudit) -> i64 {
     let ends = audit.epochs.iter();
     let end = ends
         .filter(|end| epoch >= 0 && end.leader_epoch == epoch && end.end_offset >= 0)
-        .map(|end| end.end_offset.saturating_sub(1))
+        // Where the log has nothing of that epoch, nothing can be said about what it lacked.
+        .map(|end| {
+            if end.is_foreign() {
+                i64::MIN
+            } else {
+                end.end_offset.saturating_sub(1)
+            }
+        })
         .next();
     end.unwrap_or(i64::MAX)
 }
@@ -74,6 +85,7 @@ mod tests {
         let epochs = epochs.iter().map(|(leader_epoch, end_offset)| EpochEnd {
             leader_epoch: *leader_epoch,
             end_offset: *end_offset,
+            known_epoch: *leader_epoch,
         });
         PartitionAudit {
             topic: "orders".to_owned(),
@@ -116,6 +128,18 @@ mod tests {
         let refused = absence(AbsenceReason::NotAuditable, -1);
         assert_eq!(explained(&refused, &audit(100, 20, &[])), Some((10, 19)));
         assert_eq!(explained(&refused, &audit(101, 20, &[])), None);
+    }
+
+    #[test]
+    fn what_was_not_wanted_is_wanted_by_a_later_look_that_begins_before_it() {
+        let cut = absence(AbsenceReason::NotWanted, -1);
+        assert_eq!(explained(&cut, &audit(100, 20, &[])), Some((10, 19)));
+        assert_eq!(explained(&cut, &audit(101, 20, &[])), None);
+        let from_15 = PartitionAudit {
+            start_offset: 15,
+            ..audit(101, 20, &[])
+        };
+        assert_eq!(explained(&cut, &from_15), Some((10, 14)));
     }
 
     #[test]

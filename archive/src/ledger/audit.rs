@@ -61,6 +61,16 @@ pub struct EpochEnd {
     pub leader_epoch: i32,
     /// First offset behind it; -1 when the source cannot tell.
     pub end_offset: i64,
+    /// The largest epoch up to this one of which the source's log has anything; -1 when unknown. A smaller one than this
+    /// says that what was written under it is not in the log, not even in front of the end.
+    pub known_epoch: i32,
+}
+
+impl EpochEnd {
+    /// True when the source's log has nothing of this epoch at all.
+    pub fn is_foreign(&self) -> bool {
+        self.end_offset >= 0 && self.known_epoch >= 0 && self.known_epoch < self.leader_epoch
+    }
 }
 
 const EPOCH_END_BYTES: usize = 4 + 8;
@@ -121,11 +131,14 @@ impl PartitionAudit {
             out.put_i32_le(epoch.leader_epoch);
             out.put_i64_le(epoch.end_offset);
         }
+        for epoch in &self.epochs {
+            out.put_i32_le(epoch.known_epoch);
+        }
         Ok(())
     }
 
     pub(super) fn decode(fields: &mut FieldReader<'_>) -> Result<PartitionAudit, FieldError> {
-        Ok(PartitionAudit {
+        let mut audit = PartitionAudit {
             topic: fields.name("topic")?,
             incarnation: fields.uuid("incarnation")?,
             partition: fields.i32("partition")?,
@@ -139,10 +152,17 @@ impl PartitionAudit {
                     Ok(EpochEnd {
                         leader_epoch: fields.i32("leader epoch")?,
                         end_offset: fields.i64("end offset")?,
+                        known_epoch: -1,
                     })
                 })
                 .collect::<Result<_, FieldError>>()?,
-        })
+        };
+        if fields.remaining() > 0 {
+            for epoch in &mut audit.epochs {
+                epoch.known_epoch = fields.i32("known epoch")?;
+            }
+        }
+        Ok(audit)
     }
 
     /// What the backup is to hold: from its start to the high watermark. None when that is empty.

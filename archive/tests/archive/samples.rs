@@ -366,6 +366,7 @@ pub(crate) fn sample_audit_commit() -> Commit {
                 epochs: vec![EpochEnd {
                     leader_epoch: 5,
                     end_offset: 110,
+                    known_epoch: 4,
                 }],
             }),
             Entry::State(StateObject {
@@ -688,7 +689,7 @@ fn entries() -> impl Strategy<Value = Entry> {
         (
             text(10),
             any::<(u128, i32, i64, i64, i64, i64, i32)>(),
-            prop::collection::vec(any::<(i32, i64)>(), 0..4),
+            prop::collection::vec(any::<(i32, i64, i32)>(), 0..4),
         )
             .prop_map(|(topic, numbers, epochs)| {
                 let (
@@ -700,10 +701,13 @@ fn entries() -> impl Strategy<Value = Entry> {
                     high_watermark,
                     leader_epoch,
                 ) = numbers;
-                let epochs = epochs.into_iter().map(|(leader_epoch, end_offset)| EpochEnd {
-                    leader_epoch,
-                    end_offset,
-                });
+                let epochs = epochs
+                    .into_iter()
+                    .map(|(leader_epoch, end_offset, known_epoch)| EpochEnd {
+                        leader_epoch,
+                        end_offset,
+                        known_epoch,
+                    });
                 Entry::Audit(PartitionAudit {
                     topic,
                     incarnation: Uuid::from_u128(incarnation),

@@ -1,6 +1,7 @@
 //! The coverage of one partition, from what the ledger says and, if it was asked, the log.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use teeline_archive::ledger::{Absence, AbsenceReason, PartitionState, TopicKey};
@@ -121,7 +122,7 @@ pub(super) fn cover(
 }
 
 /// What is held only by segments of which it is not known under which leader they were written, in a log that has had more
-/// than one. The first leader epoch has no other before it.
+/// than one, or under one that the log has nothing of. The first leader epoch has no other before it.
 fn awaiting_comparison(state: &PartitionState) -> OffsetSet {
     let mut awaiting = OffsetSet::new();
     let audited = state.audit().map(|audit| audit.leader_epoch);
@@ -130,10 +131,16 @@ fn awaiting_comparison(state: &PartitionState) -> OffsetSet {
         return awaiting;
     }
     let lost = Lost::of(state);
+    let ends = state.audit().map_or(&[][..], |audit| &audit.epochs);
+    let foreign: BTreeSet<i32> = ends
+        .iter()
+        .filter(|end| end.is_foreign())
+        .map(|end| end.leader_epoch)
+        .collect();
     let (certain, doubtful): (Vec<_>, Vec<_>) = state
         .segments()
         .iter()
-        .partition(|segment| segment.leader_epoch_last >= 0);
+        .partition(|segment| segment.leader_epoch_last >= 0 && !foreign.contains(&segment.leader_epoch_last));
     for segment in doubtful {
         let own = lost.held_by(segment);
         own.ranges().iter().for_each(|range| awaiting.insert(*range));

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use teeline_archive::ledger::{Absence, AbsenceEvidence, AbsenceReason, Entry, PartitionAudit, Superseded};
+use teeline_archive::ledger::{
+    Absence, AbsenceEvidence, AbsenceReason, Entry, EpochEnd, PartitionAudit, Superseded,
+};
 use teeline_archive::segment::{Origin, SegmentInfo};
 use teeline_wire::batch::{BatchView, set_base_offset_and_epoch};
 use uuid::Uuid;
@@ -206,6 +208,29 @@ async fn what_is_held_under_an_unknown_leader_awaits_comparison_once_the_leader_
     let coverage = cover(&mut fixture, clock(), None).await;
     assert_eq!(coverage.percent, 100.0);
     assert!(coverage.partitions[0].awaiting_comparison.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_written_under_a_leader_that_the_log_does_not_know_awaits_comparison() {
+    let mut bytes = data(0, &[1; 4]).bytes().to_vec();
+    set_base_offset_and_epoch(&mut bytes, 0, 5).unwrap();
+    let mut fixture = Fixture::new();
+    let batch = BatchView::parse(&bytes.into()).unwrap();
+    fixture.segment(TOPIC, Origin::Tee, &[batch]).await;
+    for (known_epoch, awaiting) in [(4, &[(0, 3)][..]), (5, &[]), (-1, &[])] {
+        let Entry::Audit(audit) = audit_under(6, NOW_MS - 300_000, 0, 4) else {
+            unreachable!()
+        };
+        let epochs = vec![EpochEnd {
+            leader_epoch: 5,
+            end_offset: 4,
+            known_epoch,
+        }];
+        fixture.entry(Entry::Audit(PartitionAudit { epochs, ..audit }));
+        let coverage = cover(&mut fixture, clock(), None).await;
+        assert_eq!(coverage.partitions[0].awaiting_comparison, awaiting);
+        assert_eq!(coverage.percent, if awaiting.is_empty() { 100.0 } else { 0.0 });
+    }
 }
 
 #[tokio::test]

@@ -3,14 +3,15 @@
 //! A series per partition is what one wants to look at, and with many partitions what kills a monitoring system. So
 //! beyond a number of partitions there are series per topic only, and beyond as many topics only totals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use teeline_archive::ledger::{AbsenceReason, LedgerState, PartitionState};
+use teeline_archive::ledger::{Absence, AbsenceReason, LedgerState, PartitionState};
 use teeline_archive::{OffsetRange, OffsetSet};
 use teeline_runtime::metrics::{Metric, Series, replace_series};
 
-use super::auditor::PartitionReport;
+use super::auditor::{PartitionReport, Round};
+use super::upstream::Silence;
 use crate::partition::PartitionId;
 
 static HELD_FROM: Metric = Metric::gauge(
@@ -33,9 +34,13 @@ static MISSING: Metric = Metric::gauge(
     "teeline_coverage_missing_offsets",
     "Offsets that the archive does not hold, by reason.",
 );
+static AWAITING: Metric = Metric::gauge(
+    "teeline_coverage_awaiting_comparison_offsets",
+    "Offsets held of which it is still to be compared whether the log has the same records.",
+);
 static PERCENT: Metric = Metric::gauge(
     "teeline_coverage_percent",
-    "Offsets that the archive holds or explains, of all that it is to hold, rounded down.",
+    "Offsets that the archive surely holds, or explains, of all that it is to hold, rounded down.",
 );
 
 /// The coverage of one cluster's backup. Its series go with it.
@@ -70,6 +75,7 @@ struct Covered {
     high_watermark: i64,
     lag: u64,
     wanted: u64,
+    awaiting: u64,
     missing: BTreeMap<&'static str, u64>,
 }
 
@@ -84,10 +90,27 @@ impl Coverage {
         }
     }
 
-    /// Shows what a round found.
-    pub fn show(&mut self, ledger: &LedgerState, partitions: &BTreeMap<PartitionId, PartitionReport>) {
-        self.known.retain(|id, _| partitions.contains_key(id));
-        for (id, report) in partitions {
+    /// Shows what a round found. Of partitions that it could not judge, what was found before counts on: a hole is no
+    /// smaller because nobody can look.
+    pub fn show(&mut self, ledger: &LedgerState, round: &Round) {
+        let judged: BTreeSet<&str> = round.partitions.values().map(|report| &*report.topic).collect();
+        let is_over = |topic: &str, id: &PartitionId| {
+            let is_gone = |(name, why): &(Arc<str>, Silence)| {
+                &**name == topic && matches!(why, Silence::Gone | Silence::NotMeant)
+            };
+            let is_later = |other: &PartitionId| other.incarnation != id.incarnation;
+            let others = || {
+                round
+                    .partitions
+                    .iter()
+                    .filter(|(_, report)| &*report.topic == topic)
+            };
+            round.missing.iter().any(is_gone)
+                || (judged.contains(topic) && others().any(|(other, _)| is_later(other)))
+        };
+        self.known
+            .retain(|id, (basis, _)| round.partitions.contains_key(id) || !is_over(&basis.report.topic, id));
+        for (id, report) in &round.partitions {
             let state = ledger.partition(&report.topic, id.incarnation, id.partition);
             let basis = Basis::of(report, state);
             if self.known.get(id).is_none_or(|(known, _)| *known != basis) {
@@ -185,21 +208,23 @@ impl Covered {
     fn add(&mut self, other: &Covered) {
         self.lag = self.lag.saturating_add(other.lag);
         self.wanted = self.wanted.saturating_add(other.wanted);
+        self.awaiting = self.awaiting.saturating_add(other.awaiting);
         for (reason, offsets) in &other.missing {
             let sum = self.missing.entry(reason).or_default();
             *sum = sum.saturating_add(*offsets);
         }
     }
 
-    /// Held or explained, of what is wanted: in hundredths, since a float would round up, and 100 means all.
+    /// Surely held or explained, of what is wanted: in hundredths, since a float would round up, and 100 means all.
     fn percent(&self) -> f64 {
         if self.wanted == 0 {
             return 100.0;
         }
         let open = [NOT_YET, UNEXPLAINED].map(|reason| self.missing.get(reason).copied().unwrap_or(0));
-        let accounted = self
-            .wanted
-            .saturating_sub(open.iter().fold(0, |sum, open| sum.saturating_add(*open)));
+        let open = open
+            .iter()
+            .fold(self.awaiting, |sum, open| sum.saturating_add(*open));
+        let accounted = self.wanted.saturating_sub(open);
         let share = u128::from(accounted).saturating_mul(10_000) / u128::from(self.wanted).max(1);
         share as f64 / 100.0
     }
@@ -218,6 +243,7 @@ impl Covered {
 
     fn counts(&self, labels: &[(&'static str, Arc<str>)], series: &mut Vec<Series>) {
         series.push(line(&LAG, labels, self.lag as f64));
+        series.push(line(&AWAITING, labels, self.awaiting as f64));
         series.push(line(&PERCENT, labels, self.percent()));
         for (reason, offsets) in &self.missing {
             let mut labels = labels.to_vec();
@@ -235,8 +261,8 @@ fn line(metric: &'static Metric, labels: &[(&'static str, Arc<str>)], value: f64
     }
 }
 
-/// From where the backup begins to the end of the log: what is held, and why the rest is not. The words are those of
-/// `teeline-restorer coverage`.
+/// From where the backup begins to the end of the log: what is held, and why the rest is not. What is explained is what
+/// the verdict says; the words for it are those of `teeline-restorer coverage`.
 fn cover(report: &PartitionReport, state: Option<&PartitionState>) -> Covered {
     let held = state.map(PartitionState::held).unwrap_or_default();
     let mut covered = Covered {
@@ -244,33 +270,32 @@ fn cover(report: &PartitionReport, state: Option<&PartitionState>) -> Covered {
         to: held.last(),
         high_watermark: report.bounds.high_watermark,
         lag: report.lag,
+        awaiting: report.awaiting,
         ..Covered::default()
     };
     let Some(window) = OffsetRange::new(report.start, report.bounds.high_watermark.saturating_sub(1)) else {
         return covered;
     };
     covered.wanted = window.span();
+    let below = |end: i64| OffsetRange::new(window.first, end.saturating_sub(1));
     let mut rest: OffsetSet = held.holes(window).into_iter().collect();
-    let mut absences: Vec<_> = state.map_or(&[][..], PartitionState::absences).iter().collect();
+    let mut open = rest.clone();
+    let explained = report.explained.ranges().iter().copied();
+    for range in explained.chain(below(report.bounds.log_start)) {
+        open.remove(range);
+    }
+    for range in open.ranges() {
+        rest.remove(*range);
+    }
+    covered.take(UNEXPLAINED, below(report.demanded_to), &mut open);
+    covered.take(NOT_YET, Some(window), &mut open);
+    let mut absences: Vec<&Absence> = state.map_or(&[][..], PartitionState::absences).iter().collect();
     // The latest word about an offset counts.
     absences.sort_by_key(|absence| std::cmp::Reverse(absence.at_ms));
-    let log_start = report.bounds.log_start;
     for absence in absences {
-        let range = absence.range();
-        let range = match absence.reason {
-            AbsenceReason::Deleted => {
-                OffsetRange::new(range.first, range.last.min(log_start.saturating_sub(1)))
-            }
-            // A log that answers is not lost, was not cut back before its end, and is open to us.
-            AbsenceReason::SourceLost | AbsenceReason::Truncated | AbsenceReason::NotAuditable => None,
-            _ => Some(range),
-        };
-        covered.take(absence.reason.as_str(), range, &mut rest);
+        covered.take(absence.reason.as_str(), Some(absence.range()), &mut rest);
     }
-    let below = |end: i64| OffsetRange::new(window.first, end.saturating_sub(1));
-    covered.take(AbsenceReason::Deleted.as_str(), below(log_start), &mut rest);
-    covered.take(UNEXPLAINED, below(report.demanded_to), &mut rest);
-    covered.take(NOT_YET, Some(window), &mut rest);
+    covered.take(AbsenceReason::Deleted.as_str(), Some(window), &mut rest);
     covered
 }
 

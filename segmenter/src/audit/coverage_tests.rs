@@ -9,6 +9,7 @@ use super::*;
 use crate::audit::judge::tests::{Book, ID, TOPIC, range, segment};
 use crate::audit::upstream::Bounds;
 
+/// As after a verdict on [`book`]: below the log's start everything is explained, and what is compacted.
 fn report(topic: &str, high_watermark: i64) -> PartitionReport {
     PartitionReport {
         topic: topic.into(),
@@ -22,6 +23,15 @@ fn report(topic: &str, high_watermark: i64) -> PartitionReport {
         wanted: 0,
         lag: 25,
         held: 0,
+        explained: [range(0, 69)].into_iter().collect(),
+        awaiting: 0,
+    }
+}
+
+fn round(partitions: BTreeMap<PartitionId, PartitionReport>) -> Round {
+    Round {
+        partitions,
+        ..Round::default()
     }
 }
 
@@ -63,6 +73,36 @@ fn what_is_not_held_is_counted_once_by_its_reason() {
 }
 
 #[test]
+fn what_the_verdict_does_not_explain_is_open_whatever_the_ledger_says() {
+    let mut book = book();
+    let cut = |reason| Absence {
+        topic: TOPIC.to_owned(),
+        incarnation: ID.incarnation,
+        partition: ID.partition,
+        first_offset: 70,
+        last_offset: 99,
+        reason,
+        at_ms: 2,
+        evidence: AbsenceEvidence::NONE,
+    };
+    let reasons = [
+        AbsenceReason::NotWanted,
+        AbsenceReason::Compacted,
+        AbsenceReason::SourceLost,
+    ];
+    let entries = reasons.map(|reason| Entry::Absent(cut(reason)));
+    book.commit(WriterId(5), entries.to_vec());
+    let covered = cover(&report(TOPIC, 100), book.partition());
+    assert_eq!(covered.missing.get(UNEXPLAINED), Some(&20));
+    assert_eq!(covered.percent(), 70.0);
+    let doubted = PartitionReport {
+        awaiting: 10,
+        ..report(TOPIC, 100)
+    };
+    assert_eq!(cover(&doubted, book.partition()).percent(), 60.0);
+}
+
+#[test]
 fn a_hundred_percent_means_all() {
     let mut covered = Covered {
         wanted: 1_000_000,
@@ -95,7 +135,7 @@ fn beyond_the_limit_there_are_series_by_topic_and_then_totals() {
     let book = book();
     let labels = |max: usize| {
         let mut coverage = Coverage::new("a test", max);
-        coverage.show(&book.state, &partitions);
+        coverage.show(&book.state, &round(partitions.clone()));
         let lags = coverage.series();
         let lags = lags.iter().filter(|series| series.metric.name == LAG.name);
         lags.map(|series| {
@@ -124,16 +164,24 @@ fn a_partition_is_looked_at_again_when_its_ledger_or_its_log_moved() {
     let mut coverage = Coverage::new("another test", 10);
     let mut partitions = BTreeMap::from([(ID, report(TOPIC, 100))]);
     let mut book = book();
-    coverage.show(&book.state, &partitions);
+    coverage.show(&book.state, &round(partitions.clone()));
     let more = segment(WriterId(5), 1, Origin::Tee, range(70, 89), 0);
     book.commit(WriterId(5), vec![Entry::Segment(more)]);
-    coverage.show(&book.state, &partitions);
+    coverage.show(&book.state, &round(partitions.clone()));
     assert_eq!(coverage.known[&ID].1.to, Some(89));
     partitions.insert(ID, report(TOPIC, 200));
-    coverage.show(&book.state, &partitions);
+    coverage.show(&book.state, &round(partitions.clone()));
     assert_eq!(coverage.known[&ID].1.wanted, 200);
-    partitions.clear();
-    coverage.show(&book.state, &partitions);
+    coverage.show(&book.state, &round(BTreeMap::new()));
+    assert_eq!(
+        coverage.known[&ID].1.wanted, 200,
+        "a partition without a leader keeps its holes"
+    );
+    let gone = Round {
+        missing: vec![(TOPIC.into(), Silence::Gone)],
+        ..Round::default()
+    };
+    coverage.show(&book.state, &gone);
     assert!(
         coverage.known.is_empty() && coverage.series().len() <= 2,
         "only totals of nothing, or nothing"

@@ -88,6 +88,7 @@ pub fn partition_audit(
             .map(|(&leader_epoch, answer)| EpochEnd {
                 leader_epoch,
                 end_offset: answer.end_offset,
+                known_epoch: answer.leader_epoch,
             })
             .collect(),
     })

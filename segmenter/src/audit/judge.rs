@@ -50,6 +50,8 @@ pub struct Verdict {
     pub held: OffsetSet,
     /// Offsets held or explained.
     pub explained: OffsetSet,
+    /// Offsets held only by segments in doubt: it is not known yet whether the log still has these records.
+    pub awaiting: OffsetSet,
 }
 
 /// A segment of which it is not known whether the log still has it.
@@ -113,6 +115,12 @@ pub fn judge(case: &Case<'_>) -> Option<Verdict> {
                 doubtful.push((segment, doubt));
             }
         }
+    }
+    for (_, doubt) in &doubtful {
+        insert_all(&mut verdict.awaiting, doubt);
+    }
+    for range in settled.ranges() {
+        verdict.awaiting.remove(*range);
     }
     let absent = absent_now(case);
     insert_all(&mut settled, &absent);

@@ -248,7 +248,7 @@ async fn go_round(
             Ok(report) => {
                 troubles.over();
                 finished(job, &report, clock.now_ms());
-                coverage.show(auditor.ledger(), &report.round.partitions);
+                coverage.show(auditor.ledger(), &report.round);
                 metrics::audit_round(&job.name, true);
                 if job.settings.compact && Instant::now() >= upkeep_at {
                     let more = keep_up(job, auditor, clock.now_ms()).await?;

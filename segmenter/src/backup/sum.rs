@@ -270,6 +270,8 @@ mod tests {
             wanted,
             lag: wanted,
             held: 0,
+            explained: teeline_archive::OffsetSet::new(),
+            awaiting: 0,
         };
         Round {
             partitions: BTreeMap::from([(ID, partition)]),

@@ -112,6 +112,10 @@ pub struct PartitionReport {
     pub lag: u64,
     /// Offsets held.
     pub held: u64,
+    /// Offsets held or explained.
+    pub explained: OffsetSet,
+    /// Offsets held of which it is still to be compared whether the log has the same records.
+    pub awaiting: u64,
 }
 
 /// What became of a round.
@@ -147,8 +151,6 @@ pub struct Auditor {
     /// The ledger had audits when we came: partitions that are new now were created since.
     has_history: bool,
     denied: BTreeSet<Arc<str>>,
-    manifest_ms: i64,
-    manifest_stale: bool,
 }
 
 /// How long a commit waits for a store that does not take it.
@@ -274,8 +276,6 @@ impl Auditor {
             topics: HashMap::new(),
             has_history,
             denied: BTreeSet::new(),
-            manifest_ms: 0,
-            manifest_stale: false,
         })
     }
 
@@ -433,7 +433,6 @@ impl Auditor {
                 }
             }
             metrics::committed(began.elapsed().as_secs_f64());
-            self.manifest_stale = true;
         }
         Ok(())
     }
@@ -465,21 +464,19 @@ impl Auditor {
     /// Writes the view for people, if it is not up to date and `at_once` or its interval allows it.
     pub async fn write_manifest(&mut self, at_once: bool) {
         let now_ms = self.clock.now_ms();
-        let interval_ms = i64::try_from(self.settings.segments.manifest_interval_ms).unwrap_or(i64::MAX);
-        let is_due = at_once || now_ms.saturating_sub(self.manifest_ms) >= interval_ms;
-        if !self.manifest_stale || !is_due {
+        let is_due = match at_once {
+            true => self.ledger.is_manifest_stale(),
+            false => {
+                let interval_ms = self.settings.segments.manifest_interval_ms;
+                self.ledger.is_manifest_due(now_ms, interval_ms)
+            }
+        };
+        if !is_due {
             return;
         }
-        self.manifest_ms = now_ms;
-        match self.ledger.write_manifest(now_ms).await {
-            Ok(()) => {
-                self.manifest_stale = false;
-                metrics::manifest_written();
-            }
-            Err(error) => {
-                let reason = teeline_runtime::exit::error_chain(&error);
-                tracing::warn!(error = %reason, "manifest.json could not be written; trying again later");
-            }
+        if let Err(error) = self.ledger.write_manifest(now_ms).await {
+            let reason = teeline_runtime::exit::error_chain(&error);
+            tracing::warn!(error = %reason, "manifest.json could not be written; trying again later");
         }
     }
 

@@ -80,6 +80,8 @@ impl Auditor {
                 wanted: span(&wanted),
                 lag,
                 held: verdict.held.span(),
+                explained: verdict.explained.clone(),
+                awaiting: verdict.awaiting.span(),
             },
         );
         if !wanted.is_empty() {
@@ -259,7 +261,17 @@ impl Auditor {
                 continue;
             };
             let state = self.ledger.state().partition(topic, id.incarnation, id.partition);
-            let explained = state.map(PartitionState::explained).unwrap_or_default();
+            let mut explained = state.map(PartitionState::held).unwrap_or_default();
+            let absences = state.map_or(&[][..], PartitionState::absences).iter();
+            // An audit since voids what an earlier run did not want.
+            let found = absences.filter(|absence| absence.reason != AbsenceReason::NotWanted);
+            found.for_each(|absence| explained.insert(absence.range()));
+            // Not older than the audit of this run, whatever the clock does.
+            let at_ms = at_ms.max(
+                state
+                    .and_then(PartitionState::audit)
+                    .map_or(at_ms, |audit| audit.at_ms),
+            );
             let left = verdict.wanted.iter().flat_map(|range| explained.holes(*range));
             entries.extend(left.map(|range| {
                 Entry::Absent(Absence {

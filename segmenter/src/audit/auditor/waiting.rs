@@ -146,6 +146,8 @@ mod tests {
                 wanted: offsets(&ranges),
                 lag: 0,
                 held: 0,
+                explained: teeline_archive::OffsetSet::new(),
+                awaiting: 0,
             };
             partitions.insert(id(partition), report);
             old.insert(id(partition), 100);
