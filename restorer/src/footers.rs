@@ -47,7 +47,7 @@ impl ReadError {
 impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
         if error.is_not_found() {
-            return Self::Damaged("the object is missing".to_owned());
+            return Self::Damaged(MISSING.to_owned());
         }
         Self::Store(error)
     }
@@ -111,6 +111,10 @@ pub async fn open_segment(store: &Store, info: &Arc<SegmentInfo>) -> Result<Open
         footer: Arc::new(footer),
     })
 }
+
+/// Either it is lost, or it was joined into a larger one since the ledger was read and its time was over.
+const MISSING: &str = "the object is missing (hint: if this took longer than `keep_replaced` of the archive, it is in a \
+                       larger one now: run the command again, with a longer `keep_replaced`)";
 
 fn damaged(reason: &str) -> ReadError {
     ReadError::Damaged(reason.to_owned())

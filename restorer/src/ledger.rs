@@ -22,17 +22,28 @@ pub struct Backup {
     pub commits: u64,
 }
 
+/// How often a ledger is read again that shows other damage each time.
+const LOOKS_MAX: usize = 10;
 /// Requests under way while commits are read.
 const COMMITS_AT_ONCE: usize = 16;
 
 /// Reads a backup. Damage is told, not fatal: what to make of it is the caller's decision.
 pub async fn load(store: &Store, backup_id: &str) -> Result<Backup, RestorerError> {
-    let backup = load_once(store, backup_id).await?;
-    if backup.damage.is_empty() {
-        return Ok(backup);
+    let mut backup = load_once(store, backup_id).await?;
+    // A listing that runs while commits are made may show a later one without its predecessor, and the next listing another
+    // such pair: what is damaged is found twice.
+    for _ in 0..LOOKS_MAX {
+        if backup.damage.is_empty() {
+            break;
+        }
+        let again = load_once(store, backup_id).await?;
+        let is_settled = again.damage == backup.damage;
+        backup = again;
+        if is_settled {
+            break;
+        }
     }
-    // A listing that runs while commits are made may show a later one without its predecessor: look again.
-    load_once(store, backup_id).await
+    Ok(backup)
 }
 
 async fn load_once(store: &Store, backup_id: &str) -> Result<Backup, RestorerError> {

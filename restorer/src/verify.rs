@@ -1,6 +1,7 @@
 //! `verify`: reads every byte of a backup and holds it against itself: objects against the ledger, blocks against their
 //! checksums, batches against theirs, counts and markers against footer and ledger.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::cursor::Source;
 use crate::error::{Damage, RestorerError};
 use crate::figures;
 use crate::footers::{OpenSegment, ReadError, open_segment};
-use crate::ledger::Backup;
+use crate::ledger::{self, Backup};
 use crate::plan::{Only, disputes, touches};
 use crate::stream::{PartitionStream, Parts};
 use crate::tally::Live;
@@ -112,8 +113,13 @@ pub async fn verify(
                 Err(error) => verification.damage.push(error.into_damage(&info.key)?),
             }
         }
+        let latest = match verification.damage.is_empty() {
+            true => None,
+            false => Some(settle_joined(store, backup, topics, live, &mut verification).await?),
+        };
         // Rivals are found by merging, which takes segments that can be read.
         if verification.damage.is_empty() {
+            let backup = latest.as_ref().unwrap_or(backup);
             verification.disputed = disputed(store, backup, topics, live).await?;
         }
         Ok::<(), RestorerError>(())
@@ -126,6 +132,52 @@ pub async fn verify(
         .damage
         .sort_by(|left, right| left.key.cmp(&right.key));
     Ok(verification)
+}
+
+/// Segments that were joined while others were read are deleted after a while, and a larger one has their batches: that one
+/// is read instead, if the ledger says so now.
+async fn settle_joined(
+    store: &Store,
+    backup: &Backup,
+    topics: &TopicFilter,
+    live: &Arc<Live>,
+    verification: &mut Verification,
+) -> Result<Backup, RestorerError> {
+    let now = ledger::load(store, &backup.id).await?;
+    let damaged: HashSet<String> = verification
+        .damage
+        .iter()
+        .map(|found| found.key.clone())
+        .collect();
+    let known: HashSet<&str> = selected(backup, topics)
+        .map(|segment| segment.key.as_str())
+        .collect();
+    let gone: Vec<&SegmentInfo> = selected(backup, topics)
+        .filter(|segment| damaged.contains(&segment.key))
+        .collect();
+    let mut joined: BTreeMap<String, SegmentInfo> = BTreeMap::new();
+    let mut replaced = HashSet::new();
+    for (_, topic) in now.state.topics() {
+        for (_, state) in topic.partitions() {
+            for gone in gone.iter().filter(|segment| state.is_replaced(&segment.key)) {
+                replaced.insert(gone.key.clone());
+                let instead = state.segments().iter().filter(|segment| {
+                    segment.range().overlaps(&gone.range()) && !known.contains(segment.key.as_str())
+                });
+                joined.extend(instead.map(|segment| (segment.key.clone(), segment.clone())));
+            }
+        }
+    }
+    verification.damage.retain(|found| !replaced.contains(&found.key));
+    for (key, info) in joined {
+        let info = Arc::new(info);
+        verification.segments += 1;
+        match read_segment(store, &info, live).await {
+            Ok(counted) => verification.add(&info, counted),
+            Err(error) => verification.damage.push(error.into_damage(&key)?),
+        }
+    }
+    Ok(now)
 }
 
 fn selected<'a>(backup: &'a Backup, topics: &'a TopicFilter) -> impl Iterator<Item = &'a SegmentInfo> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use teeline_archive::ledger::{Commit, Entry};
+use teeline_archive::ledger::{Commit, Entry, Replaced};
 use teeline_archive::segment::Origin;
 use teeline_wire::batch::BatchView;
 
@@ -188,4 +188,47 @@ async fn records_that_dispute_the_same_offsets_are_named_and_copies_are_not() {
     fixture.commit().await;
     let found = verified(&fixture).await;
     assert!(found.damage.is_empty(), "{:?}", found.damage);
+}
+
+#[tokio::test]
+async fn segments_that_were_joined_and_deleted_meanwhile_are_read_in_the_larger_one() {
+    let (mut fixture, segments) = whole().await;
+    let backup = load(&fixture.store, BACKUP).await.unwrap();
+    let batches: Vec<_> = [0, 10]
+        .into_iter()
+        .flat_map(|base| [data(base, &[1; 4]), data(base + 4, &[1; 6])])
+        .collect();
+    let joined = fixture.segment(TOPIC, Origin::Tee, &batches).await;
+    let keys: Vec<String> = segments.iter().take(2).map(|info| info.key.clone()).collect();
+    fixture.entry(Entry::Replaced(Replaced {
+        topic: TOPIC.to_owned(),
+        incarnation: joined.identity.incarnation,
+        partition: 0,
+        by: joined.key.clone(),
+        keys: keys.clone(),
+        at_ms: 5,
+    }));
+    fixture.commit().await;
+    for key in &keys {
+        fixture.store.delete(key).await.unwrap();
+    }
+    let again = async || {
+        let live = Arc::default();
+        verify(
+            &fixture.store,
+            &backup,
+            &TopicFilter::default(),
+            &live,
+            &Shutdown::new(),
+        )
+        .await
+        .unwrap()
+    };
+    let verification = again().await;
+    assert!(verification.is_clean(), "{:?}", verification.damage);
+    assert_eq!(verification.records, 30);
+    // What is not in the larger one either is damage.
+    fixture.store.delete(&joined.key).await.unwrap();
+    let damaged: Vec<String> = again().await.damage.into_iter().map(|found| found.key).collect();
+    assert_eq!(damaged, [joined.key]);
 }
