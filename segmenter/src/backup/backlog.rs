@@ -70,6 +70,9 @@ pub(super) struct Backlog {
     surveyed_at: Instant,
     /// Something is unclear, and to be looked at then.
     unclear_until: Option<Instant>,
+    /// So long after a round there is none, unless the logs were heard: whatever is due again at once must not keep all
+    /// others from being followed.
+    hear_until: Option<Instant>,
 }
 
 /// One partition, as it was in the last round and as it is now.
@@ -103,6 +106,7 @@ impl Backlog {
             partitions: HashMap::new(),
             surveyed_at: now,
             unclear_until: None,
+            hear_until: None,
         }
     }
 
@@ -135,14 +139,48 @@ impl Backlog {
         }
     }
 
+    /// A round is over that came to the partitions of which `has_come` says so. Those that it should have come to and did
+    /// not are gone if it had an answer about everything, and otherwise not tried again at once. True when some are gone.
+    pub(super) fn round_over(
+        &mut self,
+        scope: &Scope,
+        has_come: impl Fn(&PartitionId) -> bool,
+        is_whole: bool,
+        now: Instant,
+    ) -> bool {
+        self.hear_until = Some(now + HEAR.min(self.rules.interval));
+        let is_left_out = |id: &PartitionId| match scope {
+            Scope::All => false,
+            Scope::AllBut(quiet) => quiet.contains(id),
+        };
+        let known = self.partitions.len();
+        self.partitions.retain(|id, partition| {
+            if has_come(id) || is_left_out(id) {
+                return true;
+            }
+            partition.then = partition.now;
+            partition.since = Some(now);
+            !is_whole
+        });
+        if !is_whole {
+            self.unclear(now);
+        }
+        self.partitions.len() < known
+    }
+
+    /// The logs were heard since the last round.
+    pub(super) fn heard(&mut self) {
+        self.hear_until = None;
+    }
+
+    /// Whether a partition is known.
+    pub(super) fn knows(&self, id: &PartitionId) -> bool {
+        self.partitions.contains_key(id)
+    }
+
     /// Which partitions are known.
     pub(super) fn ids(&self) -> BTreeSet<PartitionId> {
         self.partitions.keys().copied().collect()
-    }
-
-    /// Forgets all but these.
-    pub(super) fn retain(&mut self, keep: impl Fn(&PartitionId) -> bool) {
-        self.partitions.retain(|id, _| keep(id));
     }
 
     /// A log reaches so far now.
@@ -166,6 +204,9 @@ impl Backlog {
 
     /// What a round is due for now, if it is, and what it need not look at.
     pub(super) fn due(&self, now: Instant) -> Option<(Cause, Scope)> {
+        if self.hear_until.is_some_and(|until| now < until) {
+            return None;
+        }
         if now >= self.surveyed_at + self.rules.survey_interval {
             return Some((Cause::Survey, Scope::All));
         }
@@ -195,8 +236,11 @@ impl Backlog {
         })
     }
 
-    /// The next time at which one is due even when nothing more is heard.
-    pub(super) fn due_at(&self) -> Instant {
+    /// The next time at which one may be due even when nothing more is heard.
+    pub(super) fn due_at(&self, now: Instant) -> Instant {
+        if let Some(until) = self.hear_until.filter(|until| now < *until) {
+            return until;
+        }
         let aged = self
             .partitions
             .values()
@@ -236,159 +280,9 @@ impl Partition {
 }
 
 const BYTES_PER_OFFSET_AT_FIRST: f64 = 1024.0;
+/// Brokers that have news answer at once.
+const HEAR: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    const RULES: Rules = Rules {
-        interval: Duration::from_secs(60),
-        segment_bytes: 1_000_000,
-        survey_interval: Duration::from_secs(600),
-    };
-
-    fn id(partition: i32) -> PartitionId {
-        PartitionId {
-            incarnation: Uuid::from_u128(1),
-            partition,
-        }
-    }
-
-    fn bounds(log_start: i64, high_watermark: i64) -> Bounds {
-        Bounds {
-            log_start,
-            high_watermark,
-            leader_epoch: 3,
-        }
-    }
-
-    fn settled(bounds: Bounds) -> Settled {
-        Settled {
-            bounds,
-            is_done: true,
-            offsets: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Two partitions, archived up to 1,000.
-    fn backlog(start: Instant) -> Backlog {
-        let mut backlog = Backlog::new(RULES, start);
-        for partition in [0, 1] {
-            backlog.settle(id(partition), &settled(bounds(0, 1_000)), start);
-        }
-        backlog
-    }
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_record_waits_for_others_until_the_interval_is_over_and_idle_partitions_are_left_out() {
-        let start = Instant::now();
-        let mut backlog = backlog(start);
-        assert_eq!(backlog.due(start + seconds(599)), None);
-        assert_eq!(
-            backlog.due(start + seconds(600)),
-            Some((Cause::Survey, Scope::All))
-        );
-        backlog.news(id(0), bounds(0, 1_001), start + seconds(100));
-        backlog.news(id(0), bounds(0, 1_002), start + seconds(150));
-        assert_eq!(backlog.due_at(), start + seconds(160));
-        assert_eq!(backlog.due(start + seconds(159)), None);
-        let quiet = BTreeSet::from([id(1)]);
-        let due = Some((Cause::Age, Scope::AllBut(quiet)));
-        assert_eq!(backlog.due(start + seconds(160)), due);
-        // What came meanwhile comes along.
-        backlog.news(id(1), bounds(0, 1_001), start + seconds(159));
-        let due = Some((Cause::Age, Scope::AllBut(BTreeSet::new())));
-        assert_eq!(backlog.due(start + seconds(160)), due);
-        backlog.settle(id(0), &settled(bounds(0, 1_002)), start + seconds(161));
-        backlog.settle(id(1), &settled(bounds(0, 1_001)), start + seconds(161));
-        assert_eq!(backlog.due(start + seconds(300)), None);
-    }
-
-    #[test]
-    fn enough_for_a_segment_does_not_wait_and_takes_nobody_along() {
-        let start = Instant::now();
-        let mut backlog = backlog(start);
-        backlog.news(id(1), bounds(0, 1_001), start);
-        backlog.news(id(0), bounds(0, 1_900), start);
-        assert_eq!(backlog.due(start), None, "900 records of 1 KiB");
-        backlog.news(id(0), bounds(0, 2_000), start);
-        let quiet = BTreeSet::from([id(1)]);
-        assert_eq!(backlog.due(start), Some((Cause::Size, Scope::AllBut(quiet))));
-        // Learnt: records are small here.
-        let small = Settled {
-            offsets: 1_000,
-            bytes: 10_000,
-            ..settled(bounds(0, 2_000))
-        };
-        for _ in 0..9 {
-            backlog.settle(id(0), &small, start);
-        }
-        backlog.news(id(0), bounds(0, 12_000), start);
-        assert_eq!(backlog.due(start), None);
-    }
-
-    #[test]
-    fn what_retention_comes_near_to_does_not_wait() {
-        let start = Instant::now();
-        let mut backlog = backlog(start);
-        backlog.news(id(0), bounds(0, 1_500), start);
-        assert_eq!(backlog.due(start), None);
-        backlog.news(id(0), bounds(400, 1_500), start);
-        assert_eq!(backlog.due(start), None, "600 archived offsets lie before it");
-        backlog.news(id(0), bounds(500, 1_500), start);
-        let due = backlog.due(start).map(|(cause, _)| cause);
-        assert_eq!(due, Some(Cause::Retention));
-        // Retention alone takes nothing that is not archived.
-        let mut idle = self::backlog(start);
-        idle.news(id(0), bounds(1_000, 1_000), start);
-        assert_eq!(idle.due(start), None);
-    }
-
-    #[test]
-    fn a_log_that_was_cut_back_or_has_another_leader_is_looked_at() {
-        let start = Instant::now();
-        let other_leader = Bounds {
-            leader_epoch: 4,
-            ..bounds(0, 1_000)
-        };
-        for news in [bounds(0, 900), other_leader] {
-            let mut backlog = backlog(start);
-            backlog.news(id(0), news, start);
-            let due = backlog.due(start + RULES.interval).map(|(cause, _)| cause);
-            assert_eq!(due, Some(Cause::Age), "{news:?}");
-        }
-        let mut backlog = backlog(start);
-        backlog.lost(id(1), start);
-        assert!(backlog.due(start + RULES.interval).is_some());
-    }
-
-    #[test]
-    fn what_failed_and_what_is_unclear_is_tried_again_after_the_interval_and_not_at_once() {
-        let start = Instant::now();
-        let mut backlog = backlog(start);
-        let failed = Settled {
-            is_done: false,
-            ..settled(bounds(0, 2_000_000))
-        };
-        backlog.settle(id(0), &failed, start);
-        assert_eq!(backlog.due(start + seconds(59)), None);
-        assert!(backlog.due(start + seconds(60)).is_some());
-        backlog.settle(id(0), &settled(bounds(0, 2_000_000)), start);
-        backlog.unclear(start);
-        backlog.unclear(start + seconds(30));
-        assert_eq!(backlog.due(start + seconds(59)), None);
-        assert_eq!(
-            backlog.due(start + seconds(60)),
-            Some((Cause::Unclear, Scope::All))
-        );
-        backlog.surveyed(start + seconds(60));
-        assert_eq!(backlog.due(start + seconds(61)), None);
-    }
-}
+#[path = "backlog_tests.rs"]
+mod tests;

@@ -97,14 +97,15 @@ impl Lookout {
         if *scope == Scope::All {
             self.backlog.surveyed(begun);
             self.missing = missing(&round.missing);
-            if round.unjudged == 0 {
-                self.backlog.retain(|id| round.partitions.contains_key(id));
-                self.ids.retain(|_, id| round.partitions.contains_key(id));
-                self.watch.retain(|partition| self.ids.contains_key(partition));
-            }
         }
-        let is_restless = self.restless_until.is_some_and(|until| now < until);
-        if round.unjudged > 0 || is_restless {
+        let has_come = |id: &PartitionId| round.partitions.contains_key(id);
+        if self.backlog.round_over(scope, has_come, round.unjudged == 0, now) {
+            self.restless_until = Some(now + RESTLESS);
+            let backlog = &self.backlog;
+            self.ids.retain(|_, id| backlog.knows(id));
+            self.watch.retain(|partition| self.ids.contains_key(partition));
+        }
+        if self.restless_until.is_some_and(|until| now < until) {
             self.backlog.unclear(now);
         }
     }
@@ -129,12 +130,13 @@ impl Lookout {
                 }
                 continue;
             }
-            let wake = self.backlog.due_at().min(self.listed_at + self.interval);
+            let wake = self.backlog.due_at(now).min(self.listed_at + self.interval);
             tokio::select! {
                 events = self.watch.poll() => {
                     for event in events {
                         self.take(event);
                     }
+                    self.backlog.heard();
                     self.count();
                 }
                 () = tokio::time::sleep_until(wake) => {}
@@ -149,8 +151,10 @@ impl Lookout {
             known: &[],
             quiet: &BTreeSet::new(),
         };
-        let listed = self.upstream.list(request).await?;
+        let listed = self.upstream.list(request).await;
+        // One that fails is not tried again at once either: the round that it leads to lists them as well.
         self.listed_at = Instant::now();
+        let listed = listed?;
         let there: BTreeSet<PartitionId> = listed
             .topics
             .iter()

@@ -8,7 +8,7 @@
 //! | module | duty |
 //! |---|---|
 //! | [`args`] | the command line |
-//! | [`run`], `sum`, `tended` | one backup from its beginning to its end, what it did, the lease |
+//! | [`run`], `rounds`, `sum`, `tended` | one backup from its beginning to its end, what it did, the lease |
 //! | `lookout`, `backlog` | between the rounds of a continuous backup: who has something new, and when a round is due |
 //! | `state` | the state of the cluster beside its records |
 //! | [`patience`] | when to go on after a failure, and when to give up; pure |
@@ -24,6 +24,7 @@ mod lookout;
 pub mod patience;
 pub mod process;
 pub mod report;
+mod rounds;
 pub mod run;
 mod state;
 mod sum;

@@ -10,19 +10,19 @@ use teeline_wire::client::ClientConfig;
 use tokio::time::Instant;
 
 use super::args::Job;
-use super::backlog::{Rules, Scope};
+use super::backlog::Rules;
 use super::display::{Display, Shown};
 use super::error::{BackupError, Names};
 use super::lookout::Lookout;
 use super::patience::{Next, OUTAGE_MAX, Patience, Went};
 use super::report::{BackupReport, Outcome};
+use super::rounds::Rounds;
 use super::state::{State, soon};
 use super::sum::Sum;
 use super::tended::Tended;
 use crate::audit::upstream::Silence;
-use crate::audit::{AuditError, Auditor, Demand, KafkaUpstream, Round, RoundReport, Settings, Upstream};
-use crate::fetcher::{Ended, Fetch, KafkaLog, Limits, Progress, RecordBudget, Throttle};
-use crate::metrics;
+use crate::audit::{Auditor, Demand, KafkaUpstream, Round, Settings, Upstream};
+use crate::fetcher::{Fetch, KafkaLog, Limits, Progress, RecordBudget, Throttle};
 
 /// What a backup works with.
 pub struct Surroundings {
@@ -134,7 +134,8 @@ async fn connect(job: &Job) -> Result<Vec<teeline_wire::client::Cluster>, Backup
 
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
-async fn open(
+/// The auditor of this backup.
+pub(super) async fn open(
     job: &Job,
     around: &Surroundings,
     upstream: &Arc<KafkaUpstream>,
@@ -230,7 +231,13 @@ async fn first_look(auditor: &mut Auditor, job: &Job, shutdown: &Shutdown) -> Re
     }
 }
 
-fn state_of(job: &Job, around: &Surroundings, cluster_id: &str, auditor: &Auditor) -> Option<State> {
+/// The state of the cluster, if it is wanted.
+pub(super) fn state_of(
+    job: &Job,
+    around: &Surroundings,
+    cluster_id: &str,
+    auditor: &Auditor,
+) -> Option<State> {
     let wanted = job.backup.include_metadata;
     let continuous = job.backup.continuous;
     wanted.then(|| {
@@ -275,241 +282,4 @@ fn demand(job: &Job, first: &Round) -> Demand {
         .iter()
         .map(|(id, partition)| (*id, partition.demanded_to));
     Demand::Until(ends.collect())
-}
-
-/// Nobody waits for the state of the cluster, and a look takes more requests than following the logs.
-const STATE_PACE_MIN: Duration = Duration::from_secs(10);
-/// Another writer may commit once between our taking the lease and its noticing.
-const REOPENED_MAX: u32 = 3;
-/// Coordinators move, and are asked again.
-const LAST_LOOKS_MAX: u32 = 3;
-const LAST_LOOKS_PAUSE: Duration = Duration::from_secs(1);
-
-/// The rounds of a backup.
-struct Rounds<'a> {
-    job: &'a Job,
-    around: &'a Surroundings,
-    upstream: Arc<KafkaUpstream>,
-    auditor: Auditor,
-    cluster_id: Arc<str>,
-    state: Option<State>,
-    fetch: Fetch,
-    lease: &'a Tended,
-    shown: Shown,
-    demand: Demand,
-    patience: Patience,
-    sum: Sum,
-    /// Follows the logs between the rounds of a run that has no end.
-    lookout: Option<Lookout>,
-    reopened: u32,
-}
-
-impl Rounds<'_> {
-    async fn run(&mut self) -> Result<Outcome, BackupError> {
-        let mut scope = Scope::All;
-        loop {
-            let begun = Instant::now();
-            let done = self.round(&scope).await;
-            if self.lease.is_lost() {
-                return Err(self.taken_over());
-            }
-            let looked_at = std::mem::replace(&mut scope, Scope::All);
-            let went = match done {
-                Ok((report, went)) => {
-                    self.around.health.ready();
-                    self.shown
-                        .expect(self.fetch.progress.offsets().saturating_add(self.sum.left()));
-                    if let Some(outcome) = self.outcome(&report) {
-                        return Ok(outcome);
-                    }
-                    if let Some(lookout) = &mut self.lookout
-                        && went == Went::Forward
-                    {
-                        lookout.settle(&report, &looked_at, begun);
-                        self.patience.after(went, Instant::now());
-                        match self.wait().await {
-                            Ok(Some(due)) => scope = due,
-                            Ok(None) if self.lease.is_lost() => return Err(self.taken_over()),
-                            Ok(None) => return Ok(Outcome::Stopped),
-                            Err(AuditError::Fenced { .. }) => self.reopen().await?,
-                            Err(error) if error.may_pass() => self.sum.round_failed(error_chain(&error)),
-                            Err(error) => return Err(error.into()),
-                        }
-                        continue;
-                    }
-                    went
-                }
-                Err(AuditError::Fenced { .. }) => {
-                    self.reopen().await?;
-                    Went::Nowhere
-                }
-                Err(error) if error.may_pass() => {
-                    let reason = error_chain(&error);
-                    self.around.health.not_ready(reason.clone());
-                    self.sum.round_failed(reason.clone());
-                    tracing::warn!(backup_id = %self.job.backup_id, error = %reason, "a round failed; trying again");
-                    match self.patience.after(Went::Nowhere, Instant::now()) {
-                        Next::GiveUp => return Err(error.into()),
-                        Next::After(pause) if self.pause(pause).await => continue,
-                        Next::After(_) => return Ok(Outcome::Stopped),
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            };
-            match self.patience.after(went, Instant::now()) {
-                Next::GiveUp => return Ok(Outcome::Incomplete),
-                Next::After(pause) if self.pause(pause).await => {}
-                Next::After(_) => return Ok(Outcome::Stopped),
-            }
-        }
-    }
-
-    /// A round, and a look at the state if it is time.
-    async fn round(&mut self, scope: &Scope) -> Result<(RoundReport, Went), AuditError> {
-        let partly = match scope {
-            Scope::All => None,
-            Scope::AllBut(quiet) => Some(Demand::NowBut(quiet.clone())),
-        };
-        let demand = partly.as_ref().unwrap_or(&self.demand);
-        let report = self.auditor.round(demand, &self.fetch).await?;
-        let went = self.sum.take(&report, *scope == Scope::All);
-        self.look_at_state(false).await?;
-        Ok((report, went))
-    }
-
-    /// Waits until a round is due, and says of what. `None` when it was told to stop.
-    async fn wait(&mut self) -> Result<Option<Scope>, AuditError> {
-        // Of the stop of the process and that of a lost lease.
-        let stop = self.fetch.shutdown.clone();
-        loop {
-            let Some(lookout) = &mut self.lookout else {
-                return Ok(Some(Scope::All));
-            };
-            tokio::select! {
-                biased;
-                () = stop.triggered() => return Ok(None),
-                (cause, scope) = lookout.wait() => {
-                    tracing::debug!(backup_id = %self.job.backup_id, cause = cause.as_str(), "a round is due");
-                    metrics::backup_round(cause.as_str());
-                    return Ok(Some(scope));
-                }
-                () = tokio::time::sleep(self.job.backup.interval.max(STATE_PACE_MIN)) => {}
-            }
-            self.look_at_state(false).await?;
-            self.auditor.write_manifest(false).await;
-        }
-    }
-
-    /// Whether this was the last round, and how it ended then, troubles aside.
-    fn outcome(&self, report: &RoundReport) -> Option<Outcome> {
-        let limited = report.jobs.iter().any(|job| matches!(job.ended, Ended::Limited));
-        if limited {
-            return Some(Outcome::Cut);
-        }
-        if self.around.shutdown.is_triggered() {
-            return Some(Outcome::Stopped);
-        }
-        let is_over = report.jobs.is_empty() && report.round.unjudged == 0 && !self.job.backup.continuous;
-        is_over.then_some(Outcome::Complete)
-    }
-
-    /// Writes down that what is left of the log was not wanted.
-    async fn note_cut(&mut self) -> Result<Outcome, BackupError> {
-        let left = self.auditor.not_wanted();
-        match self.auditor.commit(&self.cluster_id, left).await {
-            Ok(()) => {}
-            // What was fetched counts; only its absence stays unexplained until the next run.
-            Err(error) if error.may_pass() => self.sum.round_failed(error_chain(&error)),
-            Err(error) => return Err(error.into()),
-        }
-        Ok(Outcome::Cut)
-    }
-
-    /// Somebody else has written the chain. If the lease is ours, it was the one before us, and notices by and by.
-    async fn reopen(&mut self) -> Result<(), BackupError> {
-        self.reopened = self.reopened.saturating_add(1);
-        if self.reopened > REOPENED_MAX || !self.lease.is_still_mine().await {
-            return Err(self.taken_over());
-        }
-        tracing::info!(backup_id = %self.job.backup_id, "an earlier auditor has committed meanwhile; reading on");
-        self.auditor = open(self.job, self.around, &self.upstream).await?;
-        self.fetch.sink = self.auditor.sink();
-        self.state = state_of(self.job, self.around, &self.cluster_id, &self.auditor);
-        Ok(())
-    }
-
-    /// The look at the state with which a run ends. What passes in moments must not leave it incomplete.
-    async fn last_look(&mut self) -> Result<(), BackupError> {
-        let mut looks = 0u32;
-        loop {
-            match self.look_at_state(true).await {
-                Ok(()) if self.sum.has_state() => return Ok(()),
-                Ok(()) => {
-                    looks = looks.saturating_add(1);
-                    if looks >= LAST_LOOKS_MAX || !self.pause(LAST_LOOKS_PAUSE).await {
-                        return Ok(());
-                    }
-                }
-                Err(AuditError::Fenced { .. }) => self.reopen().await?,
-                Err(error) if error.may_pass() && self.around.shutdown.is_triggered() => {
-                    self.sum.round_failed(error_chain(&error));
-                    return Ok(());
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Once at the end of a run, now and then in one that has none.
-    async fn look_at_state(&mut self, is_last: bool) -> Result<(), AuditError> {
-        let Some(state) = &mut self.state else {
-            return Ok(());
-        };
-        let is_wanted = match self.job.backup.continuous {
-            true => is_last || state.is_due(),
-            false => is_last && !self.around.shutdown.is_triggered(),
-        };
-        if is_wanted {
-            let (auditor, cluster_id) = (&mut self.auditor, &self.cluster_id);
-            let looked = state.look(auditor, &self.upstream, cluster_id, self.around, is_last);
-            let troubles = looked.await?;
-            self.sum.note_state(troubles);
-        }
-        Ok(())
-    }
-
-    fn taken_over(&self) -> BackupError {
-        BackupError::TakenOver {
-            backup_id: self.job.backup_id.clone(),
-        }
-    }
-
-    /// False when it was told to stop meanwhile.
-    async fn pause(&self, pause: Duration) -> bool {
-        if pause.is_zero() {
-            return !self.around.shutdown.is_triggered();
-        }
-        self.around
-            .shutdown
-            .run_until(tokio::time::sleep(pause))
-            .await
-            .is_some()
-    }
-
-    fn report(&mut self, begun: Instant) -> BackupReport {
-        BackupReport {
-            backup_id: self.job.backup_id.clone(),
-            cluster_id: self.cluster_id.to_string(),
-            outcome: Outcome::Incomplete,
-            max_messages_reached: false,
-            topics: self.sum.topics.len() as u64,
-            partitions: self.sum.partitions.len() as u64,
-            segments: self.sum.segments,
-            records: self.sum.records,
-            bytes: self.sum.bytes,
-            offsets_left: self.sum.left(),
-            seconds: begun.elapsed().as_secs_f64(),
-            troubles: self.sum.troubles().cloned().collect(),
-        }
-    }
 }
