@@ -12,10 +12,11 @@
 //! got the first time, perhaps under an earlier leader. The leaders say where their epoch begins; where they cannot, see
 //! [`EpochStart`]. Where all this does not prove it the epoch stays unknown: never guessed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use teeline_archive::buffer::{LeaderTerm, LeaderTerms};
 use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
+use uuid::Uuid;
 
 use crate::batch::{Batch, Content};
 use crate::catalog::synthetic_incarnation;
@@ -36,6 +37,10 @@ pub enum LeaderEpoch {
 #[derive(Debug, Default)]
 pub struct Leaders {
     by_partition: HashMap<PartitionId, Vec<Term>>,
+    /// With something that only batches can ask for that are open already.
+    outdated: HashSet<PartitionId>,
+    /// Of topics that are gone.
+    gone: HashSet<PartitionId>,
 }
 
 /// A run of answers that named the same epoch.
@@ -50,8 +55,9 @@ struct Term {
 }
 
 impl Leaders {
-    /// Folds answers in.
-    pub fn on_terms(&mut self, position: BufferPosition, terms: &LeaderTerms) {
+    /// Folds answers in. Where a new epoch followed an old one there may be something to [`Leaders::forget`].
+    pub fn on_terms(&mut self, position: BufferPosition, terms: &LeaderTerms) -> Vec<PartitionId> {
+        let mut followed = Vec::new();
         let younger_than = BufferPosition {
             session: position.session,
             lsn: terms.requested_after,
@@ -66,30 +72,84 @@ impl Leaders {
                     incarnation,
                     partition: term.partition,
                 };
-                self.note(id, term, position, younger_than);
+                if self.note(id, term, position, younger_than) {
+                    self.outdated.insert(id);
+                    followed.push(id);
+                }
             }
+        }
+        followed
+    }
+
+    /// Topics were deleted. There may be something of them to [`Leaders::forget`].
+    pub fn on_gone(&mut self, incarnations: &BTreeSet<Uuid>) -> Vec<PartitionId> {
+        let is_of_them = |id: &&PartitionId| incarnations.contains(&id.incarnation);
+        let ids: Vec<PartitionId> = self.by_partition.keys().filter(is_of_them).copied().collect();
+        self.outdated.extend(&ids);
+        self.gone.extend(&ids);
+        ids
+    }
+
+    /// Of how many partitions something is known.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.by_partition.len()
+    }
+
+    /// Whether there may be something to forget.
+    pub fn is_outdated(&self, id: PartitionId) -> bool {
+        self.outdated.contains(&id)
+    }
+
+    /// Forgets what is outdated, but not what batches with these epochs, that are still open, ask for. A batch that comes
+    /// later all the same is of unknown epoch.
+    pub fn forget(&mut self, id: PartitionId, open: &BTreeSet<i32>) {
+        if !self.outdated.contains(&id) {
+            return;
+        }
+        if self.gone.contains(&id) {
+            if open.is_empty() {
+                self.by_partition.remove(&id);
+                self.gone.remove(&id);
+                self.outdated.remove(&id);
+            }
+            return;
+        }
+        let mut are_all_forgotten = true;
+        if let Some([earlier @ .., _newest]) = self.by_partition.get_mut(&id).map(Vec::as_mut_slice) {
+            for term in earlier {
+                match open.contains(&term.epoch) {
+                    true => are_all_forgotten = false,
+                    false => term.start.forget_producers(),
+                }
+            }
+        }
+        if are_all_forgotten {
+            self.outdated.remove(&id);
         }
     }
 
+    /// True when the epoch follows an earlier one.
     fn note(
         &mut self,
         id: PartitionId,
         told: &LeaderTerm,
         position: BufferPosition,
         younger_than: BufferPosition,
-    ) {
+    ) -> bool {
         let epoch = told.leader_epoch;
         if epoch < 0 {
-            return;
+            return false;
         }
         let terms = self.by_partition.entry(id).or_default();
         match terms.last_mut() {
             Some(term) if term.epoch == epoch => {
                 term.younger_than = term.younger_than.max(younger_than);
                 term.start.on_told(told.start_offset);
+                false
             }
             // A leader that has not heard of the next election yet: it says nothing about now.
-            Some(term) if term.epoch > epoch => {}
+            Some(term) if term.epoch > epoch => false,
             _ => {
                 if terms.len() >= TERMS_MAX {
                     terms.remove(0);
@@ -106,6 +166,7 @@ impl Leaders {
                     },
                     younger_than,
                 });
+                terms.len() > 1
             }
         }
     }
@@ -139,6 +200,10 @@ impl Leaders {
         };
         if !is_proved {
             *leader_epoch = -1;
+        }
+        let newest = self.by_partition.get(&id).and_then(|terms| terms.last());
+        if newest.is_some_and(|newest| newest.epoch != noted) {
+            self.outdated.insert(id);
         }
         true
     }
@@ -180,6 +245,13 @@ enum EpochStart {
 }
 
 impl EpochStart {
+    /// No more batches are answered in the epoch. If one is after all, its producer is counted anew: it proves less.
+    fn forget_producers(&mut self) {
+        if let EpochStart::Unknown(producers) = self {
+            *producers = HashMap::new();
+        }
+    }
+
     /// The leader told where the epoch begins; negative if it cannot. It may tell later that it begins further on: what is
     /// deleted is forgotten.
     fn on_told(&mut self, start_offset: i64) {
@@ -238,150 +310,5 @@ const PRODUCERS_MAX: usize = 1_000;
 const TERMS_MAX: usize = 16;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use teeline_archive::buffer::TermsTopic;
-    use uuid::Uuid;
-
-    const ID: PartitionId = PartitionId {
-        incarnation: Uuid::from_u128(7),
-        partition: 1,
-    };
-
-    fn at(lsn: u64) -> BufferPosition {
-        BufferPosition {
-            session: SessionId(1),
-            lsn: Lsn(lsn),
-        }
-    }
-
-    fn told(leaders: &mut Leaders, position: u64, requested_after: u64, epoch: i32, start_offset: i64) {
-        let term = |partition, leader_epoch| LeaderTerm {
-            partition,
-            leader_epoch,
-            start_offset,
-        };
-        let topic = TermsTopic {
-            name: "orders".to_owned(),
-            id: ID.incarnation,
-            terms: vec![term(0, 99), term(ID.partition, epoch)],
-        };
-        let terms = LeaderTerms {
-            requested_after: Lsn(requested_after),
-            at_ms: 0,
-            cluster_id: "cluster".to_owned(),
-            topics: vec![topic],
-        };
-        leaders.on_terms(at(position), &terms);
-    }
-
-    /// An answer at `position` to a question from after `requested_after`.
-    fn answer(leaders: &mut Leaders, position: u64, requested_after: u64, epoch: i32) {
-        told(leaders, position, requested_after, epoch, -1);
-    }
-
-    #[test]
-    fn an_epoch_is_known_when_answers_from_before_and_after_name_it() {
-        let mut leaders = Leaders::default();
-        assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Unknown);
-        answer(&mut leaders, 1, 0, 5);
-        assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Wait);
-        answer(&mut leaders, 5, 2, 5);
-        assert_eq!(
-            leaders.epoch_of(ID, at(2), at(3)),
-            LeaderEpoch::Wait,
-            "asked before the outcome"
-        );
-        answer(&mut leaders, 7, 6, 5);
-        assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Known(5));
-        assert_eq!(leaders.epoch_of(ID, at(8), at(9)), LeaderEpoch::Wait);
-    }
-
-    #[test]
-    fn a_batch_across_an_election_has_no_known_epoch() {
-        let mut leaders = Leaders::default();
-        answer(&mut leaders, 1, 0, 5);
-        answer(&mut leaders, 4, 3, 5);
-        answer(&mut leaders, 9, 8, 6);
-        assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Known(5));
-        assert_eq!(leaders.epoch_of(ID, at(5), at(6)), LeaderEpoch::Unknown);
-        assert_eq!(leaders.epoch_of(ID, at(10), at(11)), LeaderEpoch::Wait);
-        answer(&mut leaders, 13, 12, 6);
-        assert_eq!(leaders.epoch_of(ID, at(10), at(11)), LeaderEpoch::Known(6));
-    }
-
-    #[test]
-    fn a_batch_from_before_the_first_answer_has_no_known_epoch() {
-        let mut leaders = Leaders::default();
-        answer(&mut leaders, 4, 3, 5);
-        answer(&mut leaders, 9, 8, 5);
-        assert_eq!(leaders.epoch_of(ID, at(1), at(2)), LeaderEpoch::Unknown);
-    }
-
-    #[test]
-    fn an_answer_of_a_leader_that_is_behind_proves_nothing() {
-        let mut leaders = Leaders::default();
-        answer(&mut leaders, 1, 0, 6);
-        answer(&mut leaders, 5, 4, 5);
-        answer(&mut leaders, 6, 5, -1);
-        assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Wait);
-        answer(&mut leaders, 7, 6, 6);
-        assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Known(6));
-    }
-
-    #[test]
-    fn an_answer_may_be_about_a_batch_of_an_earlier_epoch() {
-        let mut start = EpochStart::Unknown(HashMap::new());
-        // Five of this producer may have been repeated, whatever others do meanwhile.
-        for offset in 100..105 {
-            assert!(!start.on_answered(Some(9), offset));
-            assert!(!start.on_answered(Some(9), offset), "the same once more");
-            assert!(!start.on_answered(Some(10 + offset), offset));
-        }
-        assert!(start.on_answered(Some(9), 105), "the sixth is new");
-        assert!(start.on_answered(Some(77), 106), "and so is what follows");
-        assert!(!start.on_answered(Some(78), 104), "but not what lies before");
-    }
-
-    #[test]
-    fn a_batch_that_nobody_can_repeat_is_new() {
-        let mut start = EpochStart::Unknown(HashMap::new());
-        assert!(start.on_answered(None, 100));
-        assert!(start.on_answered(Some(9), 101));
-        assert!(!start.on_answered(Some(9), 99));
-        assert!(start.on_answered(None, 50));
-        assert!(start.on_answered(Some(9), 99));
-    }
-
-    #[test]
-    fn where_the_leader_says_that_its_epoch_begins_the_first_batches_of_a_producer_are_known_too() {
-        let mut start = EpochStart::Unknown(HashMap::new());
-        assert!(!start.on_answered(Some(9), 104), "nothing is known yet");
-        start.on_told(100);
-        assert!(start.on_answered(Some(9), 100));
-        assert!(!start.on_answered(Some(9), 99), "repeated: of an earlier leader");
-        start.on_told(120);
-        assert!(
-            start.on_answered(Some(9), 105),
-            "what was deleted since changes nothing"
-        );
-        start.on_told(-1);
-        assert!(start.on_answered(Some(9), 105));
-    }
-
-    #[test]
-    fn the_first_epoch_needs_no_answer_from_before() {
-        let mut leaders = Leaders::default();
-        told(&mut leaders, 5, 4, 0, 0);
-        assert_eq!(leaders.epoch_of(ID, at(1), at(2)), LeaderEpoch::Known(0));
-    }
-
-    #[test]
-    fn a_leader_that_was_replaced_and_came_back_is_not_taken_for_the_old_one() {
-        let mut leaders = Leaders::default();
-        answer(&mut leaders, 1, 0, 5);
-        // Metadata still names epoch 5, and so does the outcome; asked under it the leader refuses, and under 7 it answers.
-        answer(&mut leaders, 6, 5, 7);
-        assert_eq!(leaders.epoch_of(ID, at(2), at(3)), LeaderEpoch::Unknown);
-    }
-}
+#[path = "leaders_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@
 //! different layers and become different segments, and so do batches of different leader epochs: what a truncation
 //! takes from the log must be told from what it leaves by segment and offset alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use teeline_archive::OffsetRange;
 use teeline_archive::ids::SessionId;
@@ -59,6 +59,12 @@ impl OpenSegment {
                 .map(|(_, batch)| batch)
                 .take_while(move |batch| batch.range.last >= range.first)
         })
+    }
+
+    /// The leader epochs that its batches are noted with.
+    pub fn leader_epochs(&self) -> BTreeSet<i32> {
+        let batches = self.layers.iter().flat_map(BTreeMap::values);
+        batches.map(Batch::leader_epoch).filter(|epoch| *epoch >= 0).collect()
     }
 
     /// Takes out every batch that `closes`: runs in order of offset, each to be one segment of about `bytes_max`, with

@@ -8,7 +8,7 @@
 #[path = "partition_absent.rs"]
 mod absent;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use teeline_archive::ids::{BufferPosition, SessionId};
@@ -426,6 +426,11 @@ impl Partition {
     /// How much the open segment holds.
     pub fn open(&self) -> OpenSize {
         self.open.size()
+    }
+
+    /// The leader epochs that batches of the open segment are noted with.
+    pub fn open_epochs(&self) -> BTreeSet<i32> {
+        self.open.leader_epochs()
     }
 
     /// Takes what `closes` of the open segment, see [`OpenSegment::close`].

@@ -270,7 +270,10 @@ impl Engine {
                 let replaced = self.topics.on_config(position, &cluster_id, &config);
                 self.keep_snapshot(position, config.at_ms, replaced);
             }
-            Frame::LeaderTerms(terms) => self.leaders.on_terms(position, &terms),
+            Frame::LeaderTerms(terms) => {
+                let followed = self.leaders.on_terms(position, &terms);
+                self.forget_leaders(followed);
+            }
             Frame::SessionClosed { .. } => self.session = Some((position.session, true)),
             Frame::Unknown { kind, .. } => {
                 tracing::debug!(kind, %position, "a frame of a kind that this version does not know is passed over");
@@ -435,6 +438,8 @@ impl Engine {
         for (topic, incarnation) in &news.replaced {
             tracing::info!(%topic, %incarnation, "a topic was deleted, or deleted and created again");
         }
+        let gone = news.replaced.iter().map(|(_, incarnation)| *incarnation);
+        self.on_topics_gone(&gone.collect());
         let replaced = self.topics.on_catalog(position, catalog);
         self.keep_snapshot(position, catalog.at_ms, replaced);
         self.attribute_waiting(now_ms);

@@ -285,6 +285,25 @@ impl Engine {
         for (origin, notes, batches) in plans {
             self.plan_segment(id, &topic, origin, batches, notes);
         }
+        if self.leaders.is_outdated(id) {
+            self.forget_leaders([id]);
+        }
+    }
+
+    /// Forgets what leaders told that no open batch of these partitions asks for.
+    pub(super) fn forget_leaders(&mut self, ids: impl IntoIterator<Item = PartitionId>) {
+        for id in ids {
+            let open = self.partitions.get(&id).map(Partition::open_epochs);
+            self.leaders.forget(id, &open.unwrap_or_default());
+        }
+    }
+
+    /// Topics were deleted, or deleted and created again.
+    pub(super) fn on_topics_gone(&mut self, incarnations: &BTreeSet<Uuid>) {
+        if !incarnations.is_empty() {
+            let ids = self.leaders.on_gone(incarnations);
+            self.forget_leaders(ids);
+        }
     }
 
     fn look_at_holes(&mut self, now_ms: i64) {

@@ -123,3 +123,16 @@ fn what_metadata_says_of_an_epoch_proves_nothing() {
     feed.now_ms = 120_000;
     assert_eq!(epochs(&feed.uploads()), [[(0, -1)]]);
 }
+
+#[test]
+fn what_leaders_told_of_a_topic_goes_with_its_last_open_batch() {
+    let mut feed = Feed::new(true);
+    feed.leader_of_epoch(4);
+    feed.written(by_id(), 0);
+    feed.leader_of_epoch(4);
+    feed.catalog(Uuid::from_u128(99));
+    assert_eq!(feed.engine.leaders.len(), 1, "the batch asks for it");
+    feed.now_ms = 60_000;
+    assert_eq!(epochs(&feed.uploads()), [[(0, 4)]]);
+    assert_eq!(feed.engine.leaders.len(), 0);
+}
