@@ -1,6 +1,7 @@
 //! The Fetch request and its response, byte by byte.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -29,7 +30,7 @@ pub(super) fn choose_version(connection: &Connection, by_id: bool) -> Result<i16
 /// A topic as the message names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum WireTopic {
-    Name(String),
+    Name(Arc<str>),
     Id(Uuid),
 }
 
@@ -39,7 +40,7 @@ pub(super) type WireKey = (WireTopic, i32);
 pub(super) fn key_of(partition: &TopicPartition, by_id: bool) -> WireKey {
     let topic = match partition.topic.id {
         Some(id) if by_id => WireTopic::Id(id),
-        _ => WireTopic::Name(partition.topic.name.to_string()),
+        _ => WireTopic::Name(Arc::clone(&partition.topic.name)),
     };
     (topic, partition.partition)
 }
@@ -210,7 +211,7 @@ pub(super) fn parse_response(version: i16, body: &Bytes) -> Result<Response, Wir
     for _ in 0..reader.array_count(flexible, 2)? {
         let topic = match version > NEWEST_BY_NAME {
             true => WireTopic::Id(reader.uuid()?),
-            false => WireTopic::Name(reader.string(flexible)?.to_owned()),
+            false => WireTopic::Name(topic_name(&mut reader, flexible)?),
         };
         for _ in 0..reader.array_count(flexible, PARTITION_BYTES_MIN)? {
             let (number, answer) = parse_partition(&mut reader, body, flexible)?;
@@ -227,6 +228,21 @@ pub(super) fn parse_response(version: i16, body: &Bytes) -> Result<Response, Wir
     })
 }
 
+/// A name that a topic can have. All partitions of a response share it.
+fn topic_name(reader: &mut Reader<'_>, flexible: bool) -> Result<Arc<str>, WireError> {
+    let at = reader.position();
+    let name = reader.string(flexible)?;
+    if name.len() > TOPIC_NAME_MAX {
+        return Err(WireError::BadLength {
+            at,
+            length: i64::try_from(name.len()).unwrap_or(i64::MAX),
+        });
+    }
+    Ok(Arc::from(name))
+}
+
+/// As brokers limit it.
+const TOPIC_NAME_MAX: usize = 249;
 /// Index, error, three offsets, preferred replica, and at least a byte each for the aborted list and the records.
 const PARTITION_BYTES_MIN: usize = 4 + 2 + 3 * 8 + 4 + 2;
 const ABORTED_BYTES: usize = 16;

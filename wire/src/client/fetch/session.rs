@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> WireKey {
-        (WireTopic::Name(name.to_owned()), 0)
+        (WireTopic::Name(name.into()), 0)
     }
 
     fn wanted(places: &[(&str, i64)]) -> BTreeMap<WireKey, Place> {

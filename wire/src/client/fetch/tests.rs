@@ -8,12 +8,14 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId, TopicNam
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::sync::Arc;
 use uuid::Uuid;
 
 use super::message::{
     Asked, Exchange, NEWEST, NEWEST_BY_NAME, OLDEST, SessionStep, WireTopic, key_of, parse_response,
 };
 use super::*;
+use crate::WireError;
 use crate::client::TopicKey;
 
 fn id(number: u8) -> Uuid {
@@ -32,7 +34,7 @@ fn query(number: u8, partition: i32, offset: i64) -> FetchQuery {
 fn wire_topic(version: i16, number: u8) -> WireTopic {
     match version > NEWEST_BY_NAME {
         true => WireTopic::Id(id(number)),
-        false => WireTopic::Name(format!("topic-{number}")),
+        false => WireTopic::Name(format!("topic-{number}").into()),
     }
 }
 
@@ -102,6 +104,43 @@ proptest! {
     fn noise_never_panics(version in OLDEST..=NEWEST, noise in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = parse_response(version, &noise.into());
     }
+}
+
+fn response_of(name: &str, partitions: i32) -> Bytes {
+    let partition = |number| PartitionData::default().with_partition_index(number);
+    let topic = FetchableTopicResponse::default()
+        .with_topic(TopicName(StrBytes::from_string(name.to_owned())))
+        .with_partitions((0..partitions).map(partition).collect());
+    let response = FetchResponse::default().with_responses(vec![topic]);
+    let mut body = BytesMut::new();
+    response.encode(&mut body, NEWEST_BY_NAME).unwrap();
+    body.freeze()
+}
+
+#[test]
+fn the_partitions_of_a_topic_share_its_name() {
+    let parsed = parse_response(NEWEST_BY_NAME, &response_of("orders", 3)).unwrap();
+    let names: Vec<_> = parsed
+        .partitions
+        .keys()
+        .map(|(topic, _)| match topic {
+            WireTopic::Name(name) => Arc::as_ptr(name),
+            WireTopic::Id(id) => panic!("{id} in a version of names"),
+        })
+        .collect();
+    assert_eq!(names.len(), 3);
+    assert!(names.iter().all(|name| std::ptr::addr_eq(*name, names[0])));
+}
+
+#[test]
+fn names_that_no_topic_can_have_are_refused() {
+    let parsed = |length| parse_response(NEWEST_BY_NAME, &response_of(&"n".repeat(length), 1));
+    assert_eq!(parsed(249).unwrap().partitions.len(), 1);
+    let refused = parsed(250).map(|_| ()).unwrap_err();
+    assert!(
+        matches!(refused, WireError::BadLength { length: 250, .. }),
+        "{refused}"
+    );
 }
 
 #[test]
