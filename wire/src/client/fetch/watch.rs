@@ -13,83 +13,16 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::message::{self, Asked, Exchange, Response, WireKey};
-use super::session::{Place, Session, Standing};
-use super::{FetchOptions, FetchedPartition, Isolation, NO_RACK};
+use super::FetchOptions;
+use super::message::{self, Response};
+use super::session::Standing;
 use crate::client::{ClientError, Cluster, Connection, ErrorCode, Leader, TopicPartition};
 
-/// How partitions are followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WatchOptions {
-    /// What is shown.
-    pub isolation: Isolation,
-    /// How long a broker may wait for `min_bytes`. So long it may also take until a partition that is added is asked for.
-    pub max_wait: Duration,
-    /// What it waits for.
-    pub min_bytes: i32,
-    /// About how much a response may hold; a first batch that is larger comes nevertheless.
-    pub max_bytes: i32,
-    /// About how much of one partition. With 1 there is next to nothing but the offsets: who wants no more moves each
-    /// partition on to its high watermark.
-    pub partition_bytes: i32,
-    /// The shortest time from one request to the next, per broker. What is written meanwhile comes in one answer.
-    pub pace: Duration,
-}
+mod broker;
+mod options;
 
-impl Default for WatchOptions {
-    fn default() -> Self {
-        WatchOptions {
-            isolation: Isolation::ReadUncommitted,
-            max_wait: Duration::from_secs(5),
-            min_bytes: 1,
-            max_bytes: 4 * 1024 * 1024,
-            partition_bytes: 1024 * 1024,
-            pace: Duration::ZERO,
-        }
-    }
-}
-
-/// What a watch has to say.
-#[derive(Debug, Clone)]
-pub enum WatchEvent {
-    /// Records, or other bounds of the log than were told before, or another leader epoch.
-    News {
-        /// Of which partition.
-        partition: TopicPartition,
-        /// From the offset at which it is followed; without records when that has changed meanwhile.
-        fetched: FetchedPartition,
-    },
-    /// There is no answer for longer than passes by itself. It is still followed.
-    Troubled {
-        /// Which partition.
-        partition: TopicPartition,
-        /// Why.
-        error: ClientError,
-    },
-    /// It is not followed any more: the topic is gone, may not be read, or does not have the offset
-    /// ([`ErrorCode::OFFSET_OUT_OF_RANGE`]).
-    Ended {
-        /// Which partition.
-        partition: TopicPartition,
-        /// Why.
-        error: ClientError,
-    },
-}
-
-/// What following took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WatchStats {
-    /// Requests answered, or given up.
-    pub requests: u64,
-    /// Requests with the whole list of partitions.
-    pub whole: u64,
-    /// Sessions that were over before we wanted: forgotten by the broker, or lost with a connection.
-    pub resets: u64,
-    /// Answers of brokers that keep no session for us.
-    pub refused: u64,
-    /// Bytes of records.
-    pub bytes: u64,
-}
+use broker::Broker;
+pub use options::{WatchEvent, WatchOptions, WatchStats};
 
 /// Follows partitions of one cluster.
 #[derive(Debug)]
@@ -120,16 +53,6 @@ struct Trouble {
     told: Instant,
     pause: Duration,
     again_at: Instant,
-}
-
-#[derive(Debug)]
-struct Broker {
-    session: Session,
-    connection: Option<Connection>,
-    is_busy: bool,
-    not_before: Instant,
-    /// Who is meant by the names of the last request.
-    names: HashMap<WireKey, TopicPartition>,
 }
 
 /// What a broker was waited for.
@@ -503,68 +426,6 @@ impl LogWatch {
             trouble.told = now;
             events.push(WatchEvent::Troubled { partition, error });
         }
-    }
-}
-
-impl Broker {
-    fn new(now: Instant) -> Self {
-        Broker {
-            session: Session::default(),
-            connection: None,
-            is_busy: false,
-            not_before: now,
-            names: HashMap::new(),
-        }
-    }
-
-    /// The next request, and whether it has the whole list.
-    fn ask(
-        &mut self,
-        connection: &Connection,
-        partitions: &[(&TopicPartition, Leader, i64)],
-        options: &FetchOptions,
-        max_bytes: i32,
-    ) -> Result<(message::Encoded, bool), ClientError> {
-        let all_have_ids = partitions
-            .iter()
-            .all(|(partition, ..)| partition.topic.id.is_some());
-        let version = message::choose_version(connection, all_have_ids)?;
-        let by_id = version > message::NEWEST_BY_NAME;
-        let mut wanted = BTreeMap::new();
-        self.names.clear();
-        for (partition, leader, offset) in partitions {
-            let place = Place {
-                leader_epoch: leader.epoch,
-                offset: *offset,
-                max_bytes,
-            };
-            let key = message::key_of(partition, by_id);
-            wanted.insert(key.clone(), place);
-            self.names.insert(key, (*partition).clone());
-        }
-        let step = self.session.next(version, &wanted);
-        let asked: Vec<Asked<'_>> = step
-            .asked
-            .iter()
-            .filter_map(|key| {
-                let place = wanted.get(key)?;
-                Some(Asked {
-                    partition: self.names.get(key)?,
-                    leader_epoch: place.leader_epoch,
-                    offset: place.offset,
-                    max_bytes: place.max_bytes,
-                })
-            })
-            .collect();
-        let exchange = Exchange {
-            version,
-            options,
-            rack: NO_RACK,
-            session: step.session,
-            asked: &asked,
-            forgotten: &step.forgotten,
-        };
-        Ok((exchange.encode()?, step.is_whole()))
     }
 }
 
