@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{
@@ -15,7 +15,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use teeline_config::{HostPort, KafkaEndpoint, Sasl};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::sasl::Exchange;
+use super::sasl::{Exchange, SaslError};
 use super::{ClientError, ErrorCode};
 use crate::frame::{self, FrameLimits};
 use crate::schema;
@@ -31,12 +31,13 @@ pub async fn introduce<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let limit = endpoint.request_timeout;
     let introduction = Introduction {
         address,
         client_id: &endpoint.client_id,
         sasl,
+        until: Instant::now() + limit,
     };
-    let limit = endpoint.request_timeout;
     match tokio::time::timeout(limit, introduction.run(stream)).await {
         Ok(done) => done,
         Err(_elapsed) => {
@@ -50,6 +51,7 @@ struct Introduction<'a> {
     address: &'a HostPort,
     client_id: &'a str,
     sasl: &'a Sasl,
+    until: Instant,
 }
 
 impl Introduction<'_> {
@@ -68,9 +70,8 @@ impl Introduction<'_> {
             }
             code => return Err(self.refused(&code.to_string())),
         }
-        let (sasl, host) = (self.sasl.clone(), self.address.host.clone());
-        // Reads files, and asks for tickets.
-        let mut exchange = self.aside(move || Exchange::begin(&sasl, &host)).await?;
+        let begun = Exchange::begin(self.sasl, &self.address.host, self.until).await;
+        let mut exchange = begun.map_err(|error| self.not_made(&error))?;
         let mut message = exchange.first();
         for _ in 0..ROUNDS_MAX {
             let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from(message));
@@ -87,9 +88,9 @@ impl Introduction<'_> {
             }
             let said = answer.auth_bytes;
             // Computes for a while.
-            let (same, next) = self
-                .aside(move || exchange.next(&said).map(|next| (exchange, next)))
-                .await?;
+            let step = tokio::task::spawn_blocking(move || exchange.next(&said).map(|next| (exchange, next)));
+            let step = step.await.unwrap_or(Err(SaslError::Stopping));
+            let (same, next) = step.map_err(|error| self.not_made(&error))?;
             exchange = same;
             match next {
                 Some(next) => message = next,
@@ -102,18 +103,14 @@ impl Introduction<'_> {
         Err(self.refused("it does not come to an end"))
     }
 
-    /// A step on a thread that may block.
-    async fn aside<T: Send + 'static, E: std::error::Error + Send + 'static>(
-        &self,
-        step: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> Result<T, ClientError> {
-        match tokio::task::spawn_blocking(step).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => {
-                let cause = error.source().map(|cause| format!(": {cause}"));
-                Err(self.refused(&format!("{error}{}", cause.unwrap_or_default())))
-            }
-            Err(_cancelled) => Err(self.failed(io::Error::other("the process is stopping"))),
+    /// What we have to say could not be made.
+    fn not_made(&self, error: &SaslError) -> ClientError {
+        use std::error::Error as _;
+        let cause = error.source().map(|cause| format!(": {cause}"));
+        let reason = format!("{error}{}", cause.unwrap_or_default());
+        match error {
+            SaslError::Stopping => self.failed(io::Error::other(reason)),
+            _ => self.refused(&reason),
         }
     }
 

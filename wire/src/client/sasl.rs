@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use teeline_config::{Bearer, Credential, Login, Sasl, Secret};
 
@@ -47,6 +48,9 @@ pub(super) enum SaslError {
     /// Kerberos gave no ticket, or the broker did not prove itself by it.
     #[error(transparent)]
     Kerberos(#[from] KerberosError),
+    /// The process is stopping.
+    #[error("the process is stopping")]
+    Stopping,
     /// The broker's own words.
     #[error("{0}")]
     Refused(String),
@@ -66,15 +70,29 @@ pub(super) enum Exchange {
 }
 
 impl Exchange {
-    /// Begins with what the configuration says towards the broker at `host`, reading the files it names and asking
-    /// others: not for threads that must not block.
-    pub(super) fn begin(sasl: &Sasl, host: &str) -> Result<Self, SaslError> {
+    /// Begins with what the configuration says towards the broker at `host`: its files are read, and others are asked
+    /// for tickets until then.
+    pub(super) async fn begin(sasl: &Sasl, host: &str, until: Instant) -> Result<Self, SaslError> {
+        if let Sasl::Gssapi(kerberos) = sasl {
+            return Self::gssapi(kerberos::ticket(kerberos, host, until).await?);
+        }
+        let sasl = sasl.clone();
+        let read = tokio::task::spawn_blocking(move || Self::read(&sasl));
+        read.await.unwrap_or(Err(SaslError::Stopping))
+    }
+
+    fn gssapi(found: kerberos::Found) -> Result<Self, SaslError> {
+        Ok(Self::Gssapi(Box::new(Gssapi::begin(found)?)))
+    }
+
+    /// Those that need nobody else: not for threads that must not block.
+    fn read(sasl: &Sasl) -> Result<Self, SaslError> {
         Ok(match sasl {
             Sasl::Plain(login) => Self::Plain(PlainMessage::new(login)?),
             Sasl::ScramSha256(login) => Self::scram(Digest::Sha256, login)?,
             Sasl::ScramSha512(login) => Self::scram(Digest::Sha512, login)?,
             Sasl::OauthBearer(bearer) => Self::Bearer(BearerMessage::new(bearer)?),
-            Sasl::Gssapi(kerberos) => Self::Gssapi(Box::new(Gssapi::begin(kerberos, host)?)),
+            Sasl::Gssapi(_) => return Err(SaslError::Malformed("beginning: it takes a ticket")),
         })
     }
 
@@ -197,16 +215,13 @@ mod tests {
         let sasl = Sasl::Plain(login(Credential::File(path.clone())));
         for (written, expected) in [("one\n", "one"), ("two\r\n", "two")] {
             std::fs::write(&path, written).unwrap();
-            let first = Exchange::begin(&sasl, "broker").unwrap().first();
+            let first = Exchange::read(&sasl).unwrap().first();
             assert_eq!(first, format!("\0user\0{expected}").into_bytes());
         }
         std::fs::write(&path, "\n").unwrap();
-        assert!(matches!(
-            Exchange::begin(&sasl, "broker"),
-            Err(SaslError::EmptyFile(_))
-        ));
+        assert!(matches!(Exchange::read(&sasl), Err(SaslError::EmptyFile(_))));
         std::fs::remove_file(&path).unwrap();
-        let error = Exchange::begin(&sasl, "broker").unwrap_err();
+        let error = Exchange::read(&sasl).unwrap_err();
         assert!(error.to_string().contains("teeline-password"), "{error}");
     }
 
@@ -216,7 +231,7 @@ mod tests {
             token: Credential::Given(Secret::new("t.o.k")),
             extensions: BTreeMap::from([("logicalCluster".to_owned(), "lkc-1".to_owned())]),
         });
-        let mut exchange = Exchange::begin(&bearer, "broker").unwrap();
+        let mut exchange = Exchange::read(&bearer).unwrap();
         assert_eq!(
             exchange.first(),
             b"n,,\x01auth=Bearer t.o.k\x01logicalCluster=lkc-1\x01\x01"
@@ -243,7 +258,7 @@ mod tests {
             Sasl::OauthBearer(bearer),
         ];
         for sasl in all {
-            let exchange = Exchange::begin(&sasl, "broker").unwrap();
+            let exchange = Exchange::read(&sasl).unwrap();
             assert!(!format!("{sasl:?} {exchange:?}").contains("hidden"));
         }
     }

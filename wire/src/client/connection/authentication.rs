@@ -4,7 +4,7 @@
 //! itself: other requests wait at a gate, those sent before are answered before.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{SaslAuthenticateRequest, SaslHandshakeRequest};
@@ -23,6 +23,7 @@ const ROUNDS_MAX: usize = 8;
 /// As Kafka's own clients: early enough to be in time, and not all connections at the same moment.
 const REPEAT_AT: std::ops::RangeInclusive<f64> = 0.85..=0.95;
 const REPEAT_AFTER_MIN: Duration = Duration::from_secs(1);
+const STOPPING: &str = "the process is stopping";
 /// Of what a broker says for a refusal.
 const REASON_CHARS_MAX: usize = 1_000;
 
@@ -39,11 +40,8 @@ impl Authentication {
     /// Authenticates; says how long the session lasts, if that is limited.
     pub(super) async fn run(&self, shared: &Arc<Shared>) -> Result<Option<Duration>, ClientError> {
         self.handshake(shared).await?;
-        let sasl = self.sasl.clone();
-        let host = shared.address.host.clone();
-        // Reads files, and asks for tickets.
-        let begun = tokio::task::spawn_blocking(move || Exchange::begin(&sasl, &host)).await;
-        let mut exchange = self.done(shared, begun)?;
+        let begun = Exchange::begin(&self.sasl, &shared.address.host, Instant::now() + self.timeout);
+        let mut exchange = begun.await.map_err(|error| self.failed(shared, error))?;
         let mut message = exchange.first();
         for _ in 0..ROUNDS_MAX {
             let (answer, lifetime) = self.authenticate(shared, message).await?;
@@ -141,7 +139,7 @@ impl Authentication {
         match outcome {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.failed(shared, error)),
-            Err(_cancelled) => Err(shared.failed("the process is stopping")),
+            Err(_cancelled) => Err(shared.failed(STOPPING)),
         }
     }
 
@@ -152,8 +150,10 @@ impl Authentication {
         match error {
             SaslError::Kerberos(KerberosError::Unreachable { realm, source }) => ClientError::Connect {
                 address: format!("{} (no KDC of {realm} answers)", shared.address),
-                source: Arc::new(source),
+                source,
             },
+            SaslError::Kerberos(KerberosError::Late) => shared.failed(&reason),
+            SaslError::Stopping => shared.failed(STOPPING),
             SaslError::File { .. }
             | SaslError::EmptyFile(_)
             | SaslError::Kerberos(

@@ -5,15 +5,12 @@
 
 use std::fmt;
 
-use teeline_config::Kerberos;
-
 use super::SaslError;
-use super::kerberos::{self, Context, Kept, Offer, Ticket};
+use super::kerberos::{Context, Found, Offer};
 
 /// One authentication.
 pub(in crate::client) struct Gssapi {
-    ticket: Ticket,
-    kept: Kept,
+    found: Found,
     first: Vec<u8>,
     state: State,
     is_accepted: bool,
@@ -30,13 +27,11 @@ enum State {
 }
 
 impl Gssapi {
-    /// Gets a ticket for the broker at `host`.
-    pub(super) fn begin(kerberos: &Kerberos, host: &str) -> Result<Self, SaslError> {
-        let (ticket, kept) = kerberos::ticket(kerberos, host)?;
-        let (offer, first) = Offer::of(&ticket)?;
+    /// With a ticket for the broker.
+    pub(super) fn begin(found: Found) -> Result<Self, SaslError> {
+        let (offer, first) = found.offer()?;
         Ok(Self {
-            ticket,
-            kept,
+            found,
             first,
             state: State::Offered(offer),
             is_accepted: false,
@@ -59,7 +54,7 @@ impl Gssapi {
             }
             State::Chosen => {
                 // Accepted: good for the next time.
-                self.kept.put(self.ticket.clone());
+                self.found.keep();
                 self.is_accepted = true;
                 (State::Done, None)
             }
@@ -86,7 +81,7 @@ impl Drop for Gssapi {
     fn drop(&mut self) {
         // Given up on the way: a ticket that was good may be bad now.
         if !self.is_accepted {
-            self.kept.forget(&self.ticket);
+            self.found.forget();
         }
     }
 }

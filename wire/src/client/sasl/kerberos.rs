@@ -5,15 +5,16 @@
 //! those of AES (RFC 3962, RFC 8009), in the library that TLS uses anyway; single DES, triple DES and RC4 are not there
 //! (RFC 8429). Everything that comes from a KDC, a broker or a file is bounded, and checked before it is believed.
 //!
-//! All of it blocks: it belongs on a thread that may.
+//! Getting a ticket blocks: `flight` does it on a thread that may, and on few of them.
 //!
 //! - `der`: the encoding of messages. `messages`: the messages. `crypto`: keys and what they do.
 //! - `configuration`, `keytab`, `cache`: the files. `kdc`: the way to a KDC.
-//! - `tickets`: gets a ticket, and keeps it. `context`: shows it to a broker, who proves itself in turn.
+//! - `tickets`: gets a ticket, and keeps it. `flight`: one job for all who want it. `context`: shows it to a broker, who proves itself in turn.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 mod cache;
@@ -21,18 +22,22 @@ mod configuration;
 mod context;
 mod crypto;
 mod der;
+mod flight;
 mod kdc;
 mod keytab;
 mod messages;
+#[cfg(test)]
+mod testing;
 mod tickets;
 
 pub(super) use context::{Context, Offer};
-pub(super) use tickets::{Kept, ticket};
+pub(super) use flight::ticket;
+pub(super) use tickets::Found;
 
 use crypto::Key;
 
 /// Why there is no ticket, or no agreement with a broker.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(in crate::client) enum KerberosError {
     /// A file cannot be read.
     #[error("read {}", path.display())]
@@ -41,7 +46,7 @@ pub(in crate::client) enum KerberosError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// A file is not what it should be, or lacks what is needed.
     #[error("{}: {reason}", path.display())]
@@ -61,8 +66,11 @@ pub(in crate::client) enum KerberosError {
         realm: String,
         /// The last failure.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
+    /// KDCs are slow, or too many are asked at once. That may pass.
+    #[error("there is no ticket in time")]
+    Late,
     /// The KDC, or the broker, has said no.
     #[error("{by} refuses: {reason}")]
     Refused {
@@ -180,9 +188,9 @@ impl Moment {
 /// A file's content. One that is larger than any is refused.
 fn read_file(path: &Path) -> Result<Vec<u8>, KerberosError> {
     use io::Read as _;
-    let failed = |source| KerberosError::File {
+    let failed = |source: io::Error| KerberosError::File {
         path: path.to_owned(),
-        source,
+        source: Arc::new(source),
     };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut content = Vec::new();

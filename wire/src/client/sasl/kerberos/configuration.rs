@@ -196,7 +196,7 @@ impl Reading {
             "includedir" => {
                 let entries = std::fs::read_dir(argument).map_err(|source| KerberosError::File {
                     path: argument.to_owned(),
-                    source,
+                    source: source.into(),
                 })?;
                 let mut files: Vec<_> = entries
                     .filter_map(|entry| entry.ok().map(|entry| entry.path()))

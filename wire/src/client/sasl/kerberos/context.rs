@@ -1,6 +1,6 @@
 //! Shows a ticket to a broker, which proves itself in turn, and wraps what is said after that (RFC 4121).
 
-use super::crypto::Key;
+use super::crypto::{Encryption, Key};
 use super::messages::{Proof, Refusal, Shown};
 use super::{KerberosError, Moment, Ticket, der};
 
@@ -11,6 +11,8 @@ pub(in crate::client::sasl) struct Offer {
     subkey: Key,
     shown_at: Moment,
     sequence: u32,
+    /// What the broker's own key may be for.
+    permitted: Vec<Encryption>,
 }
 
 /// Both sides have proven themselves.
@@ -25,13 +27,14 @@ pub(in crate::client::sasl) struct Context {
 
 impl Offer {
     /// The offer, and the token for the broker.
-    pub(in crate::client::sasl) fn of(ticket: &Ticket) -> Result<(Self, Vec<u8>), KerberosError> {
+    pub(super) fn of(ticket: &Ticket, permitted: &[Encryption]) -> Result<(Self, Vec<u8>), KerberosError> {
         let offer = Self {
             subkey: Key::random(ticket.key.encryption()),
             shown_at: Moment::now(),
             // Positive in whatever way it is read.
             sequence: rand::random::<u32>() >> 2,
             key: ticket.key.clone(),
+            permitted: permitted.to_vec(),
         };
         // No binding to a channel; what the context is for.
         let mut checksum = 16u32.to_le_bytes().to_vec();
@@ -66,6 +69,12 @@ impl Offer {
         if proof.shown_at != (self.shown_at.seconds, i64::from(self.shown_at.micros)) {
             return Err(KerberosError::NotProven(
                 "the broker proves itself by another authentication's answer",
+            ));
+        }
+        let is_permitted = |key: &Key| self.permitted.contains(&key.encryption());
+        if !proof.subkey.iter().all(is_permitted) {
+            return Err(KerberosError::NotProven(
+                "the broker chooses a key that permitted_enctypes of krb5.conf leaves out",
             ));
         }
         let is_of_broker = proof.subkey.is_some();

@@ -59,7 +59,7 @@ fn wrapped(key: &Key, flags: u8, sequence: u64, plain: &[u8], rotated: usize) ->
 #[test]
 fn a_broker_that_proves_itself_is_believed_with_either_key() {
     for own_key in [None, Some(Key::random(Encryption::Aes128Sha256))] {
-        let (offer, token) = Offer::of(&ticket()).unwrap();
+        let (offer, token) = Offer::of(&ticket(), &Encryption::ALL).unwrap();
         assert_eq!(token[0], 0x60);
         let key = own_key.clone().unwrap_or_else(|| offer.subkey.clone());
         let flags = SENT_BY_BROKER | if own_key.is_some() { BY_BROKERS_KEY } else { 0 };
@@ -80,7 +80,7 @@ fn a_broker_that_proves_itself_is_believed_with_either_key() {
 
 #[test]
 fn an_answer_to_another_authentication_is_no_proof() {
-    let (offer, _) = Offer::of(&ticket()).unwrap();
+    let (offer, _) = Offer::of(&ticket(), &Encryption::ALL).unwrap();
     let earlier = Moment {
         seconds: offer.shown_at.seconds - 1,
         ..offer.shown_at
@@ -91,9 +91,18 @@ fn an_answer_to_another_authentication_is_no_proof() {
 }
 
 #[test]
+fn a_brokers_key_has_to_be_permitted() {
+    for (encryption, is_permitted) in [(Encryption::Aes256Sha1, true), (Encryption::Aes128Sha1, false)] {
+        let (offer, _) = Offer::of(&ticket(), &[Encryption::Aes256Sha1]).unwrap();
+        let token = proof(&offer, offer.shown_at, Some(&Key::random(encryption)));
+        assert_eq!(offer.accepted(&token).is_ok(), is_permitted, "{encryption:?}");
+    }
+}
+
+#[test]
 fn a_broker_without_the_key_is_not_believed() {
-    let (offer, _) = Offer::of(&ticket()).unwrap();
-    let (stranger, _) = Offer::of(&ticket()).unwrap();
+    let (offer, _) = Offer::of(&ticket(), &Encryption::ALL).unwrap();
+    let (stranger, _) = Offer::of(&ticket(), &Encryption::ALL).unwrap();
     let token = proof(&stranger, offer.shown_at, None);
     assert!(matches!(offer.accepted(&token), Err(KerberosError::NotProven(_))));
 }
@@ -101,10 +110,10 @@ fn a_broker_without_the_key_is_not_believed() {
 proptest! {
     #[test]
     fn anything_is_taken_without_harm_and_nothing_changed_is_believed(bytes: Vec<u8>, at: prop::sample::Index) {
-        let (offer, _) = Offer::of(&ticket()).unwrap();
+        let (offer, _) = Offer::of(&ticket(), &Encryption::ALL).unwrap();
         let token = [&[0x60][..], &[bytes.len().min(127) as u8], &bytes].concat();
         prop_assert!(offer.accepted(&token).is_err());
-        let (offer, _) = Offer::of(&ticket()).unwrap();
+        let (offer, _) = Offer::of(&ticket(), &Encryption::ALL).unwrap();
         let key = offer.subkey.clone();
         let token = proof(&offer, offer.shown_at, None);
         let mut context = offer.accepted(&token).unwrap();

@@ -8,15 +8,41 @@ use teeline_config::{Kerberos, KerberosIdentity};
 
 use super::cache::Cache;
 use super::configuration::Realms;
+use super::context::Offer;
 use super::crypto::{Encryption, Key};
+use super::flight::Patience;
 use super::messages::{self, Answer, Refusal, Request, usage};
 use super::{KerberosError, Moment, Principal, Ticket, kdc, keytab, unusable};
 
+/// A ticket for one authentication, or for several at once.
+#[derive(Debug, Clone)]
+pub(in crate::client::sasl) struct Found {
+    ticket: Ticket,
+    place: Kept,
+    /// What the broker's key may be for.
+    permitted: Vec<Encryption>,
+}
+
+impl Found {
+    /// Shows it to the broker: the offer, and its token.
+    pub(in crate::client::sasl) fn offer(&self) -> Result<(Offer, Vec<u8>), KerberosError> {
+        Offer::of(&self.ticket, &self.permitted)
+    }
+
+    /// The broker has accepted it: keeps it for the next time.
+    pub(in crate::client::sasl) fn keep(&self) {
+        self.place.put(self.ticket.clone());
+    }
+
+    /// The broker has not accepted it.
+    pub(in crate::client::sasl) fn forget(&self) {
+        self.place.forget(&self.ticket);
+    }
+}
+
 /// A ticket for the broker at `host`: one that is kept, or a new one.
-pub(in crate::client::sasl) fn ticket(
-    kerberos: &Kerberos,
-    host: &str,
-) -> Result<(Ticket, Kept), KerberosError> {
+pub(super) fn ticket(kerberos: &Kerberos, host: &str, patience: &Patience) -> Result<Found, KerberosError> {
+    patience.left().ok_or(KerberosError::Late)?;
     // Principals of hosts are written in lower case; the dot that may end a name is not part of them.
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let now = Moment::now();
@@ -25,6 +51,7 @@ pub(in crate::client::sasl) fn ticket(
         encryptions: realms.encryptions(),
         realms,
         now,
+        patience,
     };
     let identity = Identity::of(kerberos, &asking)?;
     let place = Kept {
@@ -32,23 +59,34 @@ pub(in crate::client::sasl) fn ticket(
         client: identity.client().clone(),
         host,
     };
-    if let Some(ticket) = place.get(now) {
-        return Ok((ticket, place));
+    let found = |ticket: Ticket, permitted: &[Encryption]| Found {
+        ticket,
+        place: place.clone(),
+        permitted: permitted.to_vec(),
+    };
+    let is_permitted = |ticket: &Ticket, asking: &Asking<'_>| asking.permitted(ticket).is_ok();
+    if let Some(ticket) = place.get(now).filter(|ticket| is_permitted(ticket, &asking)) {
+        return Ok(found(ticket, &asking.encryptions));
     }
     let service = Principal {
         realm: String::new(),
         parts: vec![kerberos.service_name.clone(), place.host.clone()],
     };
     let granting = match identity {
-        Identity::Keytab { client, path } => match place.granting().get(now) {
+        Identity::Keytab { client, path } => match place
+            .granting()
+            .get(now)
+            .filter(|ticket| is_permitted(ticket, &asking))
+        {
             Some(ticket) => ticket,
             None => asking.first(&client, path)?,
         },
         Identity::Cache { path, cache } => {
             let is_for_it = |ticket: &&Ticket| ticket.server.parts == service.parts;
-            let mut usable = cache.tickets.iter().filter(|ticket| ticket.is_usable(now));
+            let usable = |ticket: &&Ticket| ticket.is_usable(now) && is_permitted(ticket, &asking);
+            let mut usable = cache.tickets.iter().filter(usable);
             if let Some(ticket) = usable.clone().find(is_for_it) {
-                return Ok((ticket.clone(), place));
+                return Ok(found(ticket.clone(), &asking.encryptions));
             }
             let realm = cache.owner.realm.as_str();
             let granting = usable.find(|ticket| ticket.server == Principal::granting(realm, realm));
@@ -59,18 +97,19 @@ pub(in crate::client::sasl) fn ticket(
     if matches!(kerberos.identity, KerberosIdentity::Keytab { .. }) {
         place.granting().put(granting);
     }
-    Ok((ticket, place))
+    Ok(found(ticket, &asking.encryptions))
 }
 
 fn no_ticket(path: &Path, owner: &Principal) -> KerberosError {
-    let reason = format!("has no ticket of {owner} that is valid and for AES (hint: klist -e; kinit)");
+    let reason =
+        format!("has no ticket of {owner} that is valid and for AES as permitted (hint: klist -e; kinit)");
     unusable(path, reason)
 }
 
 /// Where a ticket is kept between authentications, once a broker has accepted it, and as long as it lasts. One that is
 /// refused is not used again: the broker may have a new key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::client::sasl) struct Kept {
+struct Kept {
     kerberos: Kerberos,
     client: Principal,
     /// None but for the ticket that grants others.
@@ -94,7 +133,7 @@ impl Kept {
     }
 
     /// Unless another one has been kept meanwhile.
-    pub(in crate::client::sasl) fn forget(&self, ticket: &Ticket) {
+    fn forget(&self, ticket: &Ticket) {
         let mut tickets = TICKETS.lock().unwrap_or_else(PoisonError::into_inner);
         if tickets.get(self).is_some_and(|kept| kept.bytes == ticket.bytes) {
             tickets.remove(self);
@@ -102,7 +141,7 @@ impl Kept {
     }
 
     /// Keeps it for the next time.
-    pub(in crate::client::sasl) fn put(&self, ticket: Ticket) {
+    fn put(&self, ticket: Ticket) {
         let mut tickets = TICKETS.lock().unwrap_or_else(PoisonError::into_inner);
         if tickets.len() >= TICKETS_MAX {
             let now = Moment::now();
@@ -121,7 +160,7 @@ enum Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    fn of(kerberos: &'a Kerberos, asking: &Asking) -> Result<Self, KerberosError> {
+    fn of(kerberos: &'a Kerberos, asking: &Asking<'_>) -> Result<Self, KerberosError> {
         Ok(match &kerberos.identity {
             KerberosIdentity::Keytab { principal, keytab } => Self::Keytab {
                 client: Principal::parse(principal, asking.realms.default_realm())?,
@@ -143,16 +182,28 @@ impl<'a> Identity<'a> {
 }
 
 /// Whom to ask, and what for.
-struct Asking {
+struct Asking<'a> {
     realms: Realms,
     encryptions: Vec<Encryption>,
     now: Moment,
+    patience: &'a Patience,
 }
 
-impl Asking {
+impl Asking<'_> {
+    /// Whether the configuration lets its key be used.
+    fn permitted(&self, ticket: &Ticket) -> Result<(), KerberosError> {
+        match self.encryptions.contains(&ticket.key.encryption()) {
+            true => Ok(()),
+            false => Err(KerberosError::NotProven(
+                "the KDC gives a key that permitted_enctypes of krb5.conf leaves out",
+            )),
+        }
+    }
+
     /// The ticket that grants others, by a key of our own.
     fn first(&mut self, client: &Principal, path: &Path) -> Result<Ticket, KerberosError> {
-        let keys = keytab::keys(path, client)?;
+        let mut keys = keytab::keys(path, client)?;
+        keys.retain(|key| self.encryptions.contains(&key.encryption()));
         let key_of = |encryption: Encryption| keys.iter().find(|key| key.encryption() == encryption);
         let own: Vec<_> = self
             .encryptions
@@ -192,6 +243,7 @@ impl Asking {
                     "the KDC encrypts by a key that was not offered",
                 ))?;
         let ticket = reply.open(client, key, usage::AS_REPLY, request.nonce)?;
+        self.permitted(&ticket)?;
         match ticket.server == server {
             true => Ok(ticket),
             false => Err(KerberosError::NotProven(
@@ -235,7 +287,9 @@ impl Asking {
         let message = request.for_further(granting, Moment::now())?;
         match self.ask(realm, TGS_REPLY, &message)? {
             Answer::Reply(reply) => {
-                reply.open(&granting.client, &granting.key, usage::TGS_REPLY, request.nonce)
+                let ticket = reply.open(&granting.client, &granting.key, usage::TGS_REPLY, request.nonce)?;
+                self.permitted(&ticket)?;
+                Ok(ticket)
             }
             Answer::Refusal(refusal) => {
                 let who = format!("the KDC of {realm}, asked for {}", wanted.parts.join("/"));
@@ -257,7 +311,7 @@ impl Asking {
     }
 
     fn ask(&self, realm: &str, kind: u8, message: &[u8]) -> Result<Answer, KerberosError> {
-        Answer::parse(kind, &kdc::ask(&self.realms, realm, message)?)
+        Answer::parse(kind, &kdc::ask(&self.realms, realm, message, self.patience)?)
     }
 }
 
@@ -278,3 +332,7 @@ const CANONICALIZE: u32 = 0x0001_0000;
 const LIFETIME_SECONDS: u64 = 24 * 3600;
 const REALMS_MAX: usize = 8;
 const TICKETS_MAX: usize = 4096;
+
+#[cfg(test)]
+#[path = "tickets_tests.rs"]
+mod tests;
