@@ -259,6 +259,8 @@ fn control<'a>(
     }));
     if let Some(lifetime) = lifetime {
         let usable = lifetime.mul_f64(LIFETIME_USED).saturating_sub(LINGER_UNCAPTURED);
+        // A session of seconds has hardly any time to lose.
+        let usable = usable.max(lifetime / 2);
         control.push(Box::pin(async move {
             tokio::time::sleep(usable).await;
             Control::Drain
