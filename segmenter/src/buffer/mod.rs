@@ -22,6 +22,9 @@ mod directory;
 mod files;
 mod reader;
 mod scan;
+mod scan_file;
+#[cfg(test)]
+mod scan_tests;
 
 use std::path::PathBuf;
 

@@ -5,16 +5,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
-use teeline_archive::buffer::recovery::{self, Source};
+use teeline_archive::buffer::recovery;
 use teeline_archive::buffer::{
-    Corruption, Decoded, FILE_HEADER_BYTES, FileHeader, FileHeaderError, FrameError, decode_frame,
+    Corruption, Decoded, FILE_HEADER_BYTES, FileHeaderError, FrameError, decode_frame,
 };
 use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
 use teeline_runtime::exit::error_chain;
 
+use super::scan_file::{FileSource, find_from, later_files, open_file, read_header, read_some_at, reopen};
 use super::{BufferError, Directory, FrameLocation, ReadFrame};
 
 /// A stretch of the buffer that could not be read, with valid frames after it, or frames that are missing.
@@ -71,6 +71,12 @@ pub(super) struct Scanner {
     passed: u64,
     session: SessionId,
     last_lsn: Lsn,
+    /// Files of this session that were left for a later writing of what they lack.
+    left: Vec<u64>,
+    /// The highest frame for which one of them was opened again.
+    returned_for: Lsn,
+    /// For the number of a file and a horizon: with which frame the next file begins.
+    again_from: Option<(u64, Horizon, Option<Lsn>)>,
 }
 
 impl Scanner {
@@ -81,6 +87,9 @@ impl Scanner {
             passed: 0,
             session: SessionId(0),
             last_lsn: Lsn::NONE,
+            left: Vec::new(),
+            returned_for: Lsn::NONE,
+            again_from: None,
         }
     }
 
@@ -108,7 +117,12 @@ impl Scanner {
                 }
                 Err(error) => match self.pass_bad_bytes(&error, horizon)? {
                     Passed::Damage(damage) => return Ok(Found::Damage(damage)),
-                    Passed::FileEnd => self.close(),
+                    Passed::FileEnd => {
+                        if !self.return_to_left(horizon, false)? {
+                            self.close();
+                        }
+                    }
+                    Passed::Elsewhere => {}
                     Passed::Wait => return Ok(Found::Nothing),
                 },
             }
@@ -165,6 +179,7 @@ impl Scanner {
             return Ok(None);
         }
         self.session = header.session;
+        (self.left, self.returned_for) = (Vec::new(), Lsn::NONE);
         // The first file may begin inside a session whose earlier files are released.
         self.last_lsn = Lsn(header.first_lsn.0.saturating_sub(1));
         Ok(Some(Found::Session(header.session)))
@@ -262,8 +277,7 @@ impl Scanner {
         }
         let missing = lsn.0 - self.last_lsn.0 - 1;
         let (number, at) = (open.number, open.at);
-        if missing > 0 && self.is_written_again(number)? {
-            self.close();
+        if missing > 0 && self.go_elsewhere(number, horizon)? {
             return Ok(None);
         }
         if missing > 0 {
@@ -280,6 +294,9 @@ impl Scanner {
         let position = BufferPosition { session, lsn };
         if matches!(horizon, Horizon::Synced(synced) if position > synced) {
             return Ok(Some(Found::Nothing));
+        }
+        if self.goes_on_later(number, lsn, horizon)? {
+            return Ok(None);
         }
         if let Some(open) = self.open.as_mut() {
             open.at += len as u64;
@@ -326,7 +343,7 @@ impl Scanner {
         let next = recovery::find_frame(&mut source, from, self.session, expected)
             .map_err(BufferError::io("read", &path))?;
         match next {
-            Some(_) if self.is_written_again(number)? => Ok(Passed::FileEnd),
+            Some(_) if self.go_elsewhere(number, horizon)? => Ok(Passed::Elsewhere),
             // Valid frames follow in this file, so this is no tear.
             Some(end) => {
                 if let Some(open) = self.open.as_mut() {
@@ -345,25 +362,107 @@ impl Scanner {
         }
     }
 
-    /// Whether what is missing in this file stands in a later one. The writer does not trust a file whose sync failed: all
-    /// that it was not sure of is written again, to the next file. Of the first writing the disk may have kept any part,
-    /// so what is behind a hole there must not make us skip what the hole hides.
-    fn is_written_again(&self, number: u64) -> Result<bool, BufferError> {
+    /// Goes where the frame stands that is missing in this file, if it stands anywhere. The writer does not trust a file
+    /// whose sync failed: all that it was not sure of is written again, to the next file. Of the first writing the disk may
+    /// have kept any part, so what is behind a hole there must not make us skip what the hole hides.
+    fn go_elsewhere(&mut self, number: u64, horizon: Horizon) -> Result<bool, BufferError> {
         let missing = self.last_lsn.next();
-        for later in self.directory.files()?.iter().filter(|file| file.number > number) {
-            let path = self.directory.file_path(later.number);
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(BufferError::io("open", &path)(e)),
-            };
-            match read_header(&file).map_err(BufferError::io("read", &path))? {
-                Ok(header) if header.session > self.session => return Ok(false),
-                Ok(header) if header.session == self.session && header.first_lsn <= missing => {
-                    return Ok(true);
-                }
-                _ => {}
+        if self.is_written_again(number, missing, horizon)? {
+            self.leave(number);
+            return Ok(true);
+        }
+        self.return_to_left(horizon, true)
+    }
+
+    /// Whether a later file has a frame. While the session lives, its header says so: what is asked for is synced. After
+    /// that nothing but the frame itself does, for the power may have failed before more than the header was written.
+    fn is_written_again(&self, number: u64, missing: Lsn, horizon: Horizon) -> Result<bool, BufferError> {
+        let later = later_files(&self.directory, self.session, number, |first| first <= missing)?;
+        for (later, file, _) in later.into_iter().filter(|(_, _, first)| *first <= missing) {
+            if self.is_of_living_session(horizon) {
+                return Ok(true);
             }
+            let path = self.directory.file_path(later);
+            let found = find_from(&file, self.session, missing).map_err(BufferError::io("read", &path))?;
+            if found.is_some_and(|(_, lsn)| lsn == missing) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a frame of this file stands in a later one too. Then this is the first writing, of a sync that failed: it
+    /// may be in memory only, and gone when it is read again.
+    fn goes_on_later(&mut self, number: u64, lsn: Lsn, horizon: Horizon) -> Result<bool, BufferError> {
+        let known = self
+            .again_from
+            .filter(|(of, at, _)| (*of, *at) == (number, horizon));
+        let again_from = match known {
+            Some((_, _, again_from)) => again_from,
+            // The file that has what is synced was there before that was published.
+            None => self.next_begins_with(number)?,
+        };
+        self.again_from = Some((number, horizon, again_from));
+        if again_from.is_none_or(|from| from > lsn) || !self.is_written_again(number, lsn, horizon)? {
+            return Ok(false);
+        }
+        self.leave(number);
+        Ok(true)
+    }
+
+    /// The first frame of the next file with a header, if it is of this session.
+    fn next_begins_with(&self, number: u64) -> Result<Option<Lsn>, BufferError> {
+        let rewritings = later_files(&self.directory, self.session, number, |_| false)?;
+        Ok(rewritings.first().map(|(_, _, first)| *first))
+    }
+
+    fn leave(&mut self, number: u64) {
+        if !self.left.contains(&number) {
+            self.left.push(number);
+        }
+        self.close();
+    }
+
+    fn is_of_living_session(&self, horizon: Horizon) -> bool {
+        matches!(horizon, Horizon::Synced(synced) if synced.session == self.session)
+    }
+
+    /// Where the second writing ends early, the first one may have more: opens it again, behind what is read. At a hole
+    /// (`exactly`) only for the frame that is missing.
+    fn return_to_left(&mut self, horizon: Horizon, exactly: bool) -> Result<bool, BufferError> {
+        let Some(number) = self.open.as_ref().map(|open| open.number) else {
+            return Ok(false);
+        };
+        let wanted = self.last_lsn.next();
+        if self.left.is_empty()
+            || self.is_of_living_session(horizon)
+            || self.is_written_again(number, wanted, horizon)?
+        {
+            return Ok(false);
+        }
+        for left in self.left.iter().copied().filter(|left| *left < number) {
+            let path = self.directory.file_path(left);
+            let Some(file) = open_file(&self.directory, left)? else {
+                continue;
+            };
+            let found = find_from(&file, self.session, wanted).map_err(BufferError::io("read", &path))?;
+            let Some((at, lsn)) = found.filter(|(_, lsn)| !exactly || *lsn == wanted) else {
+                continue;
+            };
+            // Once for each frame, so that one that does not decode does not hold us here.
+            if lsn <= self.returned_for {
+                continue;
+            }
+            self.returned_for = lsn;
+            self.passed = left.saturating_sub(1);
+            self.open = Some(Open {
+                number: left,
+                file,
+                at,
+                window: Bytes::new(),
+                window_at: at,
+            });
+            return Ok(true);
         }
         Ok(false)
     }
@@ -388,48 +487,7 @@ impl Scanner {
 enum Passed {
     Damage(Damage),
     FileEnd,
+    /// Another file is open, or none.
+    Elsewhere,
     Wait,
-}
-
-struct FileSource<'a> {
-    file: &'a File,
-    len: u64,
-}
-
-impl Source for FileSource<'_> {
-    type Error = io::Error;
-
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_at(&mut self, at: u64, window: &mut [u8]) -> Result<(), io::Error> {
-        self.file.read_exact_at(window, at)
-    }
-}
-
-fn reopen(directory: &Directory, number: u64) -> Result<File, BufferError> {
-    let path = directory.file_path(number);
-    File::open(&path).map_err(BufferError::io("open", &path))
-}
-
-fn read_header(file: &File) -> io::Result<Result<FileHeader, FileHeaderError>> {
-    let mut head = vec![0; FILE_HEADER_BYTES];
-    let read = read_some_at(file, &mut head, 0)?;
-    head.truncate(read);
-    Ok(FileHeader::decode(&head))
-}
-
-/// Fills as much of `bytes` as the file has.
-fn read_some_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, at + read as u64) {
-            Ok(0) => break,
-            Ok(n) => read += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(read)
 }
