@@ -22,6 +22,7 @@ use teeline_tests::simulation::{CrashedDisk, Life, Step, number, work_directory}
 use teeline_tests::workdir::WorkDir;
 
 use crate::buffer_life::{Note, content, read_all};
+use crate::raw_scan;
 
 /// First lives of the short form; each is followed by generations of further ones.
 const ROUNDS: u64 = 1;
@@ -225,6 +226,7 @@ impl World {
         let events = self.runtime.block_on(read_all(&directory))?;
         let is_sound = known.is_sound && !matches!(fate, Fate::Some(_));
         let read = known.compare(&events, is_sound)?;
+        raw_scan::nothing_is_passed_silently(&image.join("buffer"), &events)?;
         let mut begin = None;
         if keep {
             let kept = self.work.join("begin");

@@ -136,6 +136,8 @@ async fn live(life: OwnLife) {
         mode: [SyncMode::OnAppend, SyncMode::Every(Duration::from_millis(1))][random.random_range(0..2)],
         pending_bytes_max: 1 << 20,
     };
+    // The model excuses much after a fault; in lives without one it excuses nothing.
+    let has_faults = random.random_bool(0.65);
     let (writer, report) = Writer::open(settings, || 1_700_000_000_000).unwrap();
     let mut work = Work {
         life,
@@ -147,6 +149,7 @@ async fn live(life: OwnLife) {
         readable,
         archived: None,
         waits: 0,
+        has_faults,
     };
     work.life.note(&Note::Session(report.session.0).text());
     work.run().await;
@@ -173,6 +176,8 @@ struct Work {
     archived: Option<BufferPosition>,
     /// Waits for the writer to look around, which it does a few times a second.
     waits: u32,
+    /// Whether the disk fails at times.
+    has_faults: bool,
 }
 
 const STEPS: std::ops::Range<u32> = 12..30;
@@ -187,8 +192,8 @@ impl Work {
                 10..14 => self.append_at_once().await,
                 14..16 => self.archive(false).await,
                 16 if self.waits < WAITS_MAX => self.archive(true).await,
-                17..19 => self.fail_once().await,
-                19 if self.waits < WAITS_MAX => self.break_session().await,
+                17..19 if self.has_faults => self.fail_once().await,
+                19 if self.has_faults && self.waits < WAITS_MAX => self.break_session().await,
                 _ => {}
             }
         }

@@ -20,3 +20,4 @@ mod buffer;
 mod buffer_life;
 mod faulty_store;
 mod ledger;
+mod raw_scan;
