@@ -57,6 +57,7 @@ impl Gathered {
             // Of two coordinators one after the other the second may have the slower clock.
             time = time.max(*last);
             if second(*last) == second(time) {
+                self.bytes = (self.bytes + bytes(&what)).saturating_sub(bytes(before));
                 (*last, *before) = (time, what);
                 return;
             }
@@ -190,5 +191,23 @@ mod tests {
             at += 1;
         }
         assert!((2_000..10_000).contains(&at), "{at}");
+    }
+
+    #[test]
+    fn a_change_that_replaces_another_is_counted_by_its_own_size() {
+        let mut gathered = Gathered::default();
+        let with = |size: usize| {
+            let mut change = committed(5, "g", 1);
+            if let GroupRecord::Offset(_, Some(value)) = &mut change.record {
+                value.metadata = "m".repeat(size);
+            }
+            change
+        };
+        gathered.add(with(0));
+        let small = gathered.bytes;
+        gathered.add(with(10_000));
+        assert_eq!(gathered.bytes, small + 30_000);
+        gathered.add(with(10));
+        assert_eq!(gathered.bytes, small + 30);
     }
 }
