@@ -168,6 +168,11 @@ impl Book {
         Ok(changed)
     }
 
+    /// The moment up to which all of it is known.
+    pub(super) fn seen_ms(&self) -> Option<i64> {
+        self.seen_ms
+    }
+
     /// Everything was looked at, and is as the items say.
     pub(super) fn seen_at(&mut self, at_ms: i64) {
         self.seen_ms = Some(at_ms);

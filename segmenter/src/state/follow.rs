@@ -17,6 +17,7 @@ use teeline_wire::client::{
 use tokio::time::{Instant, timeout_at};
 
 use super::gathered::Gathered;
+use super::owed::Owed;
 use super::survey::describe;
 
 /// Where the log is read.
@@ -24,10 +25,30 @@ use super::survey::describe;
 pub(super) struct Follower {
     topic: Option<TopicKey>,
     journals: BTreeMap<i32, GroupJournal>,
-    /// The topic did not exist at the last look: what is in it when it appears is all new.
-    was_absent: bool,
+    /// Whether it ever was.
+    has_followed: bool,
+    /// When the topic was first and last said not to exist, without an answer in between that knew it.
+    missing: Option<(Instant, Instant)>,
+    /// Partitions that are read from their start: what they tell up to this moment is known better.
+    replayed: BTreeMap<i32, i64>,
     /// Why it cannot be read, and when to try again.
     refused: Option<(String, Instant)>,
+}
+
+/// What is known of groups without the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known {
+    pub(super) has_offsets: bool,
+    /// The moment up to which, once coordinators were asked for all of them.
+    pub(super) as_of_ms: Option<i64>,
+}
+
+/// Partitions to be followed.
+#[derive(Debug)]
+struct Begin {
+    partitions: Vec<TopicPartition>,
+    /// From their start, for what is later than this; else from now on.
+    replay_after: Option<i64>,
 }
 
 /// Why the log cannot be followed now.
@@ -67,6 +88,8 @@ pub(super) struct Ends {
 const PATIENCE: Duration = Duration::from_secs(15);
 /// A right that lacks is not asked for at every look.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
+/// One broker that is behind may not know a topic; after so long it is gone, and what is in it when it appears is new.
+const ABSENT_MIN: Duration = Duration::from_secs(60);
 /// How far before the end a transaction under way may have begun to be read as a whole.
 const UNDECIDED_MAX: i64 = 100_000;
 const FETCH: FetchOptions = FetchOptions {
@@ -91,13 +114,21 @@ impl Ends {
 impl Follower {
     /// Makes sure that every partition is followed. True if some are only from now on: what was committed before is to
     /// be asked for, after this.
-    pub(super) async fn prepare(&mut self, cluster: &Cluster) -> Result<bool, Unfollowed> {
+    pub(super) async fn prepare(
+        &mut self,
+        cluster: &Cluster,
+        known: Known,
+        owed: &mut Owed,
+    ) -> Result<bool, Unfollowed> {
         if let Some((reason, _)) = self.refused.as_ref().filter(|(_, until)| Instant::now() < *until) {
             return Err(Unfollowed {
                 reason: reason.clone(),
             });
         }
-        let prepared = timeout_at(Instant::now() + PATIENCE, self.begin_missing(cluster));
+        let prepared = timeout_at(
+            Instant::now() + PATIENCE,
+            self.begin_missing(cluster, known, owed),
+        );
         let prepared = prepared
             .await
             .unwrap_or_else(|_| Err("the brokers did not answer".to_owned()));
@@ -106,8 +137,9 @@ impl Follower {
 
     /// Forgets everything: whoever follows again begins anew.
     pub(super) fn give_up(&mut self) {
-        (self.topic, self.was_absent) = (None, false);
+        (self.topic, self.missing) = (None, None);
         self.journals.clear();
+        self.replayed.clear();
     }
 
     /// The same, and not to be tried again soon.
@@ -116,18 +148,47 @@ impl Follower {
         self.refused = Some((reason, Instant::now() + REFUSED_PAUSE));
     }
 
-    async fn begin_missing(&mut self, cluster: &Cluster) -> Result<bool, String> {
+    async fn begin_missing(
+        &mut self,
+        cluster: &Cluster,
+        known: Known,
+        owed: &mut Owed,
+    ) -> Result<bool, String> {
         let names = [Arc::from(GROUP_TOPIC)];
         let asked = cluster.metadata(TopicSelection::Named(&names)).await;
         let metadata = asked.map_err(|error| describe(&error))?;
         let Some(topic) = metadata.topics.into_iter().next() else {
             return Err("the brokers say nothing of its topic".to_owned());
         };
+        let Some(begin) = self.judge(&topic, Instant::now(), known, owed)? else {
+            return Ok(false);
+        };
+        self.begin(cluster, &begin).await?;
+        (self.has_followed, self.missing) = (true, None);
+        let is_from_now = begin.replay_after.is_none();
+        if is_from_now {
+            owed.ask();
+        }
+        Ok(is_from_now)
+    }
+
+    /// What is to be begun, going by what a broker says of the topic.
+    fn judge(
+        &mut self,
+        topic: &TopicMetadata,
+        now: Instant,
+        known: Known,
+        owed: &mut Owed,
+    ) -> Result<Option<Begin>, String> {
         if topic.error.is_unknown_topic() {
-            let is_lost = !self.journals.is_empty();
+            let since = self.missing.map_or(now, |(since, _)| since);
+            owed.gap |= !self.journals.is_empty();
             self.give_up();
-            self.was_absent = true;
-            return Ok(is_lost);
+            self.missing = Some((since, now));
+            return match self.was_absent(known) {
+                true => Ok(None),
+                false => Err("its topic is not known to the brokers".to_owned()),
+            };
         }
         if topic.error.is_denial() {
             self.refuse(topic.error.to_string());
@@ -136,18 +197,28 @@ impl Follower {
             return Err(topic.error.to_string());
         }
         let key = topic.key();
-        if self.topic.as_ref().is_some_and(|known| *known != key) {
+        if self.topic.as_ref().is_some_and(|followed| *followed != key) {
+            owed.gap |= !self.journals.is_empty();
             self.give_up();
         }
-        let missing = self.missing(&topic, &key)?;
+        let partitions = self.missing(topic, &key)?;
         self.topic = Some(key);
-        if missing.is_empty() {
-            return Ok(false);
+        if partitions.is_empty() {
+            return Ok(None);
         }
-        let is_new = self.was_absent || !self.journals.is_empty();
-        self.begin(cluster, &missing, is_new).await?;
-        self.was_absent = false;
-        Ok(!is_new)
+        let is_new = self.was_absent(known) || !self.journals.is_empty();
+        Ok(Some(Begin {
+            partitions,
+            replay_after: known.as_of_ms.filter(|_| is_new),
+        }))
+    }
+
+    /// Whether all that is in the topic, should it be there now, was written since we look at the cluster.
+    fn was_absent(&self, known: Known) -> bool {
+        self.missing.is_some_and(|(since, last)| {
+            let is_long = last.duration_since(since) >= ABSENT_MIN;
+            is_long || !(self.has_followed || known.has_offsets)
+        })
     }
 
     /// Partitions that are not followed; none may be without a leader.
@@ -166,13 +237,9 @@ impl Follower {
     }
 
     /// Begins where no transaction is under way, if that is near the end; in a new log, at its start.
-    async fn begin(
-        &mut self,
-        cluster: &Cluster,
-        partitions: &[TopicPartition],
-        is_new: bool,
-    ) -> Result<(), String> {
-        let at = match is_new {
+    async fn begin(&mut self, cluster: &Cluster, begin: &Begin) -> Result<(), String> {
+        let partitions = &begin.partitions;
+        let at = match begin.replay_after.is_some() {
             true => vec![OffsetAt::Earliest],
             false => vec![OffsetAt::LastStable, OffsetAt::Latest],
         };
@@ -209,6 +276,9 @@ impl Follower {
                 false => GroupJournal::new(end, false),
             };
             self.journals.insert(partition.partition, journal);
+            if let Some(after) = begin.replay_after {
+                self.replayed.insert(partition.partition, after);
+            }
         }
         Ok(())
     }
@@ -219,6 +289,7 @@ impl Follower {
         cluster: &Cluster,
         ends: &mut Ends,
         gathered: &mut Gathered,
+        owed: &mut Owed,
     ) -> Reached {
         let mut failed: BTreeMap<i32, String> = BTreeMap::new();
         loop {
@@ -237,12 +308,15 @@ impl Follower {
                 let partition = query.partition.partition;
                 match answer {
                     Ok(fetched) => {
-                        if let Err(reason) = self.take(partition, &fetched, ends, gathered) {
+                        if let Err(reason) = self.take(partition, &fetched, ends, gathered, owed) {
                             return Reached::Refused(reason);
                         }
                     }
                     Err(error) if is_denial(&error) => return Reached::Refused(describe(&error)),
-                    Err(error) if is_gone(&error) => return Reached::Gap,
+                    Err(error) if is_gone(&error) => {
+                        owed.gap = true;
+                        return Reached::Gap;
+                    }
                     Err(error) => {
                         failed.insert(partition, describe(&error));
                     }
@@ -255,11 +329,11 @@ impl Follower {
             }
         }
         for (partition, (_, last_stable)) in &ends.told {
-            if let Some(journal) = self
-                .journals
-                .get_mut(partition)
-                .filter(|_| !failed.contains_key(partition))
-            {
+            if failed.contains_key(partition) {
+                continue;
+            }
+            self.replayed.remove(partition);
+            if let Some(journal) = self.journals.get_mut(partition) {
                 journal.reached(*last_stable);
             }
         }
@@ -296,6 +370,7 @@ impl Follower {
         fetched: &FetchedPartition,
         ends: &mut Ends,
         gathered: &mut Gathered,
+        owed: &mut Owed,
     ) -> Result<(), String> {
         let told = (fetched.high_watermark, fetched.last_stable_offset);
         ends.told.entry(partition).or_insert(told);
@@ -304,12 +379,21 @@ impl Follower {
         };
         let mut changes = Vec::new();
         let followed = journal.take(&fetched.records, &mut changes);
-        changes.into_iter().for_each(|change| gathered.add(change));
-        match followed {
-            Ok(followed) => {
-                ends.is_partial |= followed.is_partial;
-                Ok(())
+        let mut is_partial = followed.as_ref().is_ok_and(|followed| followed.is_partial);
+        let after = self.replayed.get(&partition);
+        for change in changes {
+            match after.is_none_or(|after| change.timestamp > *after) {
+                true => gathered.add(change),
+                // Older than what is known; if only by another clock, the coordinators tell what became of it.
+                false => is_partial = true,
             }
+        }
+        if is_partial {
+            ends.is_partial = true;
+            owed.ask();
+        }
+        match followed {
+            Ok(_) => Ok(()),
             Err(error) => Err(format!("partition {partition}: {}", error_chain(&error))),
         }
     }
@@ -333,3 +417,7 @@ fn is_gone(error: &ClientError) -> bool {
     let is_gone = |code: ErrorCode| code == ErrorCode::OFFSET_OUT_OF_RANGE || code.is_unknown_topic();
     matches!(error, ClientError::TopicRecreated { .. }) || error.code().is_some_and(is_gone)
 }
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::book::Observation;
-use super::follow::{Ends, Reached};
+use super::follow::{Ends, Known, Reached};
 use super::survey::{self, TopicIds};
 use super::{Recorder, cannot_write};
 use crate::metrics;
@@ -25,6 +25,8 @@ use crate::metrics;
 pub(super) struct Looked {
     /// What coordinators answered, if they were asked.
     asked: Option<Result<Observation, ClientError>>,
+    /// What of [`super::owed::Owed`] these answers make good.
+    settles: u64,
     /// Where share groups are, if coordinators were not asked for everything.
     shares: Observation,
     /// Why offsets are not come by in the log.
@@ -35,8 +37,6 @@ pub(super) struct Looked {
     is_check: bool,
     /// Items that the log told of since before coordinators were asked.
     touched: BTreeSet<ItemKey>,
-    /// Whether a part of the log is lost.
-    pub(super) has_gap: bool,
 }
 
 /// How long partitions of the log may be without an answer before coordinators are asked instead.
@@ -56,7 +56,9 @@ impl Recorder {
     pub async fn catch_up(&mut self, cluster: &Cluster) {
         if self.groups_ms.is_some() {
             let mut ends = Ends::new();
-            let read = self.follower.read(cluster, &mut ends, &mut self.gathered);
+            let read = self
+                .follower
+                .read(cluster, &mut ends, &mut self.gathered, &mut self.owed);
             // Dropped, it has taken what it has taken.
             let _ = timeout(LAST_PATIENCE, read).await;
         }
@@ -65,7 +67,7 @@ impl Recorder {
     pub(super) async fn look_at_groups(&mut self, cluster: &Cluster, now_ms: i64) -> Looked {
         let mut looked = Looked::default();
         if self.settings.offsets == OffsetsFrom::Poll {
-            looked.asked = Some(self.ask(cluster).await);
+            self.ask(cluster, &mut looked).await;
             looked.unfollowed = Some(String::new());
             return looked;
         }
@@ -74,13 +76,15 @@ impl Recorder {
             now_ms.saturating_sub(last)
                 >= i64::try_from(self.settings.check_interval.as_millis()).unwrap_or(i64::MAX)
         });
-        let mut must_ask = is_polled || is_time;
-        looked.is_check = !is_polled;
+        let is_owed = self.owed.is_ask_owed();
+        let mut must_ask = is_polled || is_time || is_owed;
+        looked.is_check = !is_polled && !is_owed;
         for _ in 0..ATTEMPTS {
             // What the log told so far is older than what coordinators answer from now on.
             self.spill(now_ms);
             looked.touched.clear();
-            match self.follower.prepare(cluster).await {
+            let known = self.known();
+            match self.follower.prepare(cluster, known, &mut self.owed).await {
                 Ok(is_new) => {
                     must_ask |= is_new;
                     looked.is_check &= !is_new;
@@ -91,7 +95,7 @@ impl Recorder {
                 }
             }
             if must_ask {
-                looked.asked = Some(self.ask(cluster).await);
+                self.ask(cluster, &mut looked).await;
             }
             match self.read_log(cluster, &mut looked, now_ms).await {
                 Reached::All | Reached::Full => {
@@ -100,10 +104,7 @@ impl Recorder {
                 }
                 // Asking again now tells what the log did not, and what comes meanwhile is in the log.
                 Reached::Partly => looked.is_whole = true,
-                Reached::Gap => {
-                    self.follower.give_up();
-                    looked.has_gap = true;
-                }
+                Reached::Gap => self.follower.give_up(),
                 Reached::Behind(reason) => {
                     let since = *self.behind_since.get_or_insert_with(Instant::now);
                     if self.groups_ms.is_none() || since.elapsed() > BEHIND_MAX {
@@ -135,7 +136,7 @@ impl Recorder {
             looked.is_whole = false;
             looked.is_check = false;
             if looked.asked.is_none() {
-                looked.asked = Some(self.ask(cluster).await);
+                self.ask(cluster, &mut looked).await;
             }
         }
         looked
@@ -149,15 +150,27 @@ impl Recorder {
         }
     }
 
-    async fn ask(&self, cluster: &Cluster) -> Result<Observation, ClientError> {
-        survey::groups(cluster, self.book(StateKind::Groups).items()).await
+    async fn ask(&self, cluster: &Cluster, looked: &mut Looked) {
+        looked.settles = self.owed.found();
+        looked.asked = Some(survey::groups(cluster, self.book(StateKind::Groups).items()).await);
+    }
+
+    fn known(&self) -> Known {
+        let book = self.book(StateKind::Groups);
+        Known {
+            has_offsets: book.items().keys().any(|key| matches!(key, ItemKey::Offset(_))),
+            as_of_ms: self.groups_ms.and(book.seen_ms()),
+        }
     }
 
     /// Reads the log to its end, writing down what is too much to be held.
     async fn read_log(&mut self, cluster: &Cluster, looked: &mut Looked, now_ms: i64) -> Reached {
         let mut ends = Ends::new();
         loop {
-            let reached = self.follower.read(cluster, &mut ends, &mut self.gathered).await;
+            let read = self
+                .follower
+                .read(cluster, &mut ends, &mut self.gathered, &mut self.owed);
+            let reached = read.await;
             looked.touched.extend(self.gathered.keys());
             if reached != Reached::Full {
                 return reached;
@@ -169,19 +182,16 @@ impl Recorder {
     /// Writes down what was gathered, without waiting for what topics are called now.
     pub(super) fn spill(&mut self, now_ms: i64) {
         let changes = self.gathered.take(|_| None);
-        if !changes.is_empty() {
+        if self.owed.gap || !changes.is_empty() {
             self.last_ms = now_ms.max(self.last_ms);
+            self.say_gap(self.last_ms);
             self.apply(self.last_ms, changes);
         }
     }
 
     /// Writes down what was gathered, and names the topics that have kept their ids.
-    pub(super) fn note_log(&mut self, at_ms: i64, has_gap: bool, ids: &TopicIds) -> u64 {
-        if has_gap {
-            // From the last look on.
-            let said = self.source_changed(POLL, GAP).map(|what| (i64::MIN, what));
-            self.apply(at_ms, said.into_iter().collect());
-        }
+    pub(super) fn note_log(&mut self, at_ms: i64, ids: &TopicIds) -> u64 {
+        self.say_gap(at_ms);
         let steady = &self.steady_ids;
         let id_of = |topic: &str| {
             let id = ids.get(topic).filter(|id| steady.get(topic) == Some(id));
@@ -189,6 +199,14 @@ impl Recorder {
         };
         let changes = self.gathered.take(id_of);
         self.apply(at_ms, changes)
+    }
+
+    /// Says that a part of the log is lost, from the last look on.
+    fn say_gap(&mut self, at_ms: i64) {
+        if std::mem::take(&mut self.owed.gap) {
+            let said = self.source_changed(POLL, GAP).map(|what| (i64::MIN, what));
+            self.apply(at_ms, said.into_iter().collect());
+        }
     }
 
     fn apply(&mut self, at_ms: i64, changes: Vec<(i64, What)>) -> u64 {
@@ -239,6 +257,7 @@ impl Recorder {
                         .insert(source_key(), ItemValue::Source(source.clone()));
                 }
                 self.groups_ms = Some(at_ms);
+                self.owed.settle(looked.settles);
                 Some(Ok(asked))
             }
             Some(Err(error)) => Some(Err(error)),
@@ -308,3 +327,7 @@ fn source_key() -> ItemKey {
         part: OFFSETS.to_owned(),
     })
 }
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;

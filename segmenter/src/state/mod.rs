@@ -15,6 +15,7 @@
 //! | `survey` | one look at a cluster |
 //! | `groups` | groups, by the log or by asking |
 //! | `follow`, `gathered` | reading the log, and what it told |
+//! | `owed` | what a look that failed leaves to the next |
 //! | `book` | what changed since the last one, and what of it is to be stored |
 //! | `words` | the protocol's numbers |
 
@@ -22,6 +23,7 @@ mod book;
 mod follow;
 mod gathered;
 mod groups;
+mod owed;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,7 @@ use tokio::time::Instant;
 use book::{Book, Identity, Observation};
 use follow::Follower;
 use gathered::Gathered;
+use owed::Owed;
 use survey::TopicIds;
 
 use crate::metrics;
@@ -122,6 +125,8 @@ pub struct Recorder {
     steady_ids: TopicIds,
     follower: Follower,
     gathered: Gathered,
+    /// What looks have found and could not make good yet.
+    owed: Owed,
     /// When groups were last asked for as a whole.
     groups_ms: Option<i64>,
     /// Since when the log could not be read to its end.
@@ -158,6 +163,7 @@ impl Recorder {
             steady_ids: TopicIds::new(),
             follower: Follower::default(),
             gathered: Gathered::default(),
+            owed: Owed::default(),
             groups_ms: None,
             behind_since: None,
             source: None,
@@ -189,7 +195,7 @@ impl Recorder {
         let at_ms = now_ms.saturating_add(elapsed_ms);
         let at_ms = at_ms.max(self.last_ms.saturating_add(1));
         self.last_ms = at_ms;
-        let changes = self.note_log(at_ms, looked.has_gap, &after);
+        let changes = self.note_log(at_ms, &after);
         self.look_at_shares(cluster, &mut looked).await;
         let groups = self.merge(at_ms, looked, &before, &after);
         self.steady_ids = before;
