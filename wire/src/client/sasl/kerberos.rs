@@ -115,7 +115,9 @@ impl Principal {
                 other => other,
             };
             let current = realm.as_mut().or_else(|| parts.last_mut());
-            current.map(|part| part.push(literal));
+            if let Some(part) = current {
+                part.push(literal);
+            }
         }
         let realm = match realm.as_deref().or(default_realm) {
             Some(realm) if !realm.is_empty() => realm.to_owned(),
