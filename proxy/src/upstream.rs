@@ -76,7 +76,8 @@ impl Upstream {
                 let mut last = Err(UpstreamError::NoServers);
                 for address in self.bootstrap_addresses(topology) {
                     last = self.dial(&address).await;
-                    if last.is_ok() {
+                    // What one broker says to our credentials all of them say: each more would be one more failed login.
+                    if matches!(last, Ok(_) | Err(UpstreamError::Sasl(_))) {
                         return last;
                     }
                 }

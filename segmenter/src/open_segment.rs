@@ -64,7 +64,10 @@ impl OpenSegment {
     /// The leader epochs that its batches are noted with.
     pub fn leader_epochs(&self) -> BTreeSet<i32> {
         let batches = self.layers.iter().flat_map(BTreeMap::values);
-        batches.map(Batch::leader_epoch).filter(|epoch| *epoch >= 0).collect()
+        batches
+            .map(Batch::leader_epoch)
+            .filter(|epoch| *epoch >= 0)
+            .collect()
     }
 
     /// Takes out every batch that `closes`: runs in order of offset, each to be one segment of about `bytes_max`, with
