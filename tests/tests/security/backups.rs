@@ -142,7 +142,7 @@ fn topics_go_on(java: &Driver) {
 
 fn metric_active(settings: &ProxySettings) -> Result<(), String> {
     match teeline_tests::admin_port::metric(&settings.admin(), "teeline_audit_active") {
-        Ok(value) if value == 1.0 => Ok(()),
+        Ok(1.0) => Ok(()),
         other => Err(format!("{other:?}")),
     }
 }
