@@ -13,7 +13,7 @@ use teeline_runtime::health::Health;
 use teeline_runtime::metrics::{self as registry, MetricsError};
 use teeline_runtime::shutdown::Shutdown;
 use teeline_runtime::store::{Store, StoreError};
-use teeline_runtime::{Clock, signals};
+use teeline_runtime::{Clock, signals, threads};
 use teeline_segmenter::SegmenterError;
 use teeline_wire::tls::UnusableFiles;
 use tokio::sync::mpsc;
@@ -130,19 +130,8 @@ impl Proxy {
             health.component(format!("upstream/{}", cluster.name));
         }
         let _admin = AdminServer::start(&self.config.admin, health.clone(), registry)?;
-        let mut threads = tokio::runtime::Builder::new_multi_thread();
-        if let Some(count) = self.config.process.worker_threads {
-            threads.worker_threads(count);
-        }
-        let runtime = threads
-            .enable_all()
-            .thread_name("proxy")
-            .build()
-            .map_err(ProxyError::Runtime)?;
-        let code = runtime.block_on(serve(self.config, health));
-        // Whatever still blocks (a store, a resolver) must not keep the process: all that matters is on disk.
-        runtime.shutdown_timeout(RUNTIME_STOP_MAX);
-        code
+        let count = self.config.process.worker_threads;
+        threads::run(count, "proxy", serve(self.config, health)).map_err(ProxyError::Runtime)?
     }
 }
 
@@ -263,4 +252,3 @@ async fn watch_budget(budget: ProcessBudget) {
 }
 
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
-const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);

@@ -22,6 +22,18 @@ impl ExitCode {
     pub fn code(self) -> u8 {
         self as u8
     }
+
+    /// The worse of two: what several parts of a process say together.
+    #[must_use]
+    pub fn worse(self, other: ExitCode) -> ExitCode {
+        let rank = |code| match code {
+            ExitCode::Done => 0,
+            ExitCode::Incomplete => 1,
+            ExitCode::Usage => 2,
+            ExitCode::Failed => 3,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
 }
 
 impl From<ExitCode> for std::process::ExitCode {
@@ -54,6 +66,15 @@ pub fn report_error(error: &dyn Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_is_worse_than_what_is_incomplete() {
+        use ExitCode::{Done, Failed, Incomplete};
+        assert_eq!(Done.worse(Incomplete), Incomplete);
+        assert_eq!(Failed.worse(Incomplete), Failed);
+        assert_eq!(Incomplete.worse(Failed), Failed);
+        assert_eq!(Incomplete.worse(Done), Incomplete);
+    }
 
     #[derive(Debug, thiserror::Error)]
     #[error("open archive")]

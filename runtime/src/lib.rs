@@ -16,6 +16,7 @@
 //! - [`exit`]: exit codes, and how an error is told at the end
 //! - [`store`]: object storage and filesystem behind one type
 //! - [`fs`], [`lock`]: the only home of create, write, sync, rename and sync directory
+//! - [`threads`]: what a program works on
 //! - [`backoff`], [`clock`]: pauses between attempts; time that can be passed in
 
 pub mod admin;
@@ -30,6 +31,7 @@ pub mod metrics;
 pub mod shutdown;
 pub mod signals;
 pub mod store;
+pub mod threads;
 
 pub use admin::AdminServer;
 pub use backoff::Backoff;

@@ -1,13 +1,12 @@
 //! The process of `teeline-segmenter run`: admin port, signals, one segmenter per buffer, the exit code.
 
 use std::io;
-use std::time::Duration;
 
 use teeline_config::Config;
 use teeline_runtime::admin::{AdminError, AdminServer};
 use teeline_runtime::exit::{ExitCode, error_chain};
 use teeline_runtime::metrics::{self as registry, MetricsError};
-use teeline_runtime::{Health, Shutdown, Store, StoreError, signals};
+use teeline_runtime::{Health, Shutdown, Store, StoreError, signals, threads};
 use teeline_wire::client::ClientConfig;
 use tokio::task::JoinSet;
 
@@ -49,15 +48,8 @@ pub struct Ended {
 /// # Errors
 /// What keeps the process from starting. What ends a segmenter later is logged, and in the exit code.
 pub fn run(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = plan.config.process.worker_threads {
-        runtime.worker_threads(threads);
-    }
-    let runtime = runtime.enable_all().build().map_err(ProcessError::Runtime)?;
-    let ended = runtime.block_on(serve(args, plan));
-    // Whatever still blocks (a store, a resolver) must not keep the process: what it has not done is in the buffer.
-    runtime.shutdown_timeout(RUNTIME_STOP_MAX);
-    ended
+    let count = plan.config.process.worker_threads;
+    threads::run(count, "segmenter", serve(args, plan)).map_err(ProcessError::Runtime)?
 }
 
 async fn serve(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
@@ -114,14 +106,14 @@ async fn wait(
         tokio::select! {
             () = &mut deadline => {
                 tracing::warn!(left = segmenters.len(), "the drain deadline has passed; the rest is safe in the buffer");
-                ended.code = worse(ended.code, ExitCode::Incomplete);
+                ended.code = ended.code.worse(ExitCode::Incomplete);
                 return ended;
             }
             done = segmenters.join_next() => match done {
                 None => return ended,
                 Some(Ok((name, Ok(report)))) => {
                     if !report.complete {
-                        ended.code = worse(ended.code, ExitCode::Incomplete);
+                        ended.code = ended.code.worse(ExitCode::Incomplete);
                     }
                     ended.reports.push((name, report));
                 }
@@ -137,10 +129,3 @@ async fn wait(
         }
     }
 }
-
-fn worse(one: ExitCode, other: ExitCode) -> ExitCode {
-    if one == ExitCode::Failed { one } else { other }
-}
-
-/// How long blocking threads may outlive the drain.
-pub(crate) const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use teeline_runtime::admin::AdminServer;
 use teeline_runtime::exit::{ExitCode, error_chain};
 use teeline_runtime::metrics as registry;
-use teeline_runtime::{Health, Shutdown, Store, SystemClock, signals};
+use teeline_runtime::{Health, Shutdown, Store, SystemClock, signals, threads};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -16,22 +16,15 @@ use super::error::BackupError;
 use super::report::{BackupReport, Outcome};
 use super::run::{self, Surroundings};
 use crate::metrics;
-use crate::process::{ProcessError, RUNTIME_STOP_MAX};
+use crate::process::ProcessError;
 
 /// Makes every backup of the plan, some at a time, and prints their reports as they end.
 ///
 /// # Errors
 /// What keeps the process from starting. What ends a backup later is logged, and in the exit code.
 pub fn run(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = plan.config.process.worker_threads {
-        runtime.worker_threads(threads);
-    }
-    let runtime = runtime.enable_all().build().map_err(ProcessError::Runtime)?;
-    let ended = runtime.block_on(serve(args, plan));
-    // Whatever still blocks (a store, a resolver) must not keep the process: what is committed counts.
-    runtime.shutdown_timeout(RUNTIME_STOP_MAX);
-    ended
+    let count = plan.config.process.worker_threads;
+    threads::run(count, "segmenter", serve(args, plan)).map_err(ProcessError::Runtime)?
 }
 
 async fn serve(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> {
@@ -76,7 +69,7 @@ async fn serve(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> 
             // What is committed counts, and the rest is fetched again by the next run.
             () = &mut deadline => {
                 tracing::warn!(left = backups.len(), "the drain deadline has passed");
-                return Ok(worse(code, ExitCode::Incomplete));
+                return Ok(code.worse(ExitCode::Incomplete));
             }
             ended = backups.join_next() => ended,
         };
@@ -88,7 +81,7 @@ async fn serve(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> 
                 ExitCode::Failed
             }
         };
-        code = worse(code, own);
+        code = code.worse(own);
     }
 }
 
@@ -119,14 +112,4 @@ fn tell(args: &BackupArgs, job: &Job, ended: Result<BackupReport, BackupError>) 
             error.exit_code()
         }
     }
-}
-
-fn worse(one: ExitCode, other: ExitCode) -> ExitCode {
-    let rank = |code| match code {
-        ExitCode::Done => 0,
-        ExitCode::Incomplete => 1,
-        ExitCode::Usage => 2,
-        ExitCode::Failed => 3,
-    };
-    if rank(other) > rank(one) { other } else { one }
 }
