@@ -10,7 +10,7 @@ use teeline_archive::{OffsetRange, OffsetSet};
 
 use super::{Evidence, LivePartition, Missing, Offsets, PartitionCoverage, SupersededRange};
 use crate::absences;
-use crate::plan::{Lost, held_twice, open_at_the_end};
+use crate::plan::{held_twice, open_at_the_end};
 
 /// What is due: everything that an audit saw long enough ago.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +130,6 @@ fn awaiting_comparison(state: &PartitionState) -> OffsetSet {
     if stored.chain(audited).all(|epoch| epoch <= 0) {
         return awaiting;
     }
-    let lost = Lost::of(state);
     let ends = state.audit().map_or(&[][..], |audit| &audit.epochs);
     let foreign: BTreeSet<i32> = ends
         .iter()
@@ -142,11 +141,11 @@ fn awaiting_comparison(state: &PartitionState) -> OffsetSet {
         .iter()
         .partition(|segment| segment.leader_epoch_last >= 0 && !foreign.contains(&segment.leader_epoch_last));
     for segment in doubtful {
-        let own = lost.held_by(segment);
+        let own = state.held_by(segment);
         own.ranges().iter().for_each(|range| awaiting.insert(*range));
     }
     for segment in certain {
-        let own = lost.held_by(segment);
+        let own = state.held_by(segment);
         own.ranges().iter().for_each(|range| awaiting.remove(*range));
     }
     awaiting
@@ -290,7 +289,6 @@ impl Offsets {
 
 /// Where the offsets held come from. What was captured counts first, then what was read back.
 fn origins(state: &PartitionState) -> Offsets {
-    let lost = Lost::of(state);
     let mut offsets = Offsets::default();
     let mut claimed = OffsetSet::new();
     let (tee, fetch): (Vec<_>, Vec<_>) = state
@@ -298,14 +296,14 @@ fn origins(state: &PartitionState) -> Offsets {
         .iter()
         .partition(|segment| segment.identity.origin == Origin::Tee);
     for segment in tee {
-        let new = claim(&mut claimed, &lost.held_by(segment));
+        let new = claim(&mut claimed, &state.held_by(segment));
         // Markers are fetched into the segments of what was captured around them.
         let marker = segment.control_count.min(new);
         offsets.marker += marker;
         offsets.tee += new.saturating_sub(marker);
     }
     for segment in fetch {
-        let own = lost.held_by(segment);
+        let own = state.held_by(segment);
         let new = claim(&mut claimed, &own);
         let marker = segment.control_count.min(new);
         let empty = if new == own.span() { empty(segment, new) } else { 0 };

@@ -6,7 +6,7 @@
 //! not known, the segment is in *doubt*: its offsets are fetched again, and then the two contents are compared. Nothing
 //! is ever superseded on suspicion, and nothing in doubt keeps an offset from being fetched.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use teeline_archive::ledger::{Absence, AbsenceEvidence, AbsenceReason, PartitionState, Superseded};
 use teeline_archive::segment::SegmentInfo;
@@ -67,11 +67,10 @@ pub struct Doubt {
 
 /// The leader epochs whose ends must be known to judge the partition.
 pub fn epochs_in_question(state: &PartitionState, leader_epoch: i32) -> BTreeSet<i32> {
-    let lost = lost_ranges(state);
     let segments = state
         .segments()
         .iter()
-        .filter(|segment| !kept_of(segment, &lost).is_empty())
+        .filter(|segment| !state.held_by(segment).is_empty())
         .map(|segment| segment.leader_epoch_last);
     let absences = state
         .absences()
@@ -94,9 +93,8 @@ pub fn judge(case: &Case<'_>) -> Option<Verdict> {
     let mut certain: Vec<(&SegmentInfo, OffsetSet)> = Vec::new();
     let mut doubtful: Vec<(&SegmentInfo, OffsetSet)> = Vec::new();
     if let Some(state) = case.state {
-        let lost = lost_ranges(state);
         for segment in state.segments() {
-            let kept = kept_of(segment, &lost);
+            let kept = state.held_by(segment);
             let Standing {
                 certain: own,
                 doubtful: doubt,
@@ -344,29 +342,6 @@ fn absence(case: &Case<'_>, range: OffsetRange, reason: AbsenceReason) -> Absenc
             cleanup_policy: case.cleanup_policy.to_owned(),
         },
     }
-}
-
-type Lost<'a> = HashMap<&'a str, Vec<OffsetRange>>;
-
-/// What the ledger says is superseded, by segment.
-fn lost_ranges(state: &PartitionState) -> Lost<'_> {
-    let mut lost: Lost<'_> = HashMap::new();
-    for superseded in state.superseded().iter().chain(state.superseded_copies()) {
-        lost.entry(superseded.segment.as_str())
-            .or_default()
-            .push(superseded.range());
-    }
-    lost
-}
-
-/// What a segment vouches for, as the ledger has it.
-fn kept_of(segment: &SegmentInfo, lost: &Lost<'_>) -> OffsetSet {
-    let mut kept: OffsetSet = [segment.range()].into_iter().collect();
-    let lost = lost.get(segment.key.as_str()).map_or(&[][..], Vec::as_slice);
-    for range in segment.gaps.iter().chain(lost) {
-        kept.remove(*range);
-    }
-    kept
 }
 
 fn insert_all(set: &mut OffsetSet, more: &OffsetSet) {
