@@ -129,7 +129,7 @@ impl Proxy {
         for cluster in &self.config.clusters {
             health.component(format!("upstream/{}", cluster.name));
         }
-        let _admin = AdminServer::start(&self.config.admin, health.clone(), registry)?;
+        let _admin = AdminServer::start(&self.config.admin, health.clone(), registry, Vec::new())?;
         let count = self.config.process.worker_threads;
         threads::run(count, "proxy", serve(self.config, health)).map_err(ProxyError::Runtime)?
     }

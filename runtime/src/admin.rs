@@ -1,7 +1,8 @@
-//! The admin port: `/metrics`, `/livez`, `/readyz`.
+//! The admin port: `/metrics`, `/livez`, `/readyz`, and what a program adds ([`Route`]).
 //!
 //! It has an operating-system thread and a small runtime of its own, so that it answers even when the data
-//! path is stuck. It reads from peers nothing but a request line and headers, within limits.
+//! path is stuck. It reads from peers a request line, headers and, for a post, a small body, within limits. A page that does
+//! something is refused to browsers: a web page that somebody opens on the same machine could post to it, too.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -10,10 +11,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use teeline_config::Admin;
@@ -22,6 +24,11 @@ use tokio::sync::Semaphore;
 use crate::health::{Health, State};
 use crate::metrics::MetricsHandle;
 use crate::shutdown::Shutdown;
+
+mod routes;
+
+pub use hyper::StatusCode;
+pub use routes::{ANSWER_MAX, Answer, Ask, Route};
 
 /// The running admin port; stops when dropped.
 #[derive(Debug)]
@@ -56,10 +63,20 @@ const CONNECTIONS_MAX: usize = 64;
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// A pause after a failed accept, as when file descriptors run out, lest it become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A few names and numbers.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 impl AdminServer {
     /// Listens and answers from a thread of its own; `None` when the configuration has it disabled.
-    pub fn start(admin: &Admin, health: Health, metrics: MetricsHandle) -> Result<Option<Self>, AdminError> {
+    pub fn start(
+        admin: &Admin,
+        health: Health,
+        metrics: MetricsHandle,
+        routes: Vec<Route>,
+    ) -> Result<Option<Self>, AdminError> {
         if !admin.enabled {
             return Ok(None);
         }
@@ -73,7 +90,11 @@ impl AdminServer {
         let runtime = runtime.map_err(AdminError::Thread)?;
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();
-        let site = Arc::new(Site { health, metrics });
+        let site = Arc::new(Site {
+            health,
+            metrics,
+            routes,
+        });
         let thread = std::thread::Builder::new()
             .name("admin".to_owned())
             .spawn(move || runtime.block_on(serve(listener, site, stop)))
@@ -143,8 +164,8 @@ async fn serve(listener: TcpListener, site: Arc<Site>, stop: Shutdown) {
         tokio::spawn(async move {
             let _place = place;
             let service = service_fn(move |request| {
-                let response = site.answer(&request);
-                async move { Ok::<_, Infallible>(response) }
+                let site = Arc::clone(&site);
+                async move { Ok::<_, Infallible>(site.answer(request).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -160,18 +181,35 @@ async fn serve(listener: TcpListener, site: Arc<Site>, stop: Shutdown) {
 struct Site {
     health: Health,
     metrics: MetricsHandle,
+    routes: Vec<Route>,
 }
 
 impl Site {
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
-            response
-                .headers_mut()
-                .insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
-            return response;
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let here: Vec<&Route> = self.routes.iter().filter(|route| route.path == path).collect();
+        let method = match request.method() {
+            &Method::HEAD => &Method::GET,
+            method => method,
+        };
+        if let Some(route) = here.iter().find(|route| route.method == *method) {
+            return self.ask(route, request).await;
         }
-        match request.uri().path() {
+        let own = matches!(path.as_str(), "/" | "/metrics" | "/livez" | "/readyz");
+        if *method == Method::GET && own {
+            return self.own(&request, &path);
+        }
+        if own || !here.is_empty() {
+            return not_allowed(own, &here);
+        }
+        text(
+            StatusCode::NOT_FOUND,
+            format!("not here; there are\n{}", self.list()),
+        )
+    }
+
+    fn own<B>(&self, request: &Request<B>, path: &str) -> Response<Full<Bytes>> {
+        match path {
             "/metrics" => typed(
                 StatusCode::OK,
                 "text/plain; version=0.0.4; charset=utf-8",
@@ -181,12 +219,41 @@ impl Site {
                 matches!(state, State::Failed(_))
             }),
             "/readyz" => self.report(request, self.health.is_ready(), |state| *state != State::Ready),
-            "/" => text(StatusCode::OK, "teeline: /metrics /livez /readyz\n".to_owned()),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "not here; there are /metrics /livez /readyz\n".to_owned(),
-            ),
+            _ => text(StatusCode::OK, format!("teeline:\n{}", self.list())),
         }
+    }
+
+    /// All pages, one a line.
+    fn list(&self) -> String {
+        let mut list = "GET /metrics: what is measured\nGET /livez: whether to restart it\nGET /readyz: whether to send clients here\n".to_owned();
+        for route in &self.routes {
+            list.push_str(&route.line());
+        }
+        list
+    }
+
+    async fn ask(&self, route: &Route, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        // Browsers add this to every post, and let no page take it away.
+        if route.method != Method::GET && request.headers().contains_key(ORIGIN) {
+            return text(StatusCode::FORBIDDEN, "not from a browser; use curl\n".to_owned());
+        }
+        let too_large = || {
+            let most = format!("the body must have at most {BODY_BYTES_MAX} bytes\n");
+            text(StatusCode::PAYLOAD_TOO_LARGE, most)
+        };
+        if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
+            return too_large();
+        }
+        let json = wants_json(&request);
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+        let body = match tokio::time::timeout(HEADER_READ_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => return too_large(),
+            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "no body came\n".to_owned()),
+        };
+        let answer = route.answer(Ask { query, body, json }).await;
+        typed(answer.status, answer.content_type, answer.body)
     }
 
     /// 200, or 503 with the reasons; JSON for those who ask for it.
@@ -202,12 +269,7 @@ impl Site {
             StatusCode::SERVICE_UNAVAILABLE
         };
         let states = self.health.states();
-        let accept = request
-            .headers()
-            .get(ACCEPT)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        if accept.contains("application/json") {
+        if wants_json(request) {
             let components: Vec<_> = states
                 .iter()
                 .map(|(name, state)| {
@@ -216,7 +278,7 @@ impl Site {
                 })
                 .collect();
             let body = json!({ "ok": good, "components": components });
-            return typed(status, "application/json", format!("{body}\n"));
+            return typed(status, JSON, format!("{body}\n"));
         }
         let mut body = if good { "ok\n".to_owned() } else { String::new() };
         for (name, state) in states.iter().filter(|(_, state)| is_bad(state)) {
@@ -234,20 +296,38 @@ fn describe(state: &State) -> (bool, Option<&str>) {
     }
 }
 
+fn wants_json<B>(request: &Request<B>) -> bool {
+    let accept = request.headers().get(ACCEPT);
+    accept
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains(JSON))
+}
+
+fn not_allowed(own: bool, here: &[&Route]) -> Response<Full<Bytes>> {
+    let mut allowed: Vec<&str> = here.iter().map(|route| route.method.as_str()).collect();
+    if own || allowed.contains(&"GET") {
+        allowed.retain(|method| *method != "GET");
+        allowed.extend(["GET", "HEAD"]);
+    }
+    let allowed = allowed.join(", ");
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed}\n"));
+    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
+}
+
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    typed(status, "text/plain; charset=utf-8", body)
+    typed(status, TEXT, body)
 }
 
 fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static(content_type),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     // A probe that is answered from a cache proves nothing.
-    headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -262,11 +342,15 @@ mod tests {
     use super::*;
 
     fn start(health: &Health) -> AdminServer {
+        start_with(health, Vec::new())
+    }
+
+    fn start_with(health: &Health, routes: Vec<Route>) -> AdminServer {
         let admin = Admin {
             enabled: true,
             listen: HostPort::new("127.0.0.1", 0),
         };
-        AdminServer::start(&admin, health.clone(), crate::metrics::install().unwrap())
+        AdminServer::start(&admin, health.clone(), crate::metrics::install().unwrap(), routes)
             .unwrap()
             .unwrap()
     }
@@ -308,6 +392,52 @@ mod tests {
         assert!(ask(&server, "POST /metrics HTTP/1.1").starts_with("HTTP/1.1 405 "));
     }
 
+    fn lights() -> Vec<Route> {
+        let post = |ask: Ask| async move {
+            match ask.value("colour") {
+                Some(colour) => Answer::ok(format!("{colour} {}\n", String::from_utf8_lossy(ask.body()))),
+                None => Answer::refused("which colour?\n".to_owned()),
+            }
+        };
+        vec![
+            Route::get("/light", "which light is on", |_| async {
+                Answer::ok("none\n".to_owned())
+            }),
+            Route::post("/light", "switch it on", post),
+            Route::delete("/dark", "ends it", |_| async { Answer::ok(String::new()) }),
+        ]
+    }
+
+    #[test]
+    fn a_program_adds_pages_and_they_take_their_methods_only() {
+        let server = start_with(&Health::new(), lights());
+        assert!(ask(&server, "GET /light HTTP/1.1").ends_with("\r\n\r\nnone\n"));
+        assert!(ask(&server, "HEAD /light HTTP/1.1").starts_with("HTTP/1.1 200 "));
+        let answer = ask(&server, "POST /light?colour=dark%20red HTTP/1.1");
+        assert!(answer.ends_with("\r\n\r\ndark red \n"), "{answer}");
+        assert!(ask(&server, "POST /light HTTP/1.1").starts_with("HTTP/1.1 400 "));
+        let answer = ask(&server, "DELETE /light HTTP/1.1");
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+        assert!(answer.contains("allow: POST, GET, HEAD\r\n"), "{answer}");
+        assert!(ask(&server, "GET /dark HTTP/1.1").starts_with("HTTP/1.1 405 "));
+        assert!(ask(&server, "GET / HTTP/1.1").contains("POST /light: switch it on\n"));
+    }
+
+    #[test]
+    fn a_page_that_acts_takes_small_bodies_and_no_browsers() {
+        let server = start_with(&Health::new(), lights());
+        let answer = ask(
+            &server,
+            "POST /light?colour=red HTTP/1.1\r\nOrigin: http://elsewhere",
+        );
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        let declared = ask(
+            &server,
+            "POST /light?colour=red HTTP/1.1\r\nContent-Length: 1000000000",
+        );
+        assert!(declared.starts_with("HTTP/1.1 413 "), "{declared}");
+    }
+
     #[test]
     fn it_stops_when_dropped_even_with_an_idle_connection_open() {
         let server = start(&Health::new());
@@ -327,7 +457,7 @@ mod tests {
             listen,
         };
         let metrics = crate::metrics::install().unwrap();
-        let error = AdminServer::start(&admin, Health::new(), metrics)
+        let error = AdminServer::start(&admin, Health::new(), metrics, Vec::new())
             .unwrap_err()
             .to_string();
         assert!(

@@ -55,7 +55,7 @@ pub fn run(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
 async fn serve(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
     let health = Health::new();
     let metrics = registry::install()?;
-    let _admin = AdminServer::start(&plan.config.admin, health.clone(), metrics)?;
+    let _admin = AdminServer::start(&plan.config.admin, health.clone(), metrics, Vec::new())?;
     let shutdown = Shutdown::new();
     let _signals = signals::listen(shutdown.clone()).map_err(ProcessError::Signals)?;
     let store = Store::open(&plan.storage)?;

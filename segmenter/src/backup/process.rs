@@ -31,7 +31,7 @@ async fn serve(args: &BackupArgs, plan: Plan) -> Result<ExitCode, ProcessError> 
     let health = Health::new();
     let handle = registry::install()?;
     metrics::register();
-    let _admin = AdminServer::start(&plan.config.admin, health.clone(), handle)?;
+    let _admin = AdminServer::start(&plan.config.admin, health.clone(), handle, Vec::new())?;
     let shutdown = Shutdown::new();
     let _signals = signals::listen(shutdown.clone()).map_err(ProcessError::Signals)?;
     let display = Display::fitting(args.json);
