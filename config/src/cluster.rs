@@ -59,6 +59,32 @@ pub struct Listen {
     pub max_request_bytes: u64,
     /// A connection on which nothing moved for so long is closed. Zero never closes.
     pub idle_timeout: Duration,
+    /// How old a connection may become; `None` for any age.
+    pub connection_age: Option<ConnectionAge>,
+}
+
+/// How old connections may become before they are ended, between two requests, so that clients connect again and
+/// spread over proxies that were added meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionAge {
+    /// None becomes older.
+    pub max: Duration,
+    /// By how many percent of it some end earlier, so that those that came together do not go together.
+    pub jitter_percent: u8,
+}
+
+impl ConnectionAge {
+    /// Enough to spread a herd over minutes of an hour.
+    pub const DEFAULT_JITTER_PERCENT: u8 = 20;
+
+    /// The age of the connection with this number. Successive numbers spread evenly, better than chance would.
+    pub fn of(self, connection: u64) -> Duration {
+        // Weyl's sequence of the golden ratio: the fractional parts of its multiples leave no gaps.
+        const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+        let share = (connection.wrapping_mul(GOLDEN_RATIO) >> 32) as f64 / f64::from(u32::MAX);
+        let earlier = share * f64::from(self.jitter_percent.min(100)) / 100.0;
+        self.max.mul_f64((1.0 - earlier).max(0.0))
+    }
 }
 
 impl Listen {
@@ -111,6 +137,7 @@ impl Default for Listen {
             max_connections: Self::DEFAULT_MAX_CONNECTIONS,
             max_request_bytes: Self::DEFAULT_MAX_REQUEST_BYTES,
             idle_timeout: Self::DEFAULT_IDLE_TIMEOUT,
+            connection_age: None,
         }
     }
 }

@@ -47,7 +47,7 @@ pub mod units;
 pub mod when;
 
 pub use audit::{Audit, OffsetsFrom, StartAt};
-pub use cluster::{Ack, Buffer, Capture, Limits, Listen, OnFailure, VirtualCluster};
+pub use cluster::{Ack, Buffer, Capture, ConnectionAge, Limits, Listen, OnFailure, VirtualCluster};
 pub use document::{Config, Mode, Program, ProxyFlags};
 pub use door::{Addressing, ClientCertificates, HostPattern, ListenTls, Names, Network, Ports};
 pub use endpoint::{HostPort, KafkaEndpoint};

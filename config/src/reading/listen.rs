@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::Listen;
+use crate::cluster::{ConnectionAge, Listen};
 use crate::door::{Addressing, ClientCertificates, HostPattern, ListenTls, Names, Network, Ports};
 use crate::endpoint::HostPort;
 use crate::section::Section;
@@ -27,7 +27,6 @@ pub(super) fn listen(section: Option<Section<'_>>, alone: bool, cluster: &Sectio
         }
         return Some(default);
     };
-    section.not_yet(&["connection_max_age"]);
     section.elsewhere(&[("ssl", "tls")]);
     let address = if section.has("address") {
         listen_address(&mut section, "address")
@@ -53,6 +52,7 @@ pub(super) fn listen(section: Option<Section<'_>>, alone: bool, cluster: &Sectio
     let max_connections = section.number("max_connections", 1, 1_000_000);
     let max_request = section.size("max_request", "max_request_bytes", 1 << 10, FRAME_BYTES_MAX);
     let idle_timeout = section.duration("idle_timeout", "idle_timeout_ms", 0, 7 * 24 * HOUR_MS);
+    let connection_age = connection_age(&mut section);
     section.finish();
     Some(Listen {
         address: address?,
@@ -67,6 +67,27 @@ pub(super) fn listen(section: Option<Section<'_>>, alone: bool, cluster: &Sectio
         max_connections: max_connections.unwrap_or(default.max_connections),
         max_request_bytes: max_request.unwrap_or(default.max_request_bytes),
         idle_timeout: idle_timeout.unwrap_or(default.idle_timeout),
+        connection_age,
+    })
+}
+
+fn connection_age(section: &mut Section<'_>) -> Option<ConnectionAge> {
+    const JITTER: &str = "connection_max_age_jitter_percent";
+    let max = section.duration(
+        "connection_max_age",
+        "connection_max_age_ms",
+        0,
+        365 * 24 * HOUR_MS,
+    );
+    let max = max.filter(|max| !max.is_zero());
+    let jitter_percent = section.number(JITTER, 0, 100);
+    if max.is_none() && jitter_percent.is_some() {
+        let hint = "give connection_max_age, or remove the key";
+        section.problem(JITTER, "connections may become any age", hint);
+    }
+    Some(ConnectionAge {
+        max: max?,
+        jitter_percent: jitter_percent.unwrap_or(ConnectionAge::DEFAULT_JITTER_PERCENT),
     })
 }
 
@@ -410,6 +431,27 @@ mod tests {
         );
         // With names, nothing but the pattern is given to clients: the address may be every interface.
         cluster("", &format!("{good}, address: '0.0.0.0:9092'")).unwrap();
+    }
+
+    #[test]
+    fn connections_become_any_age_unless_told_otherwise() {
+        let age = |listen: &str| cluster("", listen).unwrap().clusters[0].listen.connection_age;
+        assert_eq!(age(""), None);
+        assert_eq!(age("connection_max_age: 0s"), None);
+        let hour = age("connection_max_age: 1h").unwrap();
+        assert_eq!((hour.max.as_secs(), hour.jitter_percent), (3600, 20));
+        let spread = age("connection_max_age: 100s, connection_max_age_jitter_percent: 50").unwrap();
+        let mut ages: Vec<u64> = (0..10)
+            .map(|connection| spread.of(connection).as_secs())
+            .collect();
+        ages.sort_unstable();
+        assert!(ages[0] >= 50 && ages[9] <= 100, "{ages:?}");
+        assert!(ages.windows(2).all(|pair| pair[1] - pair[0] <= 9), "{ages:?}");
+        refused(
+            "",
+            "connection_max_age_jitter_percent: 10",
+            &["connections may become any age"],
+        );
     }
 
     #[test]
