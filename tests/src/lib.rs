@@ -20,6 +20,7 @@
 //!   it, and whether both are the same, offset by offset
 //! - [`economy`], [`requests`]: what many partitions cost in requests, counted by the programs and by the server
 //! - [`matrix`]: every client family, feature by feature, directly and through the proxy
+//! - [`capture_frames`]: what real clients and brokers send, for the corpus that parsers are fuzzed with
 //! - [`tampering`]: damage done on purpose to a copy of an archive
 #![allow(
     clippy::unwrap_used,
@@ -30,6 +31,7 @@
 pub mod admin_port;
 pub mod archived;
 pub mod backups;
+pub mod capture_frames;
 pub mod chaos;
 pub mod comparison;
 pub mod components;
