@@ -23,6 +23,7 @@
 //! - [`secret`]: a string that cannot be printed
 //! - [`environment`]: where `${VAR}` and `…_file` are read from
 //! - [`problem`]: what can be wrong, and how it is told
+//! - [`reload`]: what differs between two configurations, and what of it can change in a running proxy
 //! - `section`: reading one mapping of the file, noticing every key
 //! - `reading`: from sections to the types, with the rules that each section must obey
 //! - `rules`: what concerns several sections, and what each program requires
@@ -38,6 +39,7 @@ pub mod pattern;
 pub mod problem;
 pub mod process;
 mod reading;
+pub mod reload;
 mod rules;
 pub mod secret;
 mod section;
