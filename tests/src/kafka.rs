@@ -83,10 +83,7 @@ impl Kafka {
         let voters: Vec<String> = (0..node_count)
             .map(|index| format!("{}@{}", index + 1, ports.address(10 + index)))
             .collect();
-        let extra_properties = (0..20).fold(extra_properties.to_owned(), |text, index| {
-            text.replace(&format!("{{address {index}}}"), &ports.address(index))
-                .replace(&format!("{{port {index}}}"), &ports.port(index).to_string())
-        });
+        let extra_properties = ports.fill_in(extra_properties);
         let nodes: Vec<Node> = (0..node_count)
             .map(|index| {
                 let id = i32::from(index) + 1;

@@ -53,6 +53,14 @@ impl PortBlock {
     pub fn address(&self, index: u16) -> String {
         format!("127.0.0.1:{}", self.port(index))
     }
+
+    /// A text with this block's addresses and ports where it says `{address N}` and `{port N}`.
+    pub fn fill_in(&self, text: &str) -> String {
+        (0..BLOCK_PORTS).fold(text.to_owned(), |text, index| {
+            text.replace(&format!("{{address {index}}}"), &self.address(index))
+                .replace(&format!("{{port {index}}}"), &self.port(index).to_string())
+        })
+    }
 }
 
 fn configured_range() -> Range<u16> {

@@ -46,6 +46,7 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.TopicPartitionInfo;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.RetriableException;
+import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.record.TimestampType;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -226,9 +227,22 @@ public final class TeelineClient {
                 topics.add(topic.configs(configs));
                 for (int p = 0; p < partitions; p++) everyPartition.put(new TopicPartition(topic.name(), p), OffsetSpec.latest());
             }
-            admin.createTopics(topics).all().get();
+            create(admin, topics);
             // Until a leader answers for every partition, records sent with acks=0 would vanish without a word.
             awaitLeaders(admin, everyPartition);
+        }
+    }
+
+    /** The client asks again when a controller has moved or is slow, and then finds there what it has just created. */
+    private static void create(Admin admin, List<NewTopic> topics) throws Exception {
+        Set<String> before = admin.listTopics().names().get();
+        for (var each : admin.createTopics(topics).values().entrySet()) {
+            try {
+                each.getValue().get();
+            } catch (ExecutionException error) {
+                boolean own = error.getCause() instanceof TopicExistsException && !before.contains(each.getKey());
+                if (!own) throw error;
+            }
         }
     }
 

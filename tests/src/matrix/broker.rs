@@ -15,6 +15,11 @@ use crate::workdir::WorkDir;
 const AUTHORIZED: &str =
     "super.users=User:ANONYMOUS\nallow.everyone.if.no.acl.found=true\nnum.io.threads=4\n";
 
+/// Nobody dies here, but machines are busy: what is short elsewhere, so that failures are soon seen, would have leaders
+/// and controllers move for nothing.
+const PATIENT: &str = "broker.session.timeout.ms=18000\ncontroller.quorum.fetch.timeout.ms=10000\n\
+    controller.quorum.request.timeout.ms=10000\n";
+
 /// What clients of the matrix speak to.
 #[derive(Debug)]
 pub enum Broker {
@@ -25,13 +30,13 @@ pub enum Broker {
 }
 
 impl Broker {
-    /// Starts a version. Several nodes and further properties are KRaft's only.
+    /// Starts a version. Several nodes and arguments for formatting are KRaft's only.
     pub fn start(version: &str, nodes: u16, properties: &str, format_arguments: &[&str]) -> Self {
-        if version.starts_with("2.") {
-            return Self::Old(OldKafka::start(version));
+        if needs_zookeeper(version) {
+            return Self::Old(OldKafka::start(version, properties));
         }
         let mut all = format!(
-            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n{AUTHORIZED}{properties}"
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n{AUTHORIZED}{PATIENT}{properties}"
         );
         if version.starts_with("3.") {
             // Early there, and off by default.
@@ -72,6 +77,11 @@ impl Broker {
     }
 }
 
+/// Whether a version has no KRaft to rely on.
+pub fn needs_zookeeper(version: &str) -> bool {
+    version.starts_with("2.")
+}
+
 /// A broker with ZooKeeper. Dropping it kills both and removes their data.
 #[derive(Debug)]
 pub struct OldKafka {
@@ -80,10 +90,11 @@ pub struct OldKafka {
     _zookeeper: Process,
     _work: WorkDir,
     ports: PortBlock,
+    class_path: String,
 }
 
 impl OldKafka {
-    fn start(version: &str) -> Self {
+    fn start(version: &str, extra_properties: &str) -> Self {
         let (work, ports) = (WorkDir::create("old-kafka"), PortBlock::reserve());
         let class_path = component::old_broker_class_path(version);
         fs::write(work.join("log4j.properties"), LOG4J).expect("write a log configuration");
@@ -98,7 +109,7 @@ impl OldKafka {
         .expect("write ZooKeeper's configuration");
         fs::write(
             work.join("server.properties"),
-            properties(&ports, &work.join("data")),
+            properties(&ports, &work.join("data")) + &ports.fill_in(extra_properties),
         )
         .expect("write a broker's configuration");
         let launch = |name: &str, class: &str, file: &str| {
@@ -130,7 +141,28 @@ impl OldKafka {
             _zookeeper: zookeeper,
             _work: work,
             ports,
+            class_path,
         }
+    }
+
+    /// Makes a user of SCRAM known. Old brokers keep them in ZooKeeper, and take them while they run.
+    pub fn add_scram(&self, user: &str, credentials: &str) {
+        let mut java = Command::new("java");
+        java.args(["-Xmx256m", "-XX:+UseSerialGC", "-cp", &self.class_path]);
+        java.args([
+            "kafka.admin.ConfigCommand",
+            "--bootstrap-server",
+            &self.ports.address(0),
+        ]);
+        java.args(["--alter", "--entity-type", "users", "--entity-name", user]);
+        java.args(["--add-config", credentials]);
+        let output = java.output().expect("run Kafka's configuration tool");
+        assert!(
+            output.status.success(),
+            "add a user of SCRAM: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::components;
-use crate::matrix::broker::Broker;
+use crate::matrix::broker::{self, Broker};
 use crate::programs::ProxySettings;
 
 const USER: &str = "matrix";
@@ -14,10 +14,17 @@ const LISTENER: u16 = 5;
 /// A broker with a listener for TLS and SCRAM beside the plain one.
 pub fn broker(kafka: &str) -> Broker {
     let keys = certificate("broker-with-key.pem");
+    let old = broker::needs_zookeeper(kafka);
+    // Such brokers refuse the names of listeners that they do not have.
+    let (controller, protocol) = if old {
+        ("", "")
+    } else {
+        (",CONTROLLER://{address 10}", ",CONTROLLER:PLAINTEXT")
+    };
     let properties = format!(
-        "listeners=PLAINTEXT://{{address 0}},CONTROLLER://{{address 10}},SASL_SSL://{{address {LISTENER}}}\n\
+        "listeners=PLAINTEXT://{{address 0}},SASL_SSL://{{address {LISTENER}}}{controller}\n\
          advertised.listeners=PLAINTEXT://{{address 0}},SASL_SSL://localhost:{{port {LISTENER}}}\n\
-         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL{protocol}\n\
          ssl.keystore.type=PEM\n\
          ssl.keystore.location={keys}\n\
          listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
@@ -25,7 +32,15 @@ pub fn broker(kafka: &str) -> Broker {
          org.apache.kafka.common.security.scram.ScramLoginModule required;\n"
     );
     let user = format!("SCRAM-SHA-512=[name={USER},password={PASSWORD},iterations=8192]");
-    Broker::start(kafka, 1, &properties, &["--add-scram", &user])
+    let arguments = ["--add-scram", &user];
+    let broker = Broker::start(kafka, 1, &properties, if old { &[] } else { &arguments });
+    if let Broker::Old(old) = &broker {
+        old.add_scram(
+            USER,
+            &format!("SCRAM-SHA-512=[iterations=8192,password={PASSWORD}]"),
+        );
+    }
+    broker
 }
 
 /// The broker's secured listener, by the name in its certificate.

@@ -77,18 +77,14 @@ pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
     Ok(same)
 }
 
-/// Without a choice: every version in plaintext, and the newest with TLS and SASL.
+/// Every version that was chosen, or all, in plaintext and with TLS and SASL; with `--secured` only these.
 fn rounds(asked: &Asked) -> Vec<(String, bool)> {
-    if asked.secured {
-        let versions = or_all(&asked.kafka, &[KAFKA_VERSIONS[0].to_owned()]);
-        return versions.into_iter().map(|kafka| (kafka, true)).collect();
-    }
     let versions = or_all(&asked.kafka, &KAFKA_VERSIONS.map(str::to_owned));
-    let mut rounds: Vec<(String, bool)> = versions.into_iter().map(|kafka| (kafka, false)).collect();
-    if asked.kafka.is_empty() {
-        rounds.push((KAFKA_VERSIONS[0].to_owned(), true));
-    }
-    rounds
+    let doors: &[bool] = if asked.secured { &[true] } else { &[false, true] };
+    versions
+        .into_iter()
+        .flat_map(|kafka| doors.iter().map(move |secured| (kafka.clone(), *secured)))
+        .collect()
 }
 
 fn run_suite(asked: &Asked) -> bool {
