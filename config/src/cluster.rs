@@ -119,6 +119,8 @@ impl Listen {
                     None => Some((host(), ports.advertised_port_of(node_id)?)),
                 }
             }
+            // They have the brokers' own addresses.
+            Addressing::Intercept(_) => None,
         }
     }
 }

@@ -138,6 +138,8 @@ pub enum Addressing {
     Ports(Ports),
     /// By the name that the client asks for in its TLS greeting; all on the listener's own port.
     Names(Names),
+    /// By the address that the client wanted to reach: the network redirects its connections to the listener.
+    Intercept(Intercept),
 }
 
 impl Addressing {
@@ -145,7 +147,7 @@ impl Addressing {
     pub fn ports(&self) -> Option<&Ports> {
         match self {
             Self::Ports(ports) => Some(ports),
-            Self::Names(_) => None,
+            Self::Names(_) | Self::Intercept(_) => None,
         }
     }
 }
@@ -234,6 +236,14 @@ pub struct Names {
     pub node_host: HostPattern,
     /// The port that clients are given; the listener's own, unless somebody in front of it has another.
     pub advertised_port: u16,
+}
+
+/// Clients keep the brokers' own addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Intercept {
+    /// Takes connections to addresses that this host does not have, as TPROXY brings them. Needs a privilege;
+    /// REDIRECT and DNAT do without.
+    pub transparent: bool,
 }
 
 /// A range of addresses, as `10.0.0.0/8` or `2001:db8::/32`; a single address is a range of one.

@@ -51,7 +51,7 @@ pub mod when;
 pub use audit::{Audit, OffsetsFrom, StartAt};
 pub use cluster::{Ack, Buffer, Capture, ConnectionAge, Limits, Listen, OnFailure, VirtualCluster};
 pub use document::{Config, Mode, Program, ProxyFlags};
-pub use door::{Addressing, ClientCertificates, HostPattern, ListenTls, Names, Network, Ports};
+pub use door::{Addressing, ClientCertificates, HostPattern, Intercept, ListenTls, Names, Network, Ports};
 pub use endpoint::{HostPort, KafkaEndpoint};
 pub use environment::{Env, NoEnv, ProcessEnv};
 pub use jobs::{Backup, Compression, Restore, Segmenter, Start};

@@ -1,5 +1,6 @@
 //! From sections of the file to the types, with the rules that each section must obey by itself.
 
+mod addressing;
 mod audit;
 mod cluster;
 mod endpoint;

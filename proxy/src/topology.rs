@@ -1,22 +1,27 @@
 //! Which broker stands behind which listener.
 //!
 //! A broker's port follows from its id alone (`listen.addressing`), so restarts and replicas of the proxy agree without
-//! talking to each other. [`Topology::advertise`] is the only way an address reaches a client: it answers once the
+//! talking to each other. The listeners of all ids of the range are bound at the start, before any broker is known: a
+//! client that knows its address from before a restart of the proxy is accepted, and waits until the cluster has said
+//! where the broker is. [`Topology::advertise`] is the only way an address reaches a client: it answers once the
 //! listener for that broker is bound, never before, and with nothing when the broker does not fit. Then the response
 //! is refused: a client must not learn the broker's own address instead.
+//!
+//! A reload replaces the [`Plan`]: which addresses there are and what clients are told. What is known of brokers stays.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use arc_swap::ArcSwap;
 use teeline_config::{Addressing, HostPort, Listen};
 use teeline_runtime::health::ComponentHealth;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::quiet::Quiet;
+use crate::sockets::{BindError, Change, EnsureError, Prepared, Sockets, Stopped, Wanted};
 
 /// What a listener leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,13 +51,6 @@ pub(crate) enum Entrance {
     ByName,
 }
 
-/// A bound listener on its way to whoever accepts from it.
-#[derive(Debug)]
-pub(crate) struct Bound {
-    pub(crate) entrance: Entrance,
-    pub(crate) listener: TcpListener,
-}
-
 /// How far a source may be believed about a broker's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Authority {
@@ -80,23 +78,51 @@ pub(crate) enum AdvertiseError {
         address: SocketAddr,
         source: io::Error,
     },
-    /// The process is stopping.
+    /// The process, or the cluster, is stopping.
     #[error("no listeners are opened any more")]
     Closed,
+}
+
+/// Why a cluster cannot listen as its configuration says.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenError {
+    /// The address means nothing here.
+    #[error("resolve {address}")]
+    Resolve { address: HostPort, source: io::Error },
+    /// A port cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// What of the configuration says where clients come in, and what they are told.
+#[derive(Debug)]
+struct Plan {
+    listen: Listen,
+    /// The address that all listeners bind.
+    ip: IpAddr,
+}
+
+/// A plan whose listeners are bound, and not in force yet.
+#[derive(Debug)]
+pub(crate) struct Move {
+    plan: Plan,
+    sockets: Prepared,
 }
 
 /// The brokers of one virtual cluster and their listeners.
 #[derive(Debug)]
 pub(crate) struct Topology {
     cluster: String,
-    listen: Listen,
-    /// The address that all listeners bind.
-    ip: IpAddr,
+    plan: ArcSwap<Plan>,
+    sockets: Mutex<Sockets>,
     nodes: RwLock<BTreeMap<i32, Node>>,
+    /// A broker became known, or the cluster was asked for all of them.
+    news: Notify,
+    /// How often the cluster was asked.
+    surveys: AtomicU64,
     /// Brokers that clients cannot be told of, and why.
     unpresentable: Mutex<BTreeMap<i32, String>>,
     health: Option<ComponentHealth>,
-    bound: mpsc::Sender<Bound>,
     refusals: Quiet,
 }
 
@@ -106,35 +132,66 @@ struct Node {
 }
 
 impl Topology {
-    /// Resolves the listen address and binds the bootstrap listener. What gets bound now and later comes out of the
-    /// receiver, in order. Needs the runtime's context.
+    /// Resolves the listen address and binds the bootstrap listener, and those of the brokers as far as they can be. What
+    /// gets bound now and later comes out of the receiver, in order. Needs the runtime's context.
     ///
     /// # Errors
-    /// When the address cannot be resolved or bound.
-    pub(crate) fn open(cluster: &str, listen: &Listen) -> io::Result<(Topology, mpsc::Receiver<Bound>)> {
-        let wanted = (listen.address.host.as_str(), listen.address.port);
-        let none = || io::Error::new(io::ErrorKind::NotFound, "the listen address resolves to nothing");
-        let address = wanted.to_socket_addrs()?.next().ok_or_else(none)?;
-        let (sender, receiver) = mpsc::channel(LISTENERS_WAITING_MAX);
-        let bootstrap = Bound {
-            entrance: match listen.addressing {
-                Addressing::Ports(_) => Entrance::Route(Route::Bootstrap),
-                Addressing::Names(_) => Entrance::ByName,
-            },
-            listener: bind(address)?,
-        };
-        sender.try_send(bootstrap).map_err(|_| none())?;
+    /// When the address cannot be resolved, or the bootstrap listener not bound.
+    pub(crate) fn open(
+        cluster: &str,
+        listen: &Listen,
+    ) -> Result<(Topology, mpsc::Receiver<Change>), ListenError> {
+        let plan = Plan::of(listen)?;
+        let (mut sockets, changes) = Sockets::new();
+        let prepared = sockets.prepare(plan.wanted(|_| false))?;
+        // The receiver is here.
+        let _ = sockets.apply(prepared);
         let topology = Topology {
             cluster: cluster.to_owned(),
-            listen: listen.clone(),
-            ip: address.ip(),
+            plan: ArcSwap::from_pointee(plan),
+            sockets: Mutex::new(sockets),
             nodes: RwLock::default(),
+            news: Notify::new(),
+            surveys: AtomicU64::new(0),
             unpresentable: Mutex::default(),
             health: None,
-            bound: sender,
             refusals: Quiet::default(),
         };
-        Ok((topology, receiver))
+        Ok((topology, changes))
+    }
+
+    /// Binds what a new configuration needs and has not; nothing changes yet. The listeners of brokers that are known
+    /// are needed, since clients are told of them at once. May block on names. Needs the runtime's context.
+    pub(crate) fn prepare(&self, listen: &Listen) -> Result<Move, ListenError> {
+        let plan = Plan::of(listen)?;
+        let nodes = self.read().clone();
+        let wanted = plan.wanted(|node_id| nodes.contains_key(&node_id));
+        let sockets = self.lock_sockets().prepare(wanted)?;
+        Ok(Move { plan, sockets })
+    }
+
+    /// From here on clients come in as prepared, and are told so.
+    pub(crate) fn apply(&self, prepared: Move) {
+        let Move { plan, sockets } = prepared;
+        let mut open = self.lock_sockets();
+        self.plan.store(Arc::new(plan));
+        if let Err(Stopped) = open.apply(sockets) {
+            tracing::debug!(cluster = self.cluster, "listeners stay closed: the cluster is stopping");
+        }
+        drop(open);
+        // The next survey finds out anew.
+        self.lock_unpresentable().clear();
+        self.report();
+    }
+
+    /// How many listeners are open.
+    pub(crate) fn listeners(&self) -> usize {
+        self.lock_sockets().count()
+    }
+
+    /// The brokers are to be found elsewhere: what was known of their addresses counts no more.
+    pub(crate) fn forget(&self) {
+        self.write().clear();
     }
 
     /// Says here whether every broker can be presented.
@@ -153,10 +210,7 @@ impl Topology {
         port: i32,
         authority: Authority,
     ) -> Option<(String, u16)> {
-        let advertised = self.try_advertise(node_id, host, port, authority).and_then(|()| {
-            let advertised = self.listen.advertised(node_id);
-            advertised.ok_or(AdvertiseError::NoPort(node_id))
-        });
+        let advertised = self.try_advertise(node_id, host, port, authority);
         match advertised {
             Ok(advertised) => {
                 self.presentable(node_id);
@@ -189,64 +243,77 @@ impl Topology {
         host: &str,
         port: i32,
         authority: Authority,
-    ) -> Result<(), AdvertiseError> {
+    ) -> Result<(String, u16), AdvertiseError> {
+        let no_port = || AdvertiseError::NoPort(node_id);
         let upstream_port = u16::try_from(port).ok().filter(|port| *port > 0);
         let upstream = upstream_port
             .filter(|_| !host.is_empty())
             .map(|port| HostPort::new(host, port));
-        if let Some(node) = self.read().get(&node_id) {
-            let unchanged = upstream
-                .as_ref()
-                .is_none_or(|upstream| *upstream == node.upstream);
-            if unchanged || authority == Authority::Hint {
-                return Ok(());
-            }
+        let known = self.upstream_of(node_id);
+        if upstream.is_none() && known.is_none() {
+            self.plan.load().listener_of(node_id).map_err(|NoPlace| no_port())?;
+            return Err(AdvertiseError::NoAddress(node_id));
         }
-        let upstream = upstream.ok_or(AdvertiseError::NoAddress(node_id))?;
-        self.admit(node_id, upstream)
+        let advertised = {
+            // Under this lock the plan does not change, so that nothing is bound that no longer belongs to it.
+            let mut sockets = self.lock_sockets();
+            let plan = self.plan.load();
+            if let Some(address) = plan.listener_of(node_id).map_err(|NoPlace| no_port())? {
+                let entrance = Entrance::Route(Route::Node(node_id));
+                let bound = sockets.ensure(address, entrance).map_err(|error| match error {
+                    EnsureError::Stopped => AdvertiseError::Closed,
+                    EnsureError::Bind(source) => AdvertiseError::Bind {
+                        node_id,
+                        address,
+                        source,
+                    },
+                })?;
+                if bound {
+                    tracing::info!(cluster = self.cluster, node_id, listen = %address, "broker listener opened");
+                }
+            }
+            plan.listen.advertised(node_id).ok_or_else(no_port)?
+        };
+        match (known, upstream) {
+            (Some(known), Some(upstream)) if known != upstream && authority == Authority::Metadata => {
+                tracing::info!(cluster = self.cluster, node_id, from = %known, to = %upstream, "broker moved");
+                self.learn(node_id, upstream);
+            }
+            (None, Some(upstream)) => {
+                tracing::info!(cluster = self.cluster, node_id, %upstream, "broker found");
+                self.learn(node_id, upstream);
+            }
+            _ => {}
+        }
+        Ok(advertised)
     }
 
-    fn admit(&self, node_id: i32, upstream: HostPort) -> Result<(), AdvertiseError> {
-        let port = match &self.listen.addressing {
-            Addressing::Ports(ports) => Some(ports.port_of(node_id).ok_or(AdvertiseError::NoPort(node_id))?),
-            Addressing::Names(_) if node_id < 0 => return Err(AdvertiseError::NoPort(node_id)),
-            // One listener serves all.
-            Addressing::Names(_) => None,
-        };
-        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(node) = nodes.get_mut(&node_id) {
-            if node.upstream != upstream {
-                tracing::info!(cluster = self.cluster, node_id, from = %node.upstream, to = %upstream, "broker moved");
-                node.upstream = upstream;
-            }
-            return Ok(());
-        }
-        if let Some(port) = port {
-            self.open_listener(node_id, port, &upstream)?;
-        }
-        nodes.insert(node_id, Node { upstream });
-        Ok(())
+    fn learn(&self, node_id: i32, upstream: HostPort) {
+        self.write().insert(node_id, Node { upstream });
+        self.news.notify_waiters();
     }
 
-    fn open_listener(&self, node_id: i32, port: u16, upstream: &HostPort) -> Result<(), AdvertiseError> {
-        let address = SocketAddr::new(self.ip, port);
-        let listener = bind(address).map_err(|source| AdvertiseError::Bind {
-            node_id,
-            address,
-            source,
-        })?;
-        let bound = Bound {
-            entrance: Entrance::Route(Route::Node(node_id)),
-            listener,
-        };
-        self.bound.try_send(bound).map_err(|_| AdvertiseError::Closed)?;
-        tracing::info!(cluster = self.cluster, node_id, listen = %address, %upstream, "broker listener opened");
-        Ok(())
+    /// Waits until it is known where a broker is, or the cluster has been asked and does not name it. `ask` is called
+    /// whenever it should be asked soon.
+    pub(crate) async fn find(&self, node_id: i32, ask: impl Fn()) {
+        let began = self.surveys.load(Ordering::Acquire);
+        loop {
+            // Made before the look, so that nothing between the two is overlooked.
+            let news = self.news.notified();
+            // A survey that was under way may have been answered before the broker was there: the next one was not.
+            let surveyed = self.surveys.load(Ordering::Acquire).saturating_sub(began) >= 2;
+            if surveyed || self.upstream_of(node_id).is_some() {
+                return;
+            }
+            ask();
+            news.await;
+        }
     }
 
     /// What a name leads to that a client greets. Brokers that are not known lead nowhere yet.
     pub(crate) fn route_of(&self, name: &str) -> Option<Route> {
-        let Addressing::Names(names) = &self.listen.addressing else {
+        let plan = self.plan.load();
+        let Addressing::Names(names) = &plan.listen.addressing else {
             return None;
         };
         // With the dot at its end it is the same name.
@@ -261,8 +328,10 @@ impl Topology {
         names.node_host.node_of(name).map(Route::Node)
     }
 
-    /// The cluster has these brokers and no others.
+    /// The cluster was asked, and has these brokers and no others.
     pub(crate) fn keep(&self, is_there: impl Fn(i32) -> bool) {
+        self.surveys.fetch_add(1, Ordering::AcqRel);
+        self.news.notify_waiters();
         let mut unpresentable = self.lock_unpresentable();
         let before = unpresentable.len();
         unpresentable.retain(|node_id, _| is_there(*node_id));
@@ -307,22 +376,74 @@ impl Topology {
         // Writers only insert whole entries, so a poisoned lock still guards a sound map.
         self.nodes.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<i32, Node>> {
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restart must get its port back although connections of the former process linger in TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+/// The addressing has no room for a broker.
+struct NoPlace;
+
+impl Plan {
+    fn of(listen: &Listen) -> Result<Plan, ListenError> {
+        let failed = |source| ListenError::Resolve {
+            address: listen.address.clone(),
+            source,
+        };
+        let wanted = (listen.address.host.as_str(), listen.address.port);
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the listen address resolves to nothing");
+        let mut addresses = wanted.to_socket_addrs().map_err(failed)?;
+        let address = addresses.next().ok_or_else(none).map_err(failed)?;
+        Ok(Plan {
+            listen: listen.clone(),
+            ip: address.ip(),
+        })
+    }
+
+    /// The bootstrap listener and those of the brokers; of a large range only the first ones, unless they are needed.
+    fn wanted(&self, is_known: impl Fn(i32) -> bool) -> Vec<Wanted> {
+        let bootstrap = Wanted {
+            address: SocketAddr::new(self.ip, self.listen.address.port),
+            entrance: match self.listen.addressing {
+                Addressing::Ports(_) => Entrance::Route(Route::Bootstrap),
+                Addressing::Names(_) | Addressing::Intercept(_) => Entrance::ByName,
+            },
+            needed: true,
+        };
+        let ports = self.listen.addressing.ports();
+        let nodes = ports.into_iter().flat_map(|ports| ports.all_nodes());
+        let nodes = nodes.map(|(node_id, port)| Wanted {
+            address: SocketAddr::new(self.ip, port),
+            entrance: Entrance::Route(Route::Node(node_id)),
+            needed: is_known(node_id),
+        });
+        let first = nodes
+            .enumerate()
+            .filter(|(index, wanted)| wanted.needed || *index < BOUND_EARLY_MAX)
+            .map(|(_, wanted)| wanted);
+        std::iter::once(bootstrap).chain(first).collect()
+    }
+
+    /// Where a broker's own listener is; none when one listener serves all.
+    fn listener_of(&self, node_id: i32) -> Result<Option<SocketAddr>, NoPlace> {
+        match &self.listen.addressing {
+            Addressing::Ports(ports) => {
+                let port = ports.port_of(node_id).ok_or(NoPlace)?;
+                Ok(Some(SocketAddr::new(self.ip, port)))
+            }
+            Addressing::Names(_) if node_id < 0 => Err(NoPlace),
+            Addressing::Names(_) | Addressing::Intercept(_) => Ok(None),
+        }
+    }
 }
 
-/// A whole fleet reconnects at once after a restart; the kernel cuts this to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
-/// Listeners wait here only until the acceptor's next turn; a cluster has fewer brokers than this.
-const LISTENERS_WAITING_MAX: usize = 4096;
+/// Listeners that are bound before their brokers are known: each takes a descriptor, and clusters have fewer brokers.
+const BOUND_EARLY_MAX: usize = 1024;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
