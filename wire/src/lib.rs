@@ -25,6 +25,7 @@
 //! | [`api_versions`] | narrowing what brokers offer |
 //! | [`schema`] | message layouts as tables, a walker over them, the check before kafka-protocol decodes |
 //! | [`rewrite`] | broker addresses in whole responses |
+//! | [`metadata_head`] | the same in Metadata responses that are too large to be held |
 //! | [`fetch_response`] | broker addresses in responses that stream through |
 //! | [`batch`], [`records`], [`codec`] | record batches: headers, records, compression |
 //! | [`tls`] | TLS towards clients; keys and certificates in PEM |
@@ -40,6 +41,7 @@ pub mod error;
 pub mod fetch_response;
 pub mod frame;
 pub mod header;
+pub mod metadata_head;
 pub mod produce;
 pub mod read;
 pub mod records;
