@@ -219,6 +219,15 @@ impl Ports {
             .filter(|index| *index < self.node_port_count)
     }
 
+    /// Every broker id with a port of its own, and that port.
+    pub fn all_nodes(&self) -> impl Iterator<Item = (i32, u16)> + '_ {
+        let id_of = |index: u16| self.node_id_start.checked_add(i32::from(index));
+        let range = (0..self.node_port_count).filter_map(id_of);
+        let others = range.filter(|node_id| !self.nodes.contains_key(node_id));
+        let listed = self.nodes.keys().copied();
+        listed.chain(others).filter_map(|node_id| Some((node_id, self.port_of(node_id)?)))
+    }
+
     /// Every port that may come to be listened on, in no particular order.
     pub fn all_ports(&self) -> impl Iterator<Item = u16> + '_ {
         (0..self.node_port_count)
@@ -325,6 +334,8 @@ mod tests {
             (Some(19400), Some(19301))
         );
         assert_eq!((ports.port_of(0), ports.port_of(4)), (None, None));
+        let all: Vec<_> = ports.all_nodes().collect();
+        assert_eq!(all, [(3, 19400), (1001, 19301), (1, 19093), (2, 19094)]);
         assert_eq!(
             (
                 ports.port_of(-1),
