@@ -1,14 +1,11 @@
 //! The ways from a producer to the broker.
 
-use std::fs;
-
 use serde_json::json;
 use teeline_tests::kafka::Kafka;
 use teeline_tests::programs::{Archive, Proxy, ProxySettings};
 use teeline_tests::workdir::WorkDir;
 
-/// Kernel ticks per second in `/proc/PID/stat`; fixed in Linux's user interface.
-const TICKS_PER_SECOND: f64 = 100.0;
+use crate::cost;
 
 /// One way to the broker.
 pub struct Route {
@@ -25,18 +22,7 @@ impl Route {
     /// CPU seconds that the proxy, its segmenter included, has used so far; 0 without a proxy.
     pub fn cpu_seconds(&self) -> f64 {
         let Some(proxy) = &self.proxy else { return 0.0 };
-        let path = format!("/proc/{}/stat", proxy.process.pid());
-        let stat = fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
-        // The program's name stands in parentheses and may hold blanks; user and system time are fields 14 and 15.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .map(str::split_whitespace)
-            .into_iter()
-            .flatten()
-            .collect();
-        let ticks = |index: usize| fields[index].parse::<f64>().expect("a number of ticks");
-        (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+        cost::of_process(proxy.process.pid()).cpu_seconds
     }
 
     /// The proxy's peak resident memory in MiB; 0 without a proxy.

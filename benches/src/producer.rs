@@ -31,7 +31,8 @@ pub fn write_payloads(directory: &Path) -> PathBuf {
     path
 }
 
-fn event(n: u64) -> String {
+/// One record: the JSON of an order, different for every `n` up to the number of payloads.
+pub fn event(n: u64) -> String {
     // Numbers that look drawn at random and are the same every time (a 64-bit mixing function).
     let mixed = |salt: u64| {
         let mut x = (n * 64 + salt).wrapping_mul(0x9E37_79B9_7F4A_7C15);

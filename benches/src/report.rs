@@ -117,8 +117,50 @@ fn first_line(command: &mut Command) -> String {
         .to_owned()
 }
 
+/// A median, and where it lies with 95 % of confidence.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Interval {
+    /// The median of what was measured.
+    pub median: f64,
+    /// The 2.5th percentile of the medians of samples drawn from it again.
+    pub low: f64,
+    /// The 97.5th percentile of them.
+    pub high: f64,
+}
+
+impl Interval {
+    /// Of the ratios of `values` to `base`, round by round (percentile bootstrap, the same draws every time).
+    pub fn of_ratio(values: &[f64], base: &[f64]) -> Interval {
+        let ratios: Vec<f64> = values
+            .iter()
+            .zip(base)
+            .map(|(value, base)| value / base)
+            .collect();
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut draw = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            ratios[(state % ratios.len() as u64) as usize]
+        };
+        let mut medians: Vec<f64> = match ratios.len() {
+            0 => vec![f64::NAN],
+            count => (0..DRAWS).map(|_| median((0..count).map(|_| draw()))).collect(),
+        };
+        medians.sort_by(f64::total_cmp);
+        let at = |part: f64| medians[((medians.len() - 1) as f64 * part).round() as usize];
+        Interval {
+            median: median(ratios.iter().copied()),
+            low: at(0.025),
+            high: at(0.975),
+        }
+    }
+}
+
+const DRAWS: usize = 2_000;
+
 /// The middle value; the mean of the two middle ones for an even count; NaN of nothing.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -138,5 +180,12 @@ mod tests {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
         assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
         assert!(median([].into_iter()).is_nan());
+    }
+
+    #[test]
+    fn an_interval_holds_the_median_and_is_no_wider_than_what_was_measured() {
+        let interval = Interval::of_ratio(&[2.0, 4.0, 9.0], &[1.0, 2.0, 3.0]);
+        assert_eq!((interval.median, interval.low, interval.high), (2.0, 2.0, 3.0));
+        assert!(Interval::of_ratio(&[], &[]).median.is_nan());
     }
 }
