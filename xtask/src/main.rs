@@ -20,7 +20,8 @@ usage: cargo xtask <command>
   matrix [FLAGS]   every client family, feature by feature, directly and through the proxy, on several versions of
                    Kafka; writes docs/COMPATIBILITY.md. --kafka VERSION, --client NAME and --feature NAME, each as
                    often as needed; --secured: TLS and SASL; --json; --page: only the page, from the kept results;
-                   --suite kgo: franz-go's own tests; --round-trips: those of the tests on several versions
+                   --suite kgo: franz-go's own tests, or again and again one of them (--test NAME --times N), in turn
+                   directly and through the proxy; --round-trips: the tests of round trips on several versions
   bench [ARGS…]    throughput and latency of the produce path, side by side
   bench economy    requests to the store per hour: four sidecars, 2,000 partitions, three kinds of traffic (see --help)
   lint             formatting and clippy, without warnings

@@ -64,6 +64,36 @@ const NODE: Tool = Tool {
     how_to_get: "Debian, Ubuntu: apt install npm; Fedora: dnf install nodejs-npm; or nodejs.org",
 };
 
+const PERL: Tool = Tool {
+    name: "Perl with its core modules",
+    command: &["perl", "-MFindBin", "-MIPC::Cmd", "-e", "1"],
+    oldest: None,
+    used_for: "OpenSSL in the rdkafka client of the matrix",
+    how_to_get: "Debian, Ubuntu: apt install perl; Fedora: dnf install perl",
+};
+
+const UNSHARE: Tool = Tool {
+    name: "unshare",
+    command: &["unshare", "--version"],
+    oldest: None,
+    used_for: "the tests in networks of their own",
+    how_to_get: "Debian, Ubuntu: apt install util-linux; Fedora: dnf install util-linux",
+};
+const IP: Tool = Tool {
+    name: "ip",
+    command: &["ip", "-V"],
+    oldest: None,
+    used_for: "the tests in networks of their own",
+    how_to_get: "Debian, Ubuntu: apt install iproute2; Fedora: dnf install iproute",
+};
+const NFT: Tool = Tool {
+    name: "nft (nftables)",
+    command: &["nft", "--version"],
+    oldest: None,
+    used_for: "the tests in networks of their own",
+    how_to_get: "Debian, Ubuntu: apt install nftables; Fedora: dnf install nftables",
+};
+
 /// What the demonstration needs.
 pub(crate) fn for_demo() -> Result<(), String> {
     check(&[CC, JAVA, MAVEN])
@@ -71,12 +101,12 @@ pub(crate) fn for_demo() -> Result<(), String> {
 
 /// What the tests need.
 pub(crate) fn for_tests() -> Result<(), String> {
-    check(&[CC, MAKE, JAVA, MAVEN, GO])
+    check(&[CC, MAKE, JAVA, MAVEN, GO, UNSHARE, IP, NFT])
 }
 
 /// What the client matrix needs.
 pub(crate) fn for_matrix() -> Result<(), String> {
-    check(&[CC, MAKE, JAVA, MAVEN, GO, PYTHON, NODE])
+    check(&[CC, MAKE, JAVA, MAVEN, GO, PYTHON, NODE, PERL])
 }
 
 /// Everything that is missing at once, so that nobody installs one thing after the other.

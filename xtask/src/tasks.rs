@@ -9,6 +9,13 @@ use std::time::{Duration, Instant};
 use crate::prerequisites;
 use crate::steps::{Steps, cargo};
 
+/// What the demonstration and the matrix run.
+const PROGRAMS: [&str; 4] = [
+    "teeline-proxy",
+    "teeline-segmenter",
+    "teeline-restorer",
+    "teeline-tests",
+];
 /// Kafka versions that round trips are tried against; the first is the one of every other test.
 const KAFKA_VERSIONS: [&str; 4] = ["4.3.1", "4.2.1", "4.0.2", "3.9.2"];
 /// Test binaries that the long fault run repeats.
@@ -29,13 +36,7 @@ pub(crate) fn demo(flags: &[String]) -> Result<(), String> {
     if let Some(unknown) = flags.iter().find(|flag| *flag != "--keep") {
         return Err(format!("demo knows --keep, not {unknown}"));
     }
-    let programs = [
-        "teeline-proxy",
-        "teeline-segmenter",
-        "teeline-restorer",
-        "teeline-tests",
-    ];
-    let packages = programs.iter().flat_map(|name| ["-p", *name]);
+    let packages = PROGRAMS.iter().flat_map(|name| ["-p", *name]);
     let mut build = cargo(&["build", "--bins"]);
     build.args(packages);
     Steps::new().run("build (the first time takes some minutes)", build)?;
@@ -100,14 +101,9 @@ pub(crate) fn matrix(flags: &[String]) -> Result<(), String> {
     if flags == ["--round-trips"] {
         return round_trips();
     }
-    let programs = [
-        "teeline-proxy",
-        "teeline-segmenter",
-        "teeline-restorer",
-        "teeline-tests",
-    ];
     let mut build = cargo(&["build", "--bins", "--example", "matrix_rdkafka"]);
-    build.args(programs.iter().flat_map(|name| ["-p", *name]));
+    build.args(PROGRAMS.iter().flat_map(|name| ["-p", *name]));
+    build.args(["--features", "teeline-tests/rdkafka-tls"]);
     Steps::new().run("build", build)?;
     let mut matrix = lab("debug");
     matrix.arg("matrix").args(flags);
@@ -124,19 +120,13 @@ pub(crate) fn matrix(flags: &[String]) -> Result<(), String> {
 /// The round trips of the tests on other versions of Kafka.
 fn round_trips() -> Result<(), String> {
     let mut steps = Steps::new();
-    prepare(&mut steps)?;
+    let mut build = cargo(&["build", "--bins"]);
+    build.args(PROGRAMS.iter().flat_map(|name| ["-p", *name]));
+    steps.run("build", build)?;
+    let tests_of = ["--test", "clients", "--test", "fidelity"];
     for version in KAFKA_VERSIONS {
-        let mut tests = cargo(&[
-            "test",
-            "-p",
-            "teeline-tests",
-            "--no-fail-fast",
-            "--test",
-            "clients",
-            "--test",
-            "fidelity",
-        ]);
-        tests.env("TEELINE_KAFKA_VERSION", version);
+        let mut tests = cargo(&["test", "-p", "teeline-tests", "--no-fail-fast"]);
+        tests.args(tests_of).env("TEELINE_KAFKA_VERSION", version);
         limit_threads(&mut tests);
         steps.run_tests(&format!("round trips on Kafka {version}"), tests)?;
     }

@@ -168,8 +168,7 @@ pub fn broker_class_path(version: &str) -> String {
 /// The class path of a broker that needs ZooKeeper, and of ZooKeeper.
 pub fn old_broker_class_path(version: &str) -> String {
     let pom = source("components/old-kafka.xml");
-    let jars = fetch(&format!("kafka-{version}"), "Kafka's jars by Maven", |into| {
-        maven(&pom, version, into)
-    });
+    let name = format!("old-kafka-{version}-{:016x}", hash(std::slice::from_ref(&pom)));
+    let jars = fetch(&name, "Kafka's jars by Maven", |into| maven(&pom, version, into));
     format!("{}/*", jars.display())
 }

@@ -1,5 +1,7 @@
 //! TLS on both sides of the proxy, and SASL passing through it.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::components;
@@ -13,7 +15,9 @@ const LISTENER: u16 = 5;
 
 /// A broker with a listener for TLS and SCRAM beside the plain one.
 pub fn broker(kafka: &str) -> Broker {
-    let keys = certificate("broker-with-key.pem");
+    // Given in the properties, since old brokers take a file with keys only if these have a password.
+    let keys = fs::read_to_string(certificate("broker-with-key.pem")).expect("read a certificate");
+    let keys = keys.replace('\n', "\\n");
     let old = broker::needs_zookeeper(kafka);
     // Such brokers refuse the names of listeners that they do not have.
     let (controller, protocol) = if old {
@@ -26,7 +30,8 @@ pub fn broker(kafka: &str) -> Broker {
          advertised.listeners=PLAINTEXT://{{address 0}},SASL_SSL://localhost:{{port {LISTENER}}}\n\
          listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL{protocol}\n\
          ssl.keystore.type=PEM\n\
-         ssl.keystore.location={keys}\n\
+         ssl.keystore.key={keys}\n\
+         ssl.keystore.certificate.chain={keys}\n\
          listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
          listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
          org.apache.kafka.common.security.scram.ScramLoginModule required;\n"

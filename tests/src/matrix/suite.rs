@@ -52,23 +52,16 @@ pub struct Suite {
     pub records: u64,
 }
 
+const DIRECTLY: &str = "directly";
+const PROXIED: &str = "through the proxy";
+
 /// Runs the suite twice.
 pub fn run(kafka: &str, records: u64, mut said: impl FnMut(&str)) -> Suite {
-    let (binary, sources) = component::kgo_tests();
-    let broker = Broker::start(kafka, NODES, "", &[]);
-    let work = WorkDir::create("kgo");
-    let archive = Archive::Directory(work.join("archive"));
-    let settings = ProxySettings::new(&work.subdirectory("proxy"), &broker.bootstrap(), &archive);
+    let stage = Stage::build(kafka, records);
     let mut retried = Vec::new();
-    let mut run_at = |way: &str, bootstrap: &str| {
+    let mut run_at = |way: &str, bootstrap: String| {
         said(way);
-        let runner = Runner {
-            binary: &binary,
-            sources: &sources,
-            bootstrap,
-            records,
-            log: work.join(format!("{}.log", way.replace(' ', "-"))),
-        };
+        let runner = stage.runner(way, bootstrap);
         let mut ends = runner.run(".");
         retried.extend(
             runner
@@ -78,9 +71,9 @@ pub fn run(kafka: &str, records: u64, mut said: impl FnMut(&str)) -> Suite {
         );
         ends
     };
-    let direct = run_at("directly", &broker.bootstrap());
-    let mut proxy = settings.start();
-    let proxied = run_at("through the proxy", &settings.bootstrap());
+    let direct = run_at(DIRECTLY, stage.broker.bootstrap());
+    let mut proxy = stage.settings.start();
+    let proxied = run_at(PROXIED, stage.settings.bootstrap());
     // It has deleted what it made, so that nothing can be compared; only that the proxy still stands.
     proxy.process.assert_running();
     Suite {
@@ -91,11 +84,98 @@ pub fn run(kafka: &str, records: u64, mut said: impl FnMut(&str)) -> Suite {
     }
 }
 
+/// How often a test passed and failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Runs that passed.
+    pub passed: u32,
+    /// Runs that did not.
+    pub failed: u32,
+}
+
+/// Runs some tests again and again, in turn directly and through the proxy, for a test that fails now and then: both
+/// ways have the same machine, and the same load on it. The first is what was seen directly.
+pub fn repeat(kafka: &str, records: u64, tests: &str, times: u32, mut said: impl FnMut(&str)) -> [Tally; 2] {
+    let stage = Stage::build(kafka, records);
+    let mut proxy = stage.settings.start();
+    let ways = [
+        stage.runner(DIRECTLY, stage.broker.bootstrap()),
+        stage.runner(PROXIED, stage.settings.bootstrap()),
+    ];
+    let mut tallies = [Tally::default(); 2];
+    for _ in 0..times {
+        for ((runner, tally), way) in ways.iter().zip(&mut tallies).zip([DIRECTLY, PROXIED]) {
+            let ends = runner.run(&format!("^({tests})$"));
+            let log = fs::read_to_string(&runner.log).unwrap_or_default();
+            let failed: Vec<&String> = ends
+                .iter()
+                .filter(|(_, end)| **end != End::Passed)
+                .map(|(name, _)| name)
+                .collect();
+            if failed.is_empty() && !ends.is_empty() {
+                tally.passed += 1;
+            } else {
+                tally.failed += 1;
+            }
+            for name in failed {
+                said(&format!(
+                    "{name} failed {way}:\n{}",
+                    last_words(&log, name).join("\n")
+                ));
+            }
+            said(&format!(
+                "{way}: {} passed, {} failed",
+                tally.passed, tally.failed
+            ));
+        }
+    }
+    proxy.process.assert_running();
+    tallies
+}
+
+/// Brokers, the settings of a proxy before them, and the suite.
+struct Stage {
+    binary: PathBuf,
+    sources: PathBuf,
+    records: u64,
+    broker: Broker,
+    settings: ProxySettings,
+    work: WorkDir,
+}
+
+impl Stage {
+    fn build(kafka: &str, records: u64) -> Self {
+        let (binary, sources) = component::kgo_tests();
+        let broker = Broker::start(kafka, NODES, "", &[]);
+        let work = WorkDir::create("kgo");
+        let archive = Archive::Directory(work.join("archive"));
+        let settings = ProxySettings::new(&work.subdirectory("proxy"), &broker.bootstrap(), &archive);
+        Self {
+            binary,
+            sources,
+            records,
+            broker,
+            settings,
+            work,
+        }
+    }
+
+    fn runner(&self, way: &str, bootstrap: String) -> Runner<'_> {
+        Runner {
+            binary: &self.binary,
+            sources: &self.sources,
+            bootstrap,
+            records: self.records,
+            log: self.work.join(format!("{}.log", way.replace(' ', "-"))),
+        }
+    }
+}
+
 struct Runner<'a> {
     binary: &'a Path,
     /// One of its tests reads the sources beside it.
     sources: &'a Path,
-    bootstrap: &'a str,
+    bootstrap: String,
     records: u64,
     log: PathBuf,
 }
@@ -106,7 +186,7 @@ impl Runner<'_> {
         command
             .args(["-test.v", "-test.timeout", "25m", "-test.run", tests])
             .current_dir(self.sources)
-            .env("KGO_SEEDS", self.bootstrap)
+            .env("KGO_SEEDS", &self.bootstrap)
             .env("KGO_TEST_RF", NODES.to_string())
             .env("KGO_TEST_RECORDS", self.records.to_string())
             .env("KGO_LOG_LEVEL", "none");
@@ -124,12 +204,8 @@ impl Runner<'_> {
         let names: Vec<String> = failed.map(|(name, _)| name.clone()).collect();
         let mut passed = Vec::new();
         for name in names {
-            let reason = fs::read_to_string(&self.log).unwrap_or_default();
-            let lines = reason.lines().filter(|line| line.contains("_test.go"));
-            eprintln!(
-                "  {name} failed:\n{}",
-                lines.take(10).collect::<Vec<_>>().join("\n")
-            );
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("  {name} failed:\n{}", last_words(&log, &name).join("\n"));
             if self.run(&format!("^{name}$")).get(&name) == Some(&End::Passed) {
                 ends.insert(name.clone(), End::Passed);
                 passed.push(name);
@@ -152,6 +228,25 @@ fn ends(log: &str) -> BTreeMap<String, End> {
         Some((rest.split(' ').next()?.to_owned(), end))
     };
     log.lines().filter_map(parse).collect()
+}
+
+/// What a test and its parts said last. Tests run side by side, so a line before theirs says whose they are.
+fn last_words<'a>(log: &'a str, test: &str) -> Vec<&'a str> {
+    const SHOWN: usize = 12;
+    let part = format!("{test}/");
+    let mut own = false;
+    let mut lines: Vec<&str> = log
+        .lines()
+        .filter(|line| match line.strip_prefix("=== ") {
+            Some(head) => {
+                let name = head.split_whitespace().nth(1).unwrap_or_default();
+                own = name == test || name.starts_with(&part);
+                false
+            }
+            None => own,
+        })
+        .collect();
+    lines.split_off(lines.len().saturating_sub(SHOWN))
 }
 
 impl Suite {
@@ -187,6 +282,16 @@ impl Suite {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_words_of_a_test_are_its_own() {
+        let log = "=== RUN   TestA\n    a.go:1: begun\n=== RUN   TestAB\n    b.go:1: another\n\
+                   === NAME  TestA/part\n    a.go:9: lost a record\n=== NAME  TestAB\n    b.go:2: done\n";
+        assert_eq!(
+            last_words(log, "TestA"),
+            ["    a.go:1: begun", "    a.go:9: lost a record"]
+        );
+    }
 
     #[test]
     fn only_whole_tests_count() {

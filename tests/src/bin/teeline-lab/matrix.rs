@@ -17,6 +17,9 @@ struct Asked {
     clients: Vec<Client>,
     features: Vec<Feature>,
     suite: Option<String>,
+    /// Tests of the suite, and how often: not the whole suite once.
+    tests: Option<String>,
+    times: u32,
     secured: bool,
     json: bool,
     page: bool,
@@ -88,6 +91,13 @@ fn rounds(asked: &Asked) -> Vec<(String, bool)> {
 }
 
 fn run_suite(asked: &Asked) -> bool {
+    if let Some(tests) = &asked.tests {
+        let kafka = asked.kafka.first().map_or(KAFKA_VERSIONS[0], String::as_str);
+        let said = |line: &str| eprintln!("  {line}");
+        let [direct, proxied] = suite::repeat(kafka, SUITE_RECORDS, tests, asked.times.max(1), said);
+        // Tests that fail directly, too, say nothing about the proxy.
+        return proxied.failed == 0 || direct.failed > 0;
+    }
     let mut same = true;
     let mut results = Vec::new();
     for kafka in or_all(&asked.kafka, &[KAFKA_VERSIONS[0].to_owned()]) {
@@ -171,9 +181,11 @@ fn parse(arguments: &[&str]) -> Result<Asked, String> {
                     .push(found.ok_or_else(|| format!("no feature {value}: there are {known}"))?);
             }
             "--suite" => asked.suite = Some(value.to_owned()),
+            "--test" => asked.tests = Some(value.to_owned()),
+            "--times" => asked.times = value.parse().map_err(|_| "--times takes a number")?,
             _ => {
                 return Err(format!(
-                    "matrix knows --kafka VERSION, --client NAME, --feature NAME, --secured, --suite kgo, --json and --page, not {flag}"
+                    "matrix knows --kafka VERSION, --client NAME, --feature NAME, --secured, --suite kgo (with --test NAME and --times N), --json and --page, not {flag}"
                 ));
             }
         }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -62,7 +63,7 @@ func group(run *contract.Run, feature string, options ...kgo.GroupOpt) (saw, err
 		// With brokers that lack the new protocol this client takes the classic one, and says nothing.
 		described, err := kadm.NewClient(client).DescribeConsumerGroups(ctx, name)
 		if err := firstOf(err, described.Error()); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("the client took the classic protocol: %w", err)
 		}
 	}
 	client.LeaveGroup()
