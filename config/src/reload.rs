@@ -320,7 +320,7 @@ fn log(found: &mut Differences, old: &Log, new: &Log) {
 
 fn process(found: &mut Differences, old: &Process, new: &Process) {
     compare!(found, old, new, Process {
-        in_flight_bytes => Effect::Restart("connections and the write-ahead buffer share this memory"),
+        in_flight_bytes => Effect::AtOnce,
         drain_timeout => Effect::AtOnce,
         worker_threads => Effect::Restart("the threads of the data path run"),
     });

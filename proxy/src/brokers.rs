@@ -7,21 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use teeline_config::KafkaEndpoint;
 use teeline_runtime::exit::error_chain;
 use teeline_wire::client::{
     ClientConfig, ClientError, Cluster as Client, ClusterMetadata, RetryPolicy, TopicSelection,
 };
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Live};
 use crate::topology::Authority;
 
 /// What the poller tells the proxy about brokers.
 pub(crate) struct Brokers {
     cluster: Arc<Cluster>,
-    /// As sessions without credentials, on the sessions' listener.
-    client: Option<Client>,
+    /// As sessions without credentials, on the sessions' listener; and by which configuration.
+    client: Option<(Arc<Live>, Client)>,
     ask_again: Option<Instant>,
 }
 
@@ -34,34 +33,28 @@ impl Brokers {
         }
     }
 
-    /// How the poller itself reaches the cluster.
-    pub(crate) fn own_endpoint(&self) -> &KafkaEndpoint {
-        let own = self.cluster.capture_credentials.as_ref();
-        own.unwrap_or(&self.cluster.endpoint)
-    }
-
-    /// Takes the answer to a question of the poller.
-    pub(crate) fn learn(&self, answer: &ClusterMetadata) {
+    /// Takes the answer to a question that the poller asked by this configuration.
+    pub(crate) fn learn(&self, live: &Live, answer: &ClusterMetadata) {
         self.cluster.metrics.brokers.set(answer.brokers.len() as f64);
-        if self.cluster.capture_credentials.is_none() {
-            self.cluster.seen_open();
+        if live.capture_credentials.is_none() {
+            live.upstream.openness.seen_open();
         }
-        if !self.has_own_listener() {
-            self.advertise(answer);
+        if !has_own_listener(live) {
+            self.advertise(live, answer);
         }
     }
 
     /// With a listener of our own, asks the sessions' one too. If that wants SASL it does not answer; then the addresses
     /// are learnt from what sessions ask.
-    pub(crate) async fn ask_as_sessions(&mut self) {
+    pub(crate) async fn ask_as_sessions(&mut self, live: &Arc<Live>) {
         let now = Instant::now();
-        if !self.has_own_listener() || self.ask_again.is_some_and(|then| now < then) {
+        if !has_own_listener(live) || self.ask_again.is_some_and(|then| now < then) {
             return;
         }
-        match self.metadata().await {
+        match self.metadata(live).await {
             Ok(answer) => {
-                self.cluster.seen_open();
-                self.advertise(&answer);
+                live.upstream.openness.seen_open();
+                self.advertise(live, &answer);
             }
             Err(error) => {
                 tracing::debug!(
@@ -74,26 +67,27 @@ impl Brokers {
         }
     }
 
-    async fn metadata(&mut self) -> Result<ClusterMetadata, ClientError> {
-        let client = match &self.client {
-            Some(client) => client.clone(),
+    async fn metadata(&mut self, live: &Arc<Live>) -> Result<ClusterMetadata, ClientError> {
+        let known = self.client.take().filter(|(by, _)| Arc::ptr_eq(by, live));
+        let client = match known {
+            Some((_, client)) => client,
             None => {
                 let config = ClientConfig {
                     retry: RetryPolicy::NONE,
-                    ..ClientConfig::from(&self.cluster.endpoint)
+                    ..ClientConfig::from(&live.upstream.endpoint)
                 };
-                self.client.insert(Client::connect(config).await?).clone()
+                Client::connect(config).await?
             }
         };
+        self.client = Some((Arc::clone(live), client.clone()));
         client.metadata(TopicSelection::None).await
     }
 
-    fn has_own_listener(&self) -> bool {
-        let own = self.cluster.capture_credentials.as_ref();
-        own.is_some_and(|own| own.bootstrap_servers != self.cluster.endpoint.bootstrap_servers)
-    }
-
-    fn advertise(&self, answer: &ClusterMetadata) {
+    /// What was asked by a configuration that a reload has replaced meanwhile says nothing any more.
+    fn advertise(&self, live: &Live, answer: &ClusterMetadata) {
+        if !std::ptr::eq(&**self.cluster.live.load(), live) {
+            return;
+        }
         for broker in &answer.brokers {
             let (host, port) = (broker.address.host.as_str(), i32::from(broker.address.port));
             // A broker that does not fit is logged there; the answers that name it are refused.
@@ -105,6 +99,11 @@ impl Brokers {
         let is_there = |node_id| answer.brokers.iter().any(|broker| broker.node_id == node_id);
         self.cluster.topology.keep(is_there);
     }
+}
+
+fn has_own_listener(live: &Live) -> bool {
+    let own = live.capture_credentials.as_ref();
+    own.is_some_and(|own| own.bootstrap_servers != live.upstream.endpoint.bootstrap_servers)
 }
 
 /// A listener that wants SASL logs each refusal.

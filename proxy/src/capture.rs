@@ -11,6 +11,7 @@
 
 mod connections;
 mod hold;
+mod rules;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,13 +31,14 @@ use tokio::time::Instant;
 use crate::buffer::{AppendError, Appended, Writer};
 use crate::frames::{captured, first_batch, intent, is_settled, outcome_frame};
 use crate::lost::LostConnections;
-use crate::metrics::{ClusterMetrics, Missed, Skipped, record_wait};
+use crate::metrics::{Backpressure, ClusterMetrics, Missed, Skipped, record_wait};
 use crate::quiet::Quiet;
 use crate::session::in_flight::Captured;
 use crate::session::outbox::Gate;
 use crate::session::sasl::Access;
 use crate::stall::Stall;
 use crate::topics::Topics;
+use rules::Rules;
 
 /// The capture of one virtual cluster.
 pub(crate) struct Capture {
@@ -44,8 +46,7 @@ pub(crate) struct Capture {
     writer: Writer,
     pub(crate) topics: Arc<Topics>,
     ack: Ack,
-    on_failure: OnFailure,
-    hold_max: Duration,
+    rules: Rules,
     metrics: Arc<ClusterMetrics>,
     clock: Arc<dyn Clock>,
     stall: Stall,
@@ -106,14 +107,24 @@ impl Capture {
             writer,
             topics,
             ack: settings.ack,
-            on_failure: settings.on_failure,
-            hold_max: Duration::from_millis(settings.hold_max_ms),
+            rules: Rules::of(settings),
             metrics,
             clock,
             stall: Stall::default(),
             misses: Quiet::default(),
             lost: LostConnections::default(),
         }
+    }
+
+    /// From here on these rules apply; what cannot change while the buffer is open is left as it is.
+    pub(crate) fn follow(&self, settings: &Settings) {
+        self.rules.follow(settings);
+        self.topics.follow(settings.topics());
+    }
+
+    /// What happens to producers when capture fails.
+    pub(crate) fn on_failure(&self) -> OnFailure {
+        self.rules.on_failure()
     }
 
     /// The time of the frames.
@@ -144,7 +155,7 @@ impl Capture {
         }
         match access {
             Access::Granted => {}
-            Access::Unknown if self.on_failure == OnFailure::Closed => return Ok(Verdict::Refuse),
+            Access::Unknown if self.rules.on_failure() == OnFailure::Closed => return Ok(Verdict::Refuse),
             // The broker refuses what comes before authentication.
             Access::Unknown | Access::Denied => {
                 self.missed(Missed::Unauthenticated, batches.len());
@@ -166,7 +177,7 @@ impl Capture {
                     .increment(batches.iter().map(|(_, batch)| batch.len() as u64).sum());
                 Verdict::Forward(captured(&batches, appended))
             }
-            Err(_) if self.on_failure == OnFailure::Closed => Verdict::Refuse,
+            Err(_) if self.rules.on_failure() == OnFailure::Closed => Verdict::Refuse,
             Err(missed) => {
                 self.missed(missed, batches.len());
                 Verdict::Forward(Captured::none())
@@ -185,9 +196,9 @@ impl Capture {
     /// How long a request waits to learn whether the broker serves clients without SASL, which others have been waiting
     /// for since then. Once it took too long, nobody waits any more under `open`.
     pub(crate) fn decision_deadline(&self, since: Instant) -> Instant {
-        match self.on_failure {
-            OnFailure::Open => since + self.hold_max,
-            OnFailure::Closed => Instant::now() + self.hold_max,
+        match self.rules.on_failure() {
+            OnFailure::Open => since + self.rules.hold_max(),
+            OnFailure::Closed => Instant::now() + self.rules.hold_max(),
         }
     }
 
@@ -225,7 +236,7 @@ impl Capture {
         frames: &impl Fn() -> Vec<Frame>,
         before_waiting: impl AsyncFnOnce() -> Result<(), E>,
     ) -> Result<Result<Appended, Missed>, E> {
-        let closed = self.on_failure == OnFailure::Closed;
+        let closed = self.rules.on_failure() == OnFailure::Closed;
         let stalled = self.stall.holds(&self.writer);
         if !(closed && stalled) {
             let mut attempt = pin!(self.writer.append(frames()));
@@ -239,9 +250,12 @@ impl Capture {
         }
         before_waiting().await?;
         let started = Instant::now();
-        let waited =
-            tokio::time::timeout_at(started + self.hold_max, self.append_patiently(frames, closed)).await;
-        record_wait(&self.metrics.buffer_wait_seconds, started.elapsed());
+        let waited = tokio::time::timeout_at(
+            started + self.rules.hold_max(),
+            self.append_patiently(frames, closed),
+        )
+        .await;
+        record_wait(self.metrics.pushed_back(Backpressure::Buffer), started.elapsed());
         Ok(waited.unwrap_or(Err(Missed::Slow)))
     }
 
@@ -364,7 +378,7 @@ impl Capture {
         frames: Vec<Frame>,
     ) -> Result<Appended, Missed> {
         let append = self.writer.append_outcomes(session, frames);
-        match tokio::time::timeout(self.hold_max, append).await {
+        match tokio::time::timeout(self.rules.hold_max(), append).await {
             Ok(result) => result.map_err(missed_by),
             Err(_) => Err(Missed::Slow),
         }

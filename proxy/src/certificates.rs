@@ -6,31 +6,30 @@ use std::time::Duration;
 
 use teeline_runtime::exit::error_chain;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Live};
 use crate::metrics::{Reload, Side};
 
-/// Reads the files again and again, for as long as the proxy runs. Returns at once where there are none.
+/// Reads the files again and again, for as long as the cluster is served. A reload may bring the first ones.
 pub(crate) async fn watch(cluster: Arc<Cluster>) {
-    if cluster.door.tls.is_none() && cluster.upstream.tls.is_none() {
-        return;
-    }
     let mut told = HashMap::new();
     loop {
-        let looking = Arc::clone(&cluster);
-        let looked = tokio::task::spawn_blocking(move || look(&looking)).await;
-        for (side, outcome) in looked.unwrap_or_default() {
-            tell(&cluster, side, outcome, &mut told);
+        let live = cluster.live.load_full();
+        if live.door.tls.is_some() || live.upstream.tls.is_some() {
+            let looked = tokio::task::spawn_blocking(move || look(&live)).await;
+            for (side, outcome) in looked.unwrap_or_default() {
+                tell(&cluster, side, outcome, &mut told);
+            }
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
-fn look(cluster: &Cluster) -> Vec<(Side, Result<bool, String>)> {
+fn look(live: &Live) -> Vec<(Side, Result<bool, String>)> {
     let mut outcomes = Vec::new();
-    if let Some(tls) = &cluster.door.tls {
+    if let Some(tls) = &live.door.tls {
         outcomes.push((Side::Client, tls.reload().map_err(|error| error.to_string())));
     }
-    if let Some(tls) = &cluster.upstream.tls {
+    if let Some(tls) = &live.upstream.tls {
         outcomes.push((Side::Broker, tls.reload().map_err(|error| error_chain(&error))));
     }
     outcomes

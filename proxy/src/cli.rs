@@ -42,7 +42,7 @@ pub enum Command {
 }
 
 /// How to run.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// Configuration file; takes the place of the flags below
     #[arg(long, value_name = "FILE", required_unless_present = "upstream")]

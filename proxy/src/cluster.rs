@@ -1,23 +1,25 @@
 //! One virtual cluster: what its listeners, sessions and poller share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use teeline_archive::ids::BufferPosition;
-use teeline_config::cluster::VirtualCluster;
+use teeline_config::Addressing;
+use teeline_config::cluster::{ConnectionAge, Listen, VirtualCluster};
 use teeline_config::endpoint::KafkaEndpoint;
-use teeline_runtime::shutdown::Shutdown;
+use teeline_config::process::Process as ProcessSettings;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
 
-use crate::budget::{ConnectionBudget, ProcessBudget};
+use crate::budget::{Budgets, Parties, ProcessBudget};
 use crate::capture::Capture;
 use crate::catalog;
 use crate::door::Door;
 use crate::metrics::ClusterMetrics;
 use crate::quiet::Quiet;
+use crate::stop::Stop;
 use crate::topology::Topology;
 use crate::upstream::Upstream;
 
@@ -25,25 +27,16 @@ use crate::upstream::Upstream;
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) name: String,
-    /// How sessions reach the brokers.
-    pub(crate) endpoint: KafkaEndpoint,
-    pub(crate) upstream: Upstream,
-    /// What clients go through before.
-    pub(crate) door: Door,
-    /// How the proxy's own questions reach it, if not as sessions do.
-    pub(crate) capture_credentials: Option<KafkaEndpoint>,
+    /// What a reload replaces. In one piece: nobody sees parts of two configurations.
+    pub(crate) live: ArcSwap<Live>,
     pub(crate) topology: Topology,
     /// None when nothing is captured.
     pub(crate) capture: Option<Capture>,
     pub(crate) metrics: Arc<ClusterMetrics>,
-    pub(crate) request_bytes_max: usize,
-    pub(crate) idle_timeout: Duration,
     /// One permit per connection that may be open.
     pub(crate) connections: Arc<Semaphore>,
-    /// No further requests are taken.
-    pub(crate) drain: Shutdown,
-    /// Connections end at once.
-    pub(crate) cut: Shutdown,
+    /// Ends this cluster, with the process or alone.
+    pub(crate) stop: Stop,
     /// Lines about refused connections.
     pub(crate) refusals: Quiet,
     /// Lines about brokers that cannot be reached.
@@ -51,90 +44,123 @@ pub(crate) struct Cluster {
     /// A client found no broker: the poller looks at once.
     pub(crate) trouble: Notify,
     budget: ProcessBudget,
-    connection_bytes_max: usize,
+    parties: Parties,
     next_connection: AtomicU64,
-    /// The broker serves clients without SASL: seen by an answer to one.
-    open: AtomicBool,
-    opened: Notify,
-    /// Since when captured requests wait for the first sign of that.
-    undecided_since: OnceLock<Instant>,
+}
+
+/// What of a cluster's configuration can change while it runs. A connection keeps what it began with, except where it
+/// looks at [`Cluster::live`] again.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// What clients go through before.
+    pub(crate) door: Arc<Door>,
+    /// How sessions reach the brokers.
+    pub(crate) upstream: Arc<Upstream>,
+    /// How the proxy's own questions reach them, if not as sessions do.
+    pub(crate) capture_credentials: Option<KafkaEndpoint>,
+    pub(crate) request_bytes_max: usize,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) connection_age: Option<ConnectionAge>,
+    pub(crate) catalog_poll_interval: Duration,
+    /// Clients keep the brokers' own addresses: answers that name them pass as they are.
+    pub(crate) intercepts: bool,
+    /// How long connections of a listener that goes may finish what is in flight.
+    pub(crate) drain_patience: Duration,
+    connection_bytes_max: usize,
+}
+
+impl Live {
+    /// What the settings say, behind this door and before these brokers.
+    pub(crate) fn new(
+        settings: &VirtualCluster,
+        process: &ProcessSettings,
+        door: Arc<Door>,
+        upstream: Arc<Upstream>,
+    ) -> Live {
+        let listen = &settings.listen;
+        Live {
+            door,
+            upstream,
+            capture_credentials: settings.capture_credentials.clone(),
+            request_bytes_max: to_usize(listen.max_request_bytes),
+            idle_timeout: listen.idle_timeout,
+            connection_age: listen.connection_age,
+            catalog_poll_interval: settings.capture.catalog_poll_interval,
+            intercepts: matches!(listen.addressing, Addressing::Intercept(_)),
+            // The other half belongs to the archiving, when the process stops.
+            drain_patience: process.drain_timeout / 2,
+            connection_bytes_max: to_usize(settings.limits.connection_in_flight_bytes),
+        }
+    }
+
+    /// How the proxy's own questions reach the brokers.
+    pub(crate) fn own_endpoint(&self) -> &KafkaEndpoint {
+        let own = self.capture_credentials.as_ref();
+        own.unwrap_or(&self.upstream.endpoint)
+    }
+}
+
+/// What a connection begins with.
+#[derive(Debug, Clone)]
+pub(crate) struct Footing {
+    pub(crate) cluster: Arc<Cluster>,
+    /// The configuration of that moment.
+    pub(crate) live: Arc<Live>,
+    /// Ends the listener that it came in by.
+    pub(crate) stop: Stop,
 }
 
 /// What all clusters of a process share.
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
     pub(crate) budget: ProcessBudget,
-    pub(crate) drain: Shutdown,
-    pub(crate) cut: Shutdown,
+    pub(crate) stop: Stop,
 }
 
 impl Cluster {
     /// Puts a cluster together; nothing runs yet.
     pub(crate) fn new(
         settings: &VirtualCluster,
+        live: Live,
         topology: Topology,
-        door: Door,
         capture: Option<Capture>,
         metrics: Arc<ClusterMetrics>,
         process: &Process,
     ) -> Cluster {
         Cluster {
             name: settings.name.clone(),
-            endpoint: settings.upstream.clone(),
-            upstream: Upstream::new(&settings.upstream),
-            door,
-            capture_credentials: settings.capture_credentials.clone(),
+            live: ArcSwap::from_pointee(live),
             topology,
             capture,
             metrics,
-            request_bytes_max: to_usize(settings.listen.max_request_bytes),
-            idle_timeout: settings.listen.idle_timeout,
             connections: Arc::new(Semaphore::new(settings.listen.max_connections as usize)),
-            drain: process.drain.clone(),
-            cut: process.cut.clone(),
+            stop: process.stop.child(),
             refusals: Quiet::default(),
             unreachable: Quiet::default(),
             trouble: Notify::new(),
             budget: process.budget.clone(),
-            connection_bytes_max: to_usize(settings.limits.connection_in_flight_bytes),
+            parties: Parties::default(),
             next_connection: AtomicU64::new(1),
-            open: AtomicBool::new(false),
-            opened: Notify::new(),
-            undecided_since: OnceLock::new(),
         }
     }
+
+    /// Changes how many connections there may be. Those that are open stay.
+    pub(crate) fn set_places(&self, _listen: &Listen) {}
 
     /// A number for a connection, unique within the process.
     pub(crate) fn next_connection_id(&self) -> u64 {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The budget of one connection.
-    pub(crate) fn connection_budget(&self) -> ConnectionBudget {
-        self.budget.connection(self.connection_bytes_max)
+    /// What one connection to a broker may hold.
+    pub(crate) fn budgets(&self, live: &Live, node_id: Option<i32>) -> Budgets {
+        self.budget
+            .connection(self.parties.of(node_id), live.connection_bytes_max)
     }
 
-    /// Whether brokers are known to serve clients without SASL.
-    pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
-    }
-
-    /// A broker served a client without SASL.
-    pub(crate) fn seen_open(&self) {
-        if !self.is_open() {
-            self.open.store(true, Ordering::Release);
-            self.opened.notify_waiters();
-        }
-    }
-
-    /// Waits until it is known that brokers serve clients without SASL; false when that takes too long. Soon after a
-    /// start that is normal: a producer that knows its topics already asks for nothing before it sends.
-    pub(crate) async fn wait_open(&self, capture: &Capture) -> bool {
-        let since = *self.undecided_since.get_or_init(Instant::now);
-        let deadline = capture.decision_deadline(since);
-        // Made before the look, so that nothing between the two is overlooked.
-        let opened = self.opened.notified();
-        self.is_open() || tokio::time::timeout_at(deadline, opened).await.is_ok()
+    /// Bytes of requests in memory, all connections of this cluster together.
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.parties.bytes_used()
     }
 
     /// Takes topic names and ids from a Metadata answer that passes, so that a producer's first batch finds its topic

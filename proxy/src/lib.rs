@@ -14,18 +14,22 @@
 //! | [`cli`] | the command line |
 //! | [`process`] | start everything in order, drain it in order |
 //! | `cluster` | what the parts of one virtual cluster share |
-//! | `topology`, `listeners` | a port per broker, bound before it is told; accepting |
+//! | `topology`, `sockets`, `listeners` | a port per broker, bound before it is told; listening sockets; accepting |
+//! | `stop` | ending the process, a cluster or a listener in two steps |
 //! | `door`, `load_balancer`, `stream`, `certificates` | what a connection goes through first: PROXY protocol, TLS, which broker; renewed certificates |
-//! | `upstream` | connections to brokers |
+//! | `intercept` | clients that keep the brokers' addresses: where they were going, and whether that is a broker |
+//! | `upstream`, `openness` | connections to brokers; whether they want SASL |
 //! | `session` | one client connection and its upstream connection: both loops, what is in flight |
 //! | `capture`, `frames`, `stall` | the tee and its policy; the frames it writes; gates on responses |
 //! | `lost` | connections whose end the buffer has not taken yet |
 //! | `poller`, `brokers`, `catalog`, `topics`, `leaders`, `terms` | the proxy's own questions to the cluster; topic names and ids; who leads |
-//! | `running` | the tasks of one virtual cluster |
+//! | `running`, `archiving` | the tasks of one virtual cluster; the segmenter inside |
+//! | `reload` | a new configuration in the place of the one in force |
 //! | [`buffer`] | the write-ahead buffer's writer |
-//! | [`budget`] | bytes in flight |
+//! | [`budget`], `places` | bytes in flight; places for connections |
 //! | `metrics`, `quiet` | what is measured; log lines that must not flood |
 
+mod archiving;
 mod brokers;
 pub mod budget;
 pub mod buffer;
@@ -36,17 +40,26 @@ pub mod cli;
 mod cluster;
 mod door;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod intercept;
 mod leaders;
 mod listeners;
 mod load_balancer;
 mod lost;
 mod metrics;
+mod openness;
+mod places;
 mod poller;
 pub mod process;
 mod quiet;
+mod reload;
 mod running;
 mod session;
+mod sockets;
 mod stall;
+mod stop;
 mod stream;
 mod terms;
 mod topics;

@@ -1,5 +1,6 @@
 //! Accepting connections: one task per listener, which owns the sessions it accepted.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,40 +11,56 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Footing, Live};
 use crate::door::{NotLetIn, Visitor};
 use crate::metrics::{Refusal, Side};
 use crate::session;
-use crate::topology::{Bound, Entrance, Route};
+use crate::sockets::{Bound, Change};
+use crate::stop::Stop;
+use crate::topology::{Entrance, Route};
 use crate::upstream::{UpstreamError, tune};
 
 /// Accepts from every listener of a cluster, those that are bound later included, until the cluster drains; then
-/// returns when the last session has ended.
-pub(crate) async fn serve(cluster: Arc<Cluster>, mut bound: mpsc::Receiver<Bound>) {
+/// returns when the last session has ended. A listener that a reload takes away, or gives to another broker, drains alone.
+pub(crate) async fn serve(cluster: Arc<Cluster>, mut changes: mpsc::Receiver<Change>) {
     let mut acceptors = JoinSet::new();
+    let mut stops: HashMap<SocketAddr, Stop> = HashMap::new();
     loop {
-        tokio::select! {
-            () = cluster.drain.triggered() => break,
-            Some(Bound { entrance, listener }) = bound.recv() => {
-                acceptors.spawn(accept(Arc::clone(&cluster), entrance, listener));
+        let former = tokio::select! {
+            () = cluster.stop.drain.triggered() => break,
+            Some(change) = changes.recv() => match change {
+                Change::Accept(Bound { address, entrance, listener }) => {
+                    let stop = cluster.stop.child();
+                    acceptors.spawn(accept(Arc::clone(&cluster), entrance, listener, stop.clone()));
+                    stops.insert(address, stop)
+                }
+                Change::Close(address) => stops.remove(&address),
+            },
+            Some(ended) = acceptors.join_next() => {
+                notice(&cluster, "listener", ended);
+                continue;
             }
-            Some(ended) = acceptors.join_next() => notice(&cluster, "listener", ended),
+        };
+        if let Some(former) = former {
+            former.begin(cluster.live.load().drain_patience);
         }
     }
     // Listeners that were bound and never reached an acceptor close here.
-    drop(bound);
+    drop(changes);
     while let Some(ended) = acceptors.join_next().await {
         notice(&cluster, "listener", ended);
     }
 }
 
-async fn accept(cluster: Arc<Cluster>, entrance: Entrance, listener: TcpListener) {
+async fn accept(cluster: Arc<Cluster>, entrance: Entrance, listener: Arc<TcpListener>, stop: Stop) {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
-            () = cluster.drain.triggered() => break,
+            // First: what comes after belongs to whoever accepts here from then on.
+            biased;
+            () = stop.drain.triggered() => break,
             accepted = listener.accept() => match accepted {
-                Ok((client, peer)) => admit(&cluster, entrance, client, peer, &mut sessions),
+                Ok((client, peer)) => admit(&cluster, &stop, entrance, client, peer, &mut sessions),
                 Err(error) => pause(&cluster, &error).await,
             },
             Some(ended) = sessions.join_next() => notice(&cluster, "connection", ended),
@@ -57,6 +74,7 @@ async fn accept(cluster: Arc<Cluster>, entrance: Entrance, listener: TcpListener
 
 fn admit(
     cluster: &Arc<Cluster>,
+    stop: &Stop,
     entrance: Entrance,
     client: TcpStream,
     peer: SocketAddr,
@@ -69,11 +87,16 @@ fn admit(
         }
         return;
     };
-    sessions.spawn(connect(Arc::clone(cluster), entrance, client, peer, permit));
+    let footing = Footing {
+        cluster: Arc::clone(cluster),
+        live: cluster.live.load_full(),
+        stop: stop.clone(),
+    };
+    sessions.spawn(connect(footing, entrance, client, peer, permit));
 }
 
 async fn connect(
-    cluster: Arc<Cluster>,
+    footing: Footing,
     entrance: Entrance,
     client: TcpStream,
     peer: SocketAddr,
@@ -83,7 +106,8 @@ async fn connect(
     if tune(&client).is_err() {
         return;
     }
-    let entering = Box::pin(cluster.door.admit(client, peer, entrance, &cluster.topology));
+    let Footing { cluster, live, stop } = &footing;
+    let entering = Box::pin(live.door.admit(client, peer, entrance, &cluster.topology));
     let Visitor {
         stream: client,
         peer,
@@ -91,28 +115,33 @@ async fn connect(
     } = tokio::select! {
         entered = entering => match entered {
             Ok(visitor) => visitor,
-            Err(error) => return turned_away(&cluster, peer, &error),
+            Err(error) => return turned_away(cluster, peer, &error),
         },
-        () = cluster.drain.triggered() => return,
+        () = stop.drain.triggered() => return,
+    };
+    let reach = async {
+        find(cluster, live, route).await;
+        live.upstream.connect(route, &cluster.topology).await
     };
     let upstream = tokio::select! {
-        upstream = cluster.upstream.connect(route, &cluster.topology) => upstream,
-        () = cluster.drain.triggered() => return,
+        upstream = Box::pin(reach) => upstream,
+        () = stop.drain.triggered() => return,
     };
     let upstream = match upstream {
         Ok(upstream) => upstream,
         Err(error) => {
-            no_broker(&cluster, peer, route, &error);
+            no_broker(cluster, peer, route, &error);
             return client.close().await;
         }
     };
     let connection_id = cluster.next_connection_id();
     tracing::debug!(cluster = cluster.name, %peer, ?route, connection = connection_id, "connection opened");
     cluster.metrics.connections.increment(1);
+    let cluster = Arc::clone(cluster);
     let open = Open::count(&cluster, connection_id);
     // On the heap: the task's own future stays small until there is a broker.
     Box::pin(session::serve(
-        Arc::clone(&cluster),
+        footing,
         connection_id,
         route.node_id(),
         peer,
@@ -123,10 +152,22 @@ async fn connect(
     drop((open, permit));
 }
 
+/// A client that knows a broker's listener from before a restart may come before the cluster has said where that broker is.
+async fn find(cluster: &Cluster, live: &Live, route: Route) {
+    if let Route::Node(node_id) = route
+        && cluster.topology.upstream_of(node_id).is_none()
+    {
+        let found = cluster.topology.find(node_id, || cluster.trouble.notify_one());
+        // What follows tells what is still missing.
+        let _ = tokio::time::timeout(live.upstream.endpoint.connect_timeout, found).await;
+    }
+}
+
 fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) {
     let (name, probe) = (cluster.name.as_str(), error.is_probe());
     match error {
         NotLetIn::Header(_) => cluster.metrics.refused(Refusal::ProxyProtocol),
+        NotLetIn::Destination(_) => cluster.metrics.refused(Refusal::Destination),
         NotLetIn::Handshake(error) => {
             cluster.metrics.refused(Refusal::Tls);
             cluster.metrics.tls_failure(Side::Client, error.failure.as_str());

@@ -30,7 +30,12 @@ fn run(args: &RunArgs) -> ExitCode {
     if let Err(error) = logging::init(&config.log) {
         return failed(&error, ExitCode::Usage);
     }
-    match Proxy::new(config).run() {
+    let mut proxy = Proxy::new(config);
+    if args.config.is_some() {
+        let args = args.clone();
+        proxy = proxy.reloading(move || args.load());
+    }
+    match proxy.run() {
         Ok(code) => code,
         Err(error) => failed(&error, ExitCode::Failed),
     }

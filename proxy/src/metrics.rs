@@ -1,33 +1,29 @@
 //! Every metric of the proxy, with its help text. Labels are the cluster's name, fixed words and names of API keys
 //! from our own table: never anything that a peer sent.
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use teeline_runtime::metrics::declare;
-use teeline_wire::apis;
 
+mod apis;
 mod table;
 mod words;
 
-pub(crate) use words::{Closed, Missed, Refusal, Reload, Side, Skipped};
+pub(crate) use apis::ApiCounters;
+pub(crate) use words::{Backpressure, Closed, Direction, Missed, Refusal, Reload, Side, Skipped};
 
 /// The metrics of one virtual cluster, registered once and then only counted up.
 pub(crate) struct ClusterMetrics {
     cluster: String,
     pub(crate) connections_open: Gauge,
     pub(crate) connections: Counter,
-    pub(crate) request_bytes: Counter,
-    pub(crate) response_bytes: Counter,
     pub(crate) captured_batches: Counter,
     pub(crate) captured_bytes: Counter,
     pub(crate) outcomes: Counter,
     pub(crate) hold_seconds: Histogram,
     pub(crate) released_unsynced: Counter,
     pub(crate) refused_requests: Counter,
-    pub(crate) budget_wait_seconds: Histogram,
-    pub(crate) buffer_wait_seconds: Histogram,
     pub(crate) produce_seconds: Histogram,
     pub(crate) upstream_up: Gauge,
     pub(crate) brokers: Gauge,
@@ -37,8 +33,9 @@ pub(crate) struct ClusterMetrics {
     pub(crate) buffer_pending_bytes: Gauge,
     pub(crate) buffer_full: Gauge,
     pub(crate) buffer_broken: Gauge,
-    requests: Vec<OnceLock<Counter>>,
-    unknown_requests: Counter,
+    pushed_back: [Histogram; Backpressure::ALL.len()],
+    added_latency: [Histogram; Direction::ALL.len()],
+    apis: apis::Apis,
 }
 
 impl std::fmt::Debug for ClusterMetrics {
@@ -53,23 +50,16 @@ impl ClusterMetrics {
     /// Registers the metrics under the cluster's name.
     pub(crate) fn new(cluster: &str) -> ClusterMetrics {
         let name = || cluster.to_owned();
-        let known = usize::try_from(apis::NEWEST_KNOWN_KEY)
-            .unwrap_or_default()
-            .saturating_add(1);
         ClusterMetrics {
             cluster: name(),
             connections_open: gauge!("teeline_connections_open", "cluster" => name()),
             connections: counter!("teeline_connections_total", "cluster" => name()),
-            request_bytes: counter!("teeline_request_bytes_total", "cluster" => name()),
-            response_bytes: counter!("teeline_response_bytes_total", "cluster" => name()),
             captured_batches: counter!("teeline_captured_batches_total", "cluster" => name()),
             captured_bytes: counter!("teeline_captured_bytes_total", "cluster" => name()),
             outcomes: counter!("teeline_outcomes_total", "cluster" => name()),
             hold_seconds: histogram!("teeline_hold_seconds", "cluster" => name()),
             released_unsynced: counter!("teeline_released_unsynced_total", "cluster" => name()),
             refused_requests: counter!("teeline_produce_refused_total", "cluster" => name()),
-            budget_wait_seconds: histogram!("teeline_budget_wait_seconds", "cluster" => name()),
-            buffer_wait_seconds: histogram!("teeline_buffer_wait_seconds", "cluster" => name()),
             produce_seconds: histogram!("teeline_produce_upstream_seconds", "cluster" => name()),
             upstream_up: gauge!("teeline_upstream_up", "cluster" => name()),
             brokers: gauge!("teeline_upstream_brokers", "cluster" => name()),
@@ -79,18 +69,60 @@ impl ClusterMetrics {
             buffer_pending_bytes: gauge!("teeline_buffer_pending_bytes", "cluster" => name()),
             buffer_full: gauge!("teeline_buffer_full", "cluster" => name()),
             buffer_broken: gauge!("teeline_buffer_broken", "cluster" => name()),
-            requests: (0..known).map(|_| OnceLock::new()).collect(),
-            unknown_requests: counter!("teeline_requests_total", "cluster" => name(), "api" => "Unknown"),
+            pushed_back: Backpressure::ALL.map(
+                |cause| histogram!("teeline_pushed_back_seconds", "cluster" => name(), "cause" => cause.as_str()),
+            ),
+            added_latency: Direction::ALL.map(
+                |way| histogram!("teeline_added_latency_seconds", "cluster" => name(), "direction" => way.as_str()),
+            ),
+            apis: apis::Apis::new(cluster),
         }
     }
 
-    /// A request of this key was forwarded.
-    pub(crate) fn request(&self, api_key: i16) {
-        let slot = usize::try_from(api_key)
-            .ok()
-            .and_then(|index| self.requests.get(index));
-        let register = || counter!("teeline_requests_total", "cluster" => self.cluster.clone(), "api" => apis::name(api_key));
-        slot.map_or(&self.unknown_requests, |slot| slot.get_or_init(register))
+    /// What is counted of an API.
+    pub(crate) fn api(&self, api_key: i16) -> &ApiCounters {
+        self.apis.of(&self.cluster, api_key)
+    }
+
+    /// Time that somebody was not read from.
+    pub(crate) fn pushed_back(&self, cause: Backpressure) -> &Histogram {
+        let [memory, buffer, unanswered, client, broker] = &self.pushed_back;
+        match cause {
+            Backpressure::Memory => memory,
+            Backpressure::Buffer => buffer,
+            Backpressure::Unanswered => unanswered,
+            Backpressure::Client => client,
+            Backpressure::Broker => broker,
+        }
+    }
+
+    /// Time that the proxy itself adds.
+    pub(crate) fn added_latency(&self, direction: Direction) -> &Histogram {
+        let [request, response] = &self.added_latency;
+        match direction {
+            Direction::Request => request,
+            Direction::Response => response,
+        }
+    }
+
+    /// A message was not passed on, because it cannot be read, or not be rewritten.
+    pub(crate) fn not_passed(&self, direction: Direction, api_key: Option<i16>, reason: Closed) {
+        let (api, reason) = (apis::label(api_key), reason.as_str());
+        let cluster = self.cluster.clone();
+        let counter = match direction {
+            Direction::Request => {
+                counter!("teeline_requests_refused_total", "cluster" => cluster, "api" => api, "reason" => reason)
+            }
+            Direction::Response => {
+                counter!("teeline_responses_refused_total", "cluster" => cluster, "api" => api, "reason" => reason)
+            }
+        };
+        counter.increment(1);
+    }
+
+    /// Somebody was not let in by SASL. Mechanism and reason are words of ours.
+    pub(crate) fn sasl_failure(&self, side: Side, mechanism: &'static str, reason: &'static str) {
+        counter!("teeline_sasl_failures_total", "cluster" => self.cluster.clone(), "side" => side.as_str(), "mechanism" => mechanism, "reason" => reason)
             .increment(1);
     }
 
@@ -150,6 +182,22 @@ pub(crate) fn record_wait(histogram: &Histogram, waited: Duration) {
 /// The metric of the process-wide budget.
 pub(crate) fn in_flight_bytes(bytes: usize) {
     gauge!("teeline_in_flight_bytes").set(bytes as f64);
+}
+
+/// A configuration was put in force, at the start or by a reload.
+pub(crate) fn config_loaded(now: SystemTime) {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    gauge!("teeline_config_last_reload_timestamp_seconds").set(since.as_secs_f64());
+    gauge!("teeline_config_last_reload_successful").set(1.0);
+}
+
+/// A reload came to its end. The result is a word of ours.
+pub(crate) fn config_reloaded(result: &'static str, now: SystemTime) {
+    counter!("teeline_config_reloads_total", "result" => result).increment(1);
+    match result {
+        "refused" => gauge!("teeline_config_last_reload_successful").set(0.0),
+        _ => config_loaded(now),
+    }
 }
 
 /// Tells the registry what each metric means. Once, after the recorder is installed.

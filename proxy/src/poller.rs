@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::brokers::Brokers;
 use crate::capture::Capture;
 use crate::catalog;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Live};
 use crate::terms::Terms;
 
 /// Asks the cluster for as long as the proxy runs.
@@ -34,8 +34,8 @@ pub(crate) struct Poller {
     cluster: Arc<Cluster>,
     clock: Arc<dyn Clock>,
     health: ComponentHealth,
-    interval: Duration,
-    client: Option<Client>,
+    /// How the cluster is asked, and by which configuration.
+    client: Option<(Arc<Live>, Client)>,
     brokers: Brokers,
     /// What the catalogs of this session say already.
     known: HashMap<Arc<str>, Known>,
@@ -51,18 +51,12 @@ struct Known {
 
 impl Poller {
     /// A poller that has asked nothing yet.
-    pub(crate) fn new(
-        cluster: Arc<Cluster>,
-        clock: Arc<dyn Clock>,
-        health: ComponentHealth,
-        interval: Duration,
-    ) -> Poller {
+    pub(crate) fn new(cluster: Arc<Cluster>, clock: Arc<dyn Clock>, health: ComponentHealth) -> Poller {
         Poller {
             brokers: Brokers::new(Arc::clone(&cluster)),
             cluster,
             clock,
             health,
-            interval,
             client: None,
             known: HashMap::new(),
             last_full: None,
@@ -114,11 +108,12 @@ impl Poller {
             // More topics follow the first, mostly.
             tokio::time::sleep(DEBOUNCE).await;
         };
+        let interval = self.cluster.live.load().catalog_poll_interval;
         stop.run_until(async {
             tokio::select! {
                 () = first_seen => {}
                 () = self.cluster.trouble.notified() => {}
-                () = tokio::time::sleep(self.interval) => {}
+                () = tokio::time::sleep(interval) => {}
             }
         })
         .await
@@ -144,29 +139,37 @@ impl Poller {
         if let Some(capture) = &self.cluster.capture {
             capture.write_lost().await;
         }
-        self.brokers.ask_as_sessions().await;
-        let client = match &self.client {
-            Some(client) => client.clone(),
+        let live = self.cluster.live.load_full();
+        self.brokers.ask_as_sessions(&live).await;
+        let known = self.client.take().filter(|(by, _)| Arc::ptr_eq(by, &live));
+        let client = match known {
+            Some((_, client)) => client,
             None => {
                 let config = ClientConfig {
                     retry: RETRY,
-                    ..ClientConfig::from(self.brokers.own_endpoint())
+                    ..ClientConfig::from(live.own_endpoint())
                 };
-                self.client.insert(Client::connect(config).await?).clone()
+                Client::connect(config).await?
             }
         };
+        self.client = Some((Arc::clone(&live), client.clone()));
         let cluster = Arc::clone(&self.cluster);
         match &cluster.capture {
-            Some(capture) => self.round_with_topics(&client, capture).await,
+            Some(capture) => self.round_with_topics(&live, &client, capture).await,
             None => {
                 let answer = client.metadata(TopicSelection::None).await?;
-                self.brokers.learn(&answer);
+                self.brokers.learn(&live, &answer);
                 Ok(())
             }
         }
     }
 
-    async fn round_with_topics(&mut self, client: &Client, capture: &Capture) -> Result<(), ClientError> {
+    async fn round_with_topics(
+        &mut self,
+        live: &Live,
+        client: &Client,
+        capture: &Capture,
+    ) -> Result<(), ClientError> {
         let traffic = capture.topics.take_traffic();
         let names = self.names_of(capture, &traffic);
         let many = names.as_ref().is_some_and(|names| names.len() > NAMES_MAX);
@@ -187,7 +190,7 @@ impl Poller {
                 return Err(error);
             }
         };
-        self.brokers.learn(&answer);
+        self.brokers.learn(live, &answer);
         let busy: HashSet<Arc<str>> = match full {
             true => traffic
                 .iter()

@@ -1,11 +1,11 @@
-//! The whole process: start everything in order, wait, drain in order.
+//! The whole process: start everything in order, wait, reload when asked to, drain in order.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use teeline_config::Config;
+use teeline_config::{Config, ConfigErrors};
 use teeline_runtime::admin::{AdminError, AdminServer};
 use teeline_runtime::clock::SystemClock;
 use teeline_runtime::exit::{ExitCode, error_chain};
@@ -15,20 +15,31 @@ use teeline_runtime::shutdown::Shutdown;
 use teeline_runtime::store::{Store, StoreError};
 use teeline_runtime::{Clock, signals, threads};
 use teeline_segmenter::SegmenterError;
+use teeline_wire::client::ClientError;
 use teeline_wire::tls::UnusableFiles;
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::archiving::Drained;
 use crate::budget::ProcessBudget;
 use crate::buffer::BufferError;
 use crate::cluster;
 use crate::metrics;
-use crate::running::{Drained, RunningCluster};
+use crate::reload::{self, Source};
+use crate::running::{OpenCluster, RunningCluster};
+use crate::stop::Stop;
 
 /// A proxy that is to be run.
-#[derive(Debug)]
 pub struct Proxy {
     config: Config,
+    source: Option<Source>,
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Proxy").finish_non_exhaustive()
+    }
 }
 
 /// Why the proxy could not start, or had to stop.
@@ -56,6 +67,14 @@ pub enum ProxyError {
         cluster: String,
         /// Why.
         source: UnusableFiles,
+    },
+    /// What the brokers are reached by cannot be used. A setting's fault.
+    #[error("read the certificates for the brokers of cluster {cluster} (hint: upstream.tls)")]
+    UpstreamTls {
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        source: Box<ClientError>,
     },
     /// The listener of a cluster cannot be bound.
     #[error(
@@ -100,20 +119,58 @@ pub enum ProxyError {
 
 /// What the clusters of the process are started with.
 pub(crate) struct Environment {
+    /// What is in force.
     pub(crate) config: Config,
     pub(crate) process: cluster::Process,
     pub(crate) health: Health,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Option<Store>,
-    /// Where a part reports that the process must not go on.
-    pub(crate) fatal: mpsc::Sender<ProxyError>,
+}
+
+impl Environment {
+    /// The same with another configuration.
+    pub(crate) fn with(&self, config: Config) -> Environment {
+        Environment {
+            config,
+            process: self.process.clone(),
+            health: self.health.clone(),
+            clock: Arc::clone(&self.clock),
+            store: self.store.clone(),
+        }
+    }
+
+    /// Opens the archive if something is archived here and it is not open yet.
+    pub(crate) fn open_store(&mut self) -> Result<(), ProxyError> {
+        let captures = self.config.clusters.iter().any(|cluster| cluster.capture.enabled);
+        if !captures || !self.config.segmenter.embedded || self.store.is_some() {
+            return Ok(());
+        }
+        let storage = self.config.storage.as_ref().ok_or_else(|| {
+            let text = "no storage is configured (hint: add storage, or run with --no-segmenter)";
+            ProxyError::Unusable(text.to_owned())
+        })?;
+        self.store = Some(Store::open(storage)?);
+        Ok(())
+    }
 }
 
 impl Proxy {
     /// A proxy with this configuration.
     #[must_use]
     pub fn new(config: Config) -> Proxy {
-        Proxy { config }
+        Proxy { config, source: None }
+    }
+
+    /// The same, which reads its configuration again when it is asked for a reload.
+    #[must_use]
+    pub fn reloading(
+        self,
+        source: impl Fn() -> Result<Config, ConfigErrors> + Send + Sync + 'static,
+    ) -> Proxy {
+        Proxy {
+            source: Some(Arc::new(source)),
+            ..self
+        }
     }
 
     /// Runs until a signal, drains, and says how that went.
@@ -129,27 +186,51 @@ impl Proxy {
         for cluster in &self.config.clusters {
             health.component(format!("upstream/{}", cluster.name));
         }
-        let _admin = AdminServer::start(&self.config.admin, health.clone(), registry, Vec::new())?;
+        let (requests, receiver) = mpsc::channel(RELOADS_WAITING_MAX);
+        let routes = vec![reload::route(requests)];
+        let _admin = AdminServer::start(&self.config.admin, health.clone(), registry, routes)?;
         let count = self.config.process.worker_threads;
-        threads::run(count, "proxy", serve(self.config, health)).map_err(ProxyError::Runtime)?
+        let serving = serve(self.config, self.source, health, receiver);
+        threads::run(count, "proxy", serving).map_err(ProxyError::Runtime)?
     }
 }
 
-async fn serve(config: Config, health: Health) -> Result<ExitCode, ProxyError> {
+/// The clusters: those that are served, and those that a reload took away and that finish what is in flight.
+struct Fleet {
+    environment: Environment,
+    clusters: Vec<RunningCluster>,
+    leaving: JoinSet<(String, Drained)>,
+}
+
+async fn serve(
+    config: Config,
+    source: Option<Source>,
+    health: Health,
+    mut requests: mpsc::Receiver<reload::Request>,
+) -> Result<ExitCode, ProxyError> {
     let stop = Shutdown::new();
     let _signals = signals::listen(stop.clone()).map_err(ProxyError::Signals)?;
+    let mut hangups = signals::Hangups::listen().map_err(ProxyError::Signals)?;
     let (fatal, mut failures) = mpsc::channel(1);
-    let environment = environment(config, health, fatal)?;
-    let mut clusters = Vec::with_capacity(environment.config.clusters.len());
-    for settings in &environment.config.clusters {
-        clusters.push(RunningCluster::start(settings, &environment).await?);
-    }
-    let gauge = tokio::spawn(watch_budget(environment.process.budget.clone()));
-    let failure = tokio::select! {
-        () = stop.triggered() => None,
-        failure = failures.recv() => failure,
+    let mut fleet = Fleet::start(environment(config, health)?, &fatal).await?;
+    metrics::config_loaded(SystemTime::now());
+    let gauge = tokio::spawn(watch_budget(fleet.environment.process.budget.clone()));
+    let failure = loop {
+        let request = tokio::select! {
+            () = stop.triggered() => break None,
+            failure = failures.recv() => break failure,
+            Some(gone) = fleet.leaving.join_next() => {
+                fleet.gone(gone);
+                continue;
+            }
+            Some(request) = requests.recv() => request,
+            () = hangups.next() => reload::Request::by_signal(),
+        };
+        fleet.reload(request, source.as_ref(), &stop).await;
     };
-    let drained = drain(clusters, &environment).await;
+    // Whoever asks for a reload from here on is told that there is none.
+    drop(requests);
+    let drained = fleet.drain(hangups).await;
     gauge.abort();
     match failure {
         Some(failure) => Err(failure),
@@ -157,78 +238,130 @@ async fn serve(config: Config, health: Health) -> Result<ExitCode, ProxyError> {
     }
 }
 
-fn environment(
-    config: Config,
-    health: Health,
-    fatal: mpsc::Sender<ProxyError>,
-) -> Result<Environment, ProxyError> {
-    let captures = config.clusters.iter().any(|cluster| cluster.capture.enabled);
-    let store = match &config.storage {
-        Some(storage) if captures && config.segmenter.embedded => Some(Store::open(storage)?),
-        _ => None,
-    };
-    if captures && config.segmenter.embedded && store.is_none() {
-        let text = "no storage is configured (hint: add storage, or run with --no-segmenter)";
-        return Err(ProxyError::Unusable(text.to_owned()));
-    }
+fn environment(config: Config, health: Health) -> Result<Environment, ProxyError> {
     let in_flight = usize::try_from(config.process.in_flight_bytes).unwrap_or(usize::MAX);
     let process = cluster::Process {
         budget: ProcessBudget::new(in_flight),
-        drain: Shutdown::new(),
-        cut: Shutdown::new(),
+        stop: Stop::default(),
     };
-    Ok(Environment {
+    let mut environment = Environment {
         config,
         process,
         health,
         clock: Arc::new(SystemClock),
-        store,
-        fatal,
-    })
+        store: None,
+    };
+    environment.open_store()?;
+    Ok(environment)
 }
 
-/// Who stops first, and what is finished before:
-///
-/// 1. Listeners close. Sessions finish what is in flight; half of the time is theirs, then they are cut.
-/// 2. The poller writes a last catalog, so that what was answered last can be attributed.
-/// 3. The buffer writes and syncs everything, and is closed: from here on nothing can be lost.
-/// 4. The segmenter archives what the buffer holds, until the deadline.
-async fn drain(clusters: Vec<RunningCluster>, environment: &Environment) -> ExitCode {
-    let began = Instant::now();
-    let patience = environment.config.process.drain_timeout;
-    let deadline = began + patience;
-    tracing::info!(deadline_seconds = patience.as_secs_f64(), "draining");
-    environment.process.drain.trigger();
-    let cut = environment.process.cut.clone();
-    let cutter = tokio::spawn(async move {
-        tokio::time::sleep_until(began + patience / 2).await;
-        cut.trigger();
-    });
-    let mut stopping = tokio::task::JoinSet::new();
-    for cluster in clusters {
-        stopping.spawn(cluster.stop(deadline));
+impl Fleet {
+    async fn start(environment: Environment, fatal: &mpsc::Sender<ProxyError>) -> Result<Fleet, ProxyError> {
+        let mut clusters = Vec::with_capacity(environment.config.clusters.len());
+        for settings in &environment.config.clusters {
+            let open = OpenCluster::open(settings, &environment).await?;
+            clusters.push(open.start(&environment, Some(fatal.clone())));
+        }
+        Ok(Fleet {
+            environment,
+            clusters,
+            leaving: JoinSet::new(),
+        })
     }
-    let mut code = ExitCode::Done;
-    while let Some(stopped) = stopping.join_next().await {
-        match stopped {
-            Ok(Drained::Archived) => {}
-            Ok(Drained::InBuffer) => code = ExitCode::Incomplete,
-            Err(error) => {
-                tracing::error!(
-                    "a task panicked while draining; this is a bug: {}",
-                    error_chain(&error)
-                );
-                code = ExitCode::Incomplete;
+
+    /// A stop that comes meanwhile wins: what was made ready is dropped, and nothing has changed.
+    async fn reload(&mut self, request: reload::Request, source: Option<&Source>, stop: &Shutdown) {
+        let ready = tokio::select! {
+            biased;
+            () = stop.triggered() => Err(reload::Report::refused(reload::STOPPING)),
+            ready = Box::pin(reload::prepare(source, &self.clusters, &self.environment)) => ready,
+        };
+        let report = match ready {
+            Ok(ready) => {
+                let (report, go) = ready.apply(&mut self.clusters, &mut self.environment);
+                let deadline = Instant::now() + self.environment.config.process.drain_timeout;
+                for cluster in go {
+                    tracing::info!(cluster = cluster.name(), "no longer served: draining");
+                    let name = cluster.name().to_owned();
+                    self.leaving
+                        .spawn(async move { (name, Box::pin(cluster.stop(deadline)).await) });
+                }
+                report
             }
+            Err(refused) => refused,
+        };
+        request.answer(report);
+    }
+
+    fn gone(&self, gone: Result<(String, Drained), JoinError>) {
+        match gone {
+            Ok((name, drained)) => {
+                // It may be there again by now.
+                if !self.clusters.iter().any(|cluster| cluster.name() == name) {
+                    RunningCluster::forget_health(&name, &self.environment.health);
+                }
+                let archived = drained == Drained::Archived;
+                tracing::info!(
+                    cluster = name,
+                    archived,
+                    "drained; it is no longer part of the process"
+                );
+            }
+            Err(error) => panicked(&error),
         }
     }
-    cutter.abort();
-    tracing::info!(
-        seconds = began.elapsed().as_secs_f64(),
-        exit_code = code.code(),
-        "drained"
+
+    /// Who stops first, and what is finished before:
+    ///
+    /// 1. Listeners close. Sessions finish what is in flight; half of the time is theirs, then they are cut.
+    /// 2. The poller writes a last catalog, so that what was answered last can be attributed.
+    /// 3. The buffer writes and syncs everything, and is closed: from here on nothing can be lost.
+    /// 4. The segmenter archives what the buffer holds, until the deadline.
+    ///
+    /// A cluster that a reload took away goes the same way alone. No reload begins meanwhile: SIGHUP is only noted.
+    async fn drain(self, mut hangups: signals::Hangups) -> ExitCode {
+        let began = Instant::now();
+        let patience = self.environment.config.process.drain_timeout;
+        let deadline = began + patience;
+        tracing::info!(deadline_seconds = patience.as_secs_f64(), "draining");
+        self.environment.process.stop.begin(patience / 2);
+        let noted = tokio::spawn(async move {
+            loop {
+                hangups.next().await;
+                reload::Request::by_signal().answer(reload::Report::refused(reload::STOPPING));
+            }
+        });
+        let mut stopping = self.leaving;
+        for cluster in self.clusters {
+            let name = cluster.name().to_owned();
+            stopping.spawn(async move { (name, Box::pin(cluster.stop(deadline)).await) });
+        }
+        let mut code = ExitCode::Done;
+        while let Some(stopped) = stopping.join_next().await {
+            match stopped {
+                Ok((_, Drained::Archived)) => {}
+                Ok((_, Drained::InBuffer)) => code = ExitCode::Incomplete,
+                Err(error) => {
+                    panicked(&error);
+                    code = ExitCode::Incomplete;
+                }
+            }
+        }
+        noted.abort();
+        tracing::info!(
+            seconds = began.elapsed().as_secs_f64(),
+            exit_code = code.code(),
+            "drained"
+        );
+        code
+    }
+}
+
+fn panicked(error: &JoinError) {
+    tracing::error!(
+        "a task panicked while draining; this is a bug: {}",
+        error_chain(error)
     );
-    code
 }
 
 /// Each client connection takes two sockets. The soft limit is low by default only for programs that use `select`.
@@ -252,3 +385,5 @@ async fn watch_budget(budget: ProcessBudget) {
 }
 
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Whoever asks while so many wait, waits to ask.
+const RELOADS_WAITING_MAX: usize = 8;

@@ -1,136 +1,236 @@
-//! One virtual cluster while it runs: its tasks, and how they are started and stopped.
+//! One virtual cluster while it runs: its tasks, and how they are started, changed and stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use teeline_config::KafkaEndpoint;
 use teeline_config::cluster::{Ack, OnFailure, VirtualCluster};
+use teeline_config::process::Process as ProcessSettings;
 use teeline_runtime::exit::error_chain;
-use teeline_runtime::health::ComponentHealth;
+use teeline_runtime::health::{ComponentHealth, Health};
 use teeline_runtime::shutdown::Shutdown;
-use teeline_segmenter::{AuditOptions, DrainReport, Options, SegmenterError};
-use teeline_wire::client::ClientConfig;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::archiving::{Drained, RunningSegmenter, notice};
 use crate::buffer::{SyncMode, Writer, WriterSettings};
 use crate::capture::Capture;
 use crate::certificates;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Live};
 use crate::door::Door;
+use crate::intercept;
 use crate::listeners;
 use crate::metrics::{ClusterMetrics, Missed};
 use crate::poller::Poller;
 use crate::process::{Environment, ProxyError};
+use crate::sockets::{BindError, Change};
 use crate::topics::Topics;
-use crate::topology::Topology;
+use crate::topology::{ListenError, Move, Topology};
+use crate::upstream::Upstream;
 
 /// The tasks of one virtual cluster.
 pub(crate) struct RunningCluster {
+    settings: VirtualCluster,
     cluster: Arc<Cluster>,
     listeners: JoinHandle<()>,
     poller: JoinHandle<()>,
     poller_stop: Shutdown,
     watcher: Option<JoinHandle<()>>,
     certificates: JoinHandle<()>,
+    names: JoinHandle<()>,
     segmenter: Option<RunningSegmenter>,
 }
 
-struct RunningSegmenter {
-    task: JoinHandle<Option<DrainReport>>,
-    stop: Shutdown,
+/// What of a cluster is there before anybody can connect: its buffer and its listeners.
+pub(crate) struct OpenCluster {
+    cluster: Arc<Cluster>,
+    settings: VirtualCluster,
+    changes: mpsc::Receiver<Change>,
 }
 
-/// What became of what was captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Drained {
-    /// All of it is archived, or nothing was to be archived here.
-    Archived,
-    /// A part is safe in the buffer and not archived yet.
-    InBuffer,
+/// New settings of a running cluster, with all that they need.
+pub(crate) struct Prepared {
+    settings: VirtualCluster,
+    live: Live,
+    moved: Option<Move>,
 }
 
-impl RunningCluster {
-    /// Opens the buffer, binds the bootstrap listener and starts the tasks, in this order: nobody can connect before
-    /// capture works.
-    pub(crate) async fn start(
+impl OpenCluster {
+    /// Opens the buffer and binds the listeners. Nobody is let in yet: capture must work first.
+    pub(crate) async fn open(
         settings: &VirtualCluster,
         environment: &Environment,
-    ) -> Result<RunningCluster, ProxyError> {
+    ) -> Result<OpenCluster, ProxyError> {
         let metrics = Arc::new(ClusterMetrics::new(&settings.name));
-        let upstream_health = environment
-            .health
-            .component(format!("upstream/{}", settings.name));
         let capture = match settings.capture.enabled {
             true => Some(open_capture(settings, environment, &metrics).await?),
             false => None,
         };
-        let door = Door::open(&settings.listen)
-            .await
-            .map_err(|source| ProxyError::Certificates {
-                cluster: settings.name.clone(),
-                source,
-            })?;
-        let (topology, bound) = Topology::open(&settings.name, &settings.listen).map_err(|source| {
-            let address = settings.listen.address.to_string();
-            ProxyError::Listen {
-                cluster: settings.name.clone(),
-                address,
-                source,
-            }
-        })?;
-        let listeners_health = environment
-            .health
-            .component(format!("listeners/{}", settings.name));
-        let cluster = Arc::new(Cluster::new(
+        let door = open_door(settings).await?;
+        let upstream = Arc::new(Upstream::new(&settings.upstream));
+        let opened = Topology::open(&settings.name, &settings.listen);
+        let (topology, changes) = opened.map_err(|error| cannot_listen(settings, error))?;
+        let live = Live::new(settings, &environment.config.process, door, upstream);
+        let cluster = Cluster::new(settings, live, topology, capture, metrics, &environment.process);
+        Ok(OpenCluster {
+            cluster: Arc::new(cluster),
+            settings: settings.clone(),
+            changes,
+        })
+    }
+
+    /// Starts the tasks. `fatal` is told what can never work.
+    pub(crate) fn start(
+        self,
+        environment: &Environment,
+        fatal: Option<mpsc::Sender<ProxyError>>,
+    ) -> RunningCluster {
+        let OpenCluster {
+            cluster,
             settings,
-            topology.reporting_to(listeners_health),
-            door,
-            capture,
-            metrics,
-            &environment.process,
-        ));
+            changes,
+        } = self;
+        let health = |part: &str| environment.health.component(format!("{part}/{}", settings.name));
+        cluster.topology.report_to(health("listeners"));
         let poller_stop = Shutdown::new();
-        let interval = settings.capture.catalog_poll_interval;
         let poller = Poller::new(
             Arc::clone(&cluster),
             Arc::clone(&environment.clock),
-            upstream_health,
-            interval,
+            health("upstream"),
         );
-        let watcher = cluster.capture.is_some().then(|| {
-            let health = environment.health.component(format!("buffer/{}", settings.name));
-            tokio::spawn(watch_buffer(
-                Arc::clone(&cluster),
-                settings.capture.on_failure,
-                health,
-            ))
-        });
-        let running = RunningCluster {
-            listeners: tokio::spawn(listeners::serve(Arc::clone(&cluster), bound)),
+        let watcher = cluster
+            .capture
+            .is_some()
+            .then(|| tokio::spawn(watch_buffer(Arc::clone(&cluster), health("buffer"))));
+        announce(&settings, cluster.topology.listeners());
+        RunningCluster {
+            listeners: tokio::spawn(listeners::serve(Arc::clone(&cluster), changes)),
             poller: tokio::spawn(poller.run(poller_stop.clone())),
             poller_stop,
             watcher,
             certificates: tokio::spawn(certificates::watch(Arc::clone(&cluster))),
-            segmenter: start_segmenter(settings, environment),
+            names: tokio::spawn(intercept::resolve_names(Arc::clone(&cluster))),
+            segmenter: RunningSegmenter::start(&settings, environment, fatal),
+            settings,
             cluster,
+        }
+    }
+}
+
+fn announce(settings: &VirtualCluster, listeners: usize) {
+    let upstream: Vec<String> = settings
+        .upstream
+        .bootstrap_servers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    tracing::info!(
+        cluster = settings.name,
+        listen = %settings.listen.address,
+        listeners,
+        upstream = upstream.join(","),
+        capture = settings.capture.enabled,
+        backup_id = settings.backup_id,
+        tls = settings.listen.tls.is_some(),
+        upstream_tls = settings.upstream.security.tls.is_some(),
+        "serving"
+    );
+}
+
+impl RunningCluster {
+    /// Takes over what was prepared for it. Nothing can go wrong any more.
+    pub(crate) fn apply(&mut self, prepared: Prepared) {
+        let Prepared {
+            settings,
+            live,
+            moved,
+        } = prepared;
+        let cluster = &self.cluster;
+        let before = cluster.live.load_full();
+        let elsewhere = leads_elsewhere(&self.settings.upstream, &settings.upstream);
+        // First: whoever comes in by a new listener goes through the new door.
+        cluster.live.store(Arc::new(live));
+        if let Some(moved) = moved {
+            cluster.topology.apply(moved);
+        }
+        if elsewhere {
+            cluster.topology.forget();
+        }
+        if let Some(capture) = &cluster.capture {
+            capture.follow(&settings.capture);
+        }
+        cluster.set_places(&settings.listen);
+        if let Some(segmenter) = &self.segmenter {
+            segmenter.follow(&settings);
+        }
+        drop(before);
+        self.settings = settings;
+        // What a reload changed shows in what is known of the brokers at once.
+        cluster.trouble.notify_one();
+    }
+
+    /// Makes everything ready that new settings need and that may fail. Nothing changes yet.
+    ///
+    /// # Errors
+    /// When certificates cannot be used, or a listener cannot be bound.
+    pub(crate) async fn prepare(
+        &self,
+        settings: &VirtualCluster,
+        process: &ProcessSettings,
+    ) -> Result<Prepared, ProxyError> {
+        let live = self.cluster.live.load_full();
+        let (old, new) = (&self.settings.listen, &settings.listen);
+        let same_door = old.tls == new.tls
+            && old.proxy_protocol_from == new.proxy_protocol_from
+            && old.handshake_timeout == new.handshake_timeout;
+        let door = match same_door {
+            true => Arc::clone(&live.door),
+            false => open_door(settings).await?,
         };
-        let upstream: Vec<String> = settings
-            .upstream
-            .bootstrap_servers
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        tracing::info!(
-            cluster = settings.name,
-            listen = %settings.listen.address,
-            upstream = upstream.join(","),
-            capture = settings.capture.enabled,
-            backup_id = settings.backup_id,
-            tls = settings.listen.tls.is_some(),
-            upstream_tls = settings.upstream.security.tls.is_some(),
-            "serving"
-        );
-        Ok(running)
+        let upstream = match self.settings.upstream == settings.upstream {
+            true => Arc::clone(&live.upstream),
+            false => open_upstream(settings).await?,
+        };
+        let moved = old.address != new.address
+            || old.advertised_host != new.advertised_host
+            || old.addressing != new.addressing;
+        let moved = match moved {
+            false => None,
+            true => {
+                // Names are resolved, which may take its time.
+                let (cluster, listen) = (Arc::clone(&self.cluster), new.clone());
+                let prepared = tokio::task::spawn_blocking(move || cluster.topology.prepare(&listen)).await?;
+                Some(prepared.map_err(|error| cannot_listen(settings, error))?)
+            }
+        };
+        Ok(Prepared {
+            live: Live::new(settings, process, door, upstream),
+            settings: settings.clone(),
+            moved,
+        })
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// Tells its connections to end, when it alone goes.
+    pub(crate) fn begin_stop(&self, patience: Duration) {
+        self.cluster.stop.begin(patience);
+    }
+
+    /// It is no longer part of the process, so its state says nothing about it.
+    pub(crate) fn forget_health(name: &str, health: &Health) {
+        for (component, _) in health.states() {
+            if component
+                .split_once('/')
+                .is_some_and(|(_, cluster)| cluster == name)
+            {
+                health.component(component).remove();
+            }
+        }
     }
 
     /// Drains the cluster, phase by phase; sessions have been told to by now.
@@ -153,6 +253,7 @@ impl RunningCluster {
             watcher.abort();
         }
         self.certificates.abort();
+        self.names.abort();
         let drained = match self.segmenter {
             Some(segmenter) => segmenter.finish(name, deadline).await,
             None => Drained::Archived,
@@ -161,36 +262,6 @@ impl RunningCluster {
             Drained::InBuffer
         } else {
             drained
-        }
-    }
-}
-
-impl RunningSegmenter {
-    async fn finish(mut self, cluster: &str, deadline: Instant) -> Drained {
-        self.stop.trigger();
-        match tokio::time::timeout_at(deadline, &mut self.task).await {
-            Ok(Ok(Some(report))) if report.complete => Drained::Archived,
-            Ok(Ok(Some(report))) => {
-                tracing::warn!(
-                    cluster,
-                    ?report,
-                    "not everything captured is archived; the rest is safe in the buffer"
-                );
-                Drained::InBuffer
-            }
-            Ok(Ok(None)) => Drained::InBuffer,
-            Ok(Err(error)) => {
-                notice(cluster, "segmenter", Err(error));
-                Drained::InBuffer
-            }
-            Err(_) => {
-                self.task.abort();
-                tracing::warn!(
-                    cluster,
-                    "the drain deadline passed before everything captured was archived; the rest is safe in the buffer"
-                );
-                Drained::InBuffer
-            }
         }
     }
 }
@@ -239,62 +310,51 @@ async fn open_capture(
     ))
 }
 
-fn start_segmenter(settings: &VirtualCluster, environment: &Environment) -> Option<RunningSegmenter> {
-    if !settings.capture.enabled {
-        return None;
-    }
-    let store = environment.store.clone()?;
-    let options = Options {
-        name: settings.name.clone(),
-        backup_id: settings.backup_id.clone(),
-        buffer_dir: settings.capture.buffer.dir.clone(),
-        buffer_max_bytes: settings.capture.buffer.max_bytes,
-        store,
-        upstream: Some(ClientConfig::from(settings.own_endpoint())),
-        settings: environment.config.segmenter.clone(),
-        source_lost: false,
-        until_drained: false,
-        audited: environment.config.audit.enabled,
-        audit: Some(AuditOptions {
-            topics: settings.capture.topics(),
-            settings: environment.config.audit.clone(),
-        }),
-    };
-    let stop = Shutdown::new();
-    let health = environment.health.clone();
-    let (fatal, cluster, stopping) = (environment.fatal.clone(), settings.name.clone(), stop.clone());
-    let task = tokio::spawn(async move {
-        let component = health.component(format!("segmenter/{cluster}"));
-        match Box::pin(teeline_segmenter::run(options, health, stopping)).await {
-            Ok(report) => Some(report),
-            Err(source) => {
-                // Clients are served on: what is captured waits in the buffer. A setting that can never work is
-                // better told by not starting.
-                component.failed(error_chain(&source));
-                if never_works(&source) {
-                    let source = Box::new(source);
-                    let _ = fatal.try_send(ProxyError::Segmenter { cluster, source });
-                } else {
-                    tracing::error!(cluster, "the segmenter stopped: {}", error_chain(&source));
-                }
-                None
-            }
-        }
-    });
-    Some(RunningSegmenter { task, stop })
+async fn open_door(settings: &VirtualCluster) -> Result<Arc<Door>, ProxyError> {
+    let opened = Door::open(&settings.listen).await;
+    opened.map(Arc::new).map_err(|source| ProxyError::Certificates {
+        cluster: settings.name.clone(),
+        source,
+    })
 }
 
-fn never_works(error: &SegmenterError) -> bool {
-    matches!(
-        error,
-        SegmenterError::UnsuitableStore { .. }
-            | SegmenterError::OtherCluster { .. }
-            | SegmenterError::Usage(_)
-    )
+/// With its files read once, so that those that cannot be used are found before anything changes.
+async fn open_upstream(settings: &VirtualCluster) -> Result<Arc<Upstream>, ProxyError> {
+    let upstream = Arc::new(Upstream::new(&settings.upstream));
+    let looking = Arc::clone(&upstream);
+    let looked = tokio::task::spawn_blocking(move || match &looking.tls {
+        Some(tls) => tls.reload().map(drop),
+        None => Ok(()),
+    });
+    looked.await?.map_err(|error| ProxyError::UpstreamTls {
+        cluster: settings.name.clone(),
+        source: Box::new(error),
+    })?;
+    Ok(upstream)
+}
+
+/// Whether what is known of the brokers' addresses may be wrong from then on: by another protocol they are reached at
+/// other ports, and other servers may be another cluster.
+fn leads_elsewhere(old: &KafkaEndpoint, new: &KafkaEndpoint) -> bool {
+    let mut servers = old.bootstrap_servers.iter();
+    let stays = servers.any(|server| new.bootstrap_servers.contains(server));
+    !stays || old.security.protocol() != new.security.protocol()
+}
+
+fn cannot_listen(settings: &VirtualCluster, error: ListenError) -> ProxyError {
+    let (address, source) = match error {
+        ListenError::Resolve { address, source } => (address.to_string(), source),
+        ListenError::Bind(BindError { address, source }) => (address.to_string(), source),
+    };
+    ProxyError::Listen {
+        cluster: settings.name.clone(),
+        address,
+        source,
+    }
 }
 
 /// Shows the state of the buffer in metrics, health and log.
-async fn watch_buffer(cluster: Arc<Cluster>, on_failure: OnFailure, health: ComponentHealth) {
+async fn watch_buffer(cluster: Arc<Cluster>, health: ComponentHealth) {
     let Some(capture) = &cluster.capture else { return };
     let mut last = None;
     let mut lost_intents = 0;
@@ -316,8 +376,9 @@ async fn watch_buffer(cluster: Arc<Cluster>, on_failure: OnFailure, health: Comp
             .metrics
             .buffer_broken
             .set(f64::from(u8::from(state.broken.is_some())));
-        let trouble = state.trouble();
-        if last.as_ref() != Some(&trouble) {
+        let (trouble, on_failure) = (state.trouble(), capture.on_failure());
+        let known = last.replace((trouble.clone(), on_failure));
+        if known != last {
             match (&trouble, on_failure) {
                 (None, _) => health.ready(),
                 // Clients are served all the same: taking the proxy out of service would be worse for them.
@@ -330,23 +391,11 @@ async fn watch_buffer(cluster: Arc<Cluster>, on_failure: OnFailure, health: Comp
                     ?on_failure,
                     "capture is suspended: {trouble}"
                 );
-            } else if last.is_some() {
+            } else if known.is_some_and(|(trouble, _)| trouble.is_some()) {
                 tracing::info!(cluster = cluster.name, "capture goes on");
             }
-            last = Some(trouble);
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
-    }
-}
-
-fn notice(cluster: &str, task: &str, ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(
-            cluster,
-            task,
-            "a task panicked; this is a bug: {}",
-            error_chain(&error)
-        );
     }
 }
 

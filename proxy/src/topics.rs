@@ -2,14 +2,20 @@
 //!
 //! Sessions mark traffic here; the poller reads the marks and asks the cluster. Entries come from requests, that is
 //! from peers, so their number is bounded; a topic beyond the bound is still captured, only not remembered.
+//!
+//! A reload may change which topics are captured. What was captured by the former rules still needs catalogs until the
+//! last of it is answered and attributed, so a topic that is left out from then on is looked up for a while longer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use teeline_config::pattern::TopicFilter;
 use teeline_wire::produce::TopicRef;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::leaders::Leaders;
@@ -17,7 +23,7 @@ use crate::leaders::Leaders;
 /// The topics of one virtual cluster.
 #[derive(Debug)]
 pub(crate) struct Topics {
-    filter: TopicFilter,
+    rules: ArcSwap<Rules>,
     /// By the reference that requests use.
     marks: RwLock<HashMap<TopicRef, Arc<Mark>>>,
     /// By id, as the cluster last told.
@@ -32,15 +38,43 @@ pub(crate) struct Topics {
 
 #[derive(Debug)]
 struct Mark {
-    captured: bool,
+    captured: AtomicBool,
     traffic: AtomicBool,
+}
+
+impl Mark {
+    fn captured(&self) -> bool {
+        self.captured.load(Ordering::Relaxed)
+    }
+}
+
+/// Which topics are captured, and which were until a moment ago.
+#[derive(Debug)]
+struct Rules {
+    filter: TopicFilter,
+    /// Until when catalogs are written for what these let in.
+    former: Vec<(TopicFilter, Instant)>,
+}
+
+impl Rules {
+    /// By id only as far as its name is known: a batch too many can be left out later, one too few cannot be brought back.
+    fn captures(&self, topic: &TopicRef, names: &HashMap<Uuid, Arc<str>>) -> bool {
+        match topic {
+            TopicRef::Name(name) => self.filter.matches(name),
+            TopicRef::Id(id) => names.get(id).is_none_or(|name| self.filter.matches(name)),
+        }
+    }
 }
 
 impl Topics {
     /// Nothing is known yet.
     pub(crate) fn new(filter: TopicFilter) -> Topics {
-        Topics {
+        let rules = Rules {
             filter,
+            former: Vec::new(),
+        };
+        Topics {
+            rules: ArcSwap::from_pointee(rules),
             marks: RwLock::default(),
             names: RwLock::default(),
             traffic: AtomicBool::new(false),
@@ -49,25 +83,56 @@ impl Topics {
         }
     }
 
-    /// Whether the topic's batches are captured; marks its traffic. An id whose name is not known yet is captured: a
-    /// batch too many can be left out later, one too few cannot be brought back.
+    /// From here on these topics are captured. Every topic that is known is decided upon anew.
+    pub(crate) fn follow(&self, filter: TopicFilter) {
+        let now = Instant::now();
+        // Under this lock, so that nobody decides by the former rules and remembers it afterwards.
+        let marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
+        let current = self.rules.load_full();
+        if current.filter == filter {
+            return;
+        }
+        let mut former: Vec<_> = current
+            .former
+            .iter()
+            .filter(|(_, until)| *until > now)
+            .cloned()
+            .collect();
+        // Who reloads every second need not be followed for ever.
+        former.truncate(FORMER_MAX - 1);
+        former.insert(0, (current.filter.clone(), now + FORMER_FOR));
+        let rules = Rules { filter, former };
+        let names = read(&self.names);
+        for (topic, mark) in marks.iter() {
+            let captured = rules.captures(topic, &names);
+            let before = mark.captured.swap(captured, Ordering::Relaxed);
+            if before && !captured {
+                // What it wrote last is attributed by one more catalog.
+                self.mark(mark);
+            }
+        }
+        self.rules.store(Arc::new(rules));
+        self.unknown.notify_one();
+    }
+
+    /// Whether the topic's batches are captured; marks its traffic. An id whose name is not known yet is captured.
     pub(crate) fn captured(&self, topic: &TopicRef) -> bool {
         let known = read(&self.marks).get(topic).map(Arc::clone);
         let mark = known.unwrap_or_else(|| self.first_seen(topic));
-        self.mark(&mark);
-        mark.captured
+        let captured = mark.captured();
+        if captured {
+            self.mark(&mark);
+        }
+        captured
     }
 
     fn first_seen(&self, topic: &TopicRef) -> Arc<Mark> {
-        let captured = match topic {
-            TopicRef::Name(name) => self.filter.matches(name),
-            TopicRef::Id(id) => self.name_of(*id).is_none_or(|name| self.filter.matches(&name)),
-        };
+        let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
+        let captured = self.rules.load().captures(topic, &read(&self.names));
         let mark = Arc::new(Mark {
-            captured,
+            captured: AtomicBool::new(captured),
             traffic: AtomicBool::new(false),
         });
-        let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
         if marks.len() < TOPICS_MAX {
             marks.insert(topic.clone(), Arc::clone(&mark));
         }
@@ -78,9 +143,14 @@ impl Topics {
         mark
     }
 
-    /// Whether a topic of this name is captured.
+    /// Whether catalogs are written for a topic of this name: it is captured, or was until a moment ago.
     pub(crate) fn wanted(&self, name: &str) -> bool {
-        self.filter.matches(name)
+        let rules = self.rules.load();
+        rules.filter.matches(name)
+            || rules
+                .former
+                .iter()
+                .any(|(filter, until)| filter.matches(name) && Instant::now() < *until)
     }
 
     /// The name of an id, if the cluster has told it.
@@ -102,7 +172,7 @@ impl Topics {
     }
 
     fn mark(&self, mark: &Mark) {
-        if mark.captured && !mark.traffic.load(Ordering::Relaxed) {
+        if !mark.traffic.load(Ordering::Relaxed) {
             mark.traffic.store(true, Ordering::Release);
             self.traffic.store(true, Ordering::Release);
         }
@@ -147,17 +217,18 @@ impl Topics {
             .collect();
         let existing: HashSet<&str> = names.values().map(|name| &**name).collect();
         let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
+        let filter = &self.rules.load().filter;
         marks.retain(|topic, mark| {
             let stands = match topic {
                 TopicRef::Name(name) => existing.contains(&**name),
                 TopicRef::Id(id) => names
                     .get(id)
-                    .is_some_and(|name| self.filter.matches(name) == mark.captured),
+                    .is_some_and(|name| filter.matches(name) == mark.captured()),
             };
             stands
                 || mark.traffic.load(Ordering::Acquire)
-                    && mark.captured
-                    && !misjudged(topic, &names, &self.filter)
+                    && mark.captured()
+                    && !misjudged(topic, &names, filter)
         });
         drop(marks);
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
@@ -179,6 +250,10 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 
 /// More topics than clusters have; at a hundred bytes each, what a hostile client can make us remember.
 const TOPICS_MAX: usize = 200_000;
+
+/// Longer than any answer is waited for, and then for the catalog after it.
+const FORMER_FOR: Duration = Duration::from_secs(5 * 60);
+const FORMER_MAX: usize = 16;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -216,5 +291,24 @@ mod tests {
         topics.return_traffic(std::slice::from_ref(&seen));
         topics.replace([(Arc::from("seen"), Uuid::from_u128(1))]);
         assert_eq!(topics.take_traffic(), [seen]);
+    }
+
+    #[test]
+    fn a_topic_that_is_left_out_is_looked_up_once_more_and_one_that_is_taken_in_counts_at_once() {
+        let topics = topics();
+        let (seen, hidden) = (TopicRef::Name("seen".into()), TopicRef::Name("hidden-1".into()));
+        let id = Uuid::from_u128(7);
+        topics.learn([(Arc::from("seen"), id)]);
+        assert!(topics.captured(&seen) && topics.captured(&TopicRef::Id(id)) && !topics.captured(&hidden));
+        topics.take_traffic();
+        let only = |name| TopicFilter::new(vec![TopicPattern::parse(name).unwrap()], Vec::new());
+        topics.follow(only("hidden-1"));
+        assert!(!topics.captured(&seen) && !topics.captured(&TopicRef::Id(id)) && topics.captured(&hidden));
+        // What was captured before has to be attributed, and so have answers that come later.
+        assert!(topics.take_traffic().contains(&seen) && topics.wanted("seen"));
+        topics.answered(&seen);
+        assert_eq!(topics.take_traffic(), std::slice::from_ref(&seen));
+        topics.follow(only("seen"));
+        assert!(topics.captured(&seen) && !topics.captured(&hidden));
     }
 }

@@ -13,13 +13,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use teeline_config::{Addressing, HostPort, Listen};
 use teeline_runtime::health::ComponentHealth;
 use tokio::sync::{Notify, mpsc};
 
+use crate::intercept::{Destination, Destinations};
 use crate::quiet::Quiet;
 use crate::sockets::{BindError, Change, EnsureError, Prepared, Sockets, Stopped, Wanted};
 
@@ -30,6 +31,8 @@ pub(crate) enum Route {
     Bootstrap,
     /// This broker and no other.
     Node(i32),
+    /// Where the client wanted to go itself.
+    Destination(Destination),
 }
 
 impl Route {
@@ -38,6 +41,7 @@ impl Route {
         match self {
             Route::Bootstrap => None,
             Route::Node(node_id) => Some(node_id),
+            Route::Destination(destination) => destination.node_id,
         }
     }
 }
@@ -49,6 +53,8 @@ pub(crate) enum Entrance {
     Route(Route),
     /// Nothing: the name in its TLS greeting says it.
     ByName,
+    /// Nothing: the kernel knows where it was going before the network led it to this port.
+    ByDestination { port: u16, transparent: bool },
 }
 
 /// How far a source may be believed about a broker's address.
@@ -120,9 +126,11 @@ pub(crate) struct Topology {
     news: Notify,
     /// How often the cluster was asked.
     surveys: AtomicU64,
+    /// Where intercepted clients may go.
+    pub(crate) destinations: Destinations,
     /// Brokers that clients cannot be told of, and why.
     unpresentable: Mutex<BTreeMap<i32, String>>,
-    health: Option<ComponentHealth>,
+    health: OnceLock<ComponentHealth>,
     refusals: Quiet,
 }
 
@@ -153,8 +161,9 @@ impl Topology {
             nodes: RwLock::default(),
             news: Notify::new(),
             surveys: AtomicU64::new(0),
+            destinations: Destinations::default(),
             unpresentable: Mutex::default(),
-            health: None,
+            health: OnceLock::new(),
             refusals: Quiet::default(),
         };
         Ok((topology, changes))
@@ -176,9 +185,13 @@ impl Topology {
         let mut open = self.lock_sockets();
         self.plan.store(Arc::new(plan));
         if let Err(Stopped) = open.apply(sockets) {
-            tracing::debug!(cluster = self.cluster, "listeners stay closed: the cluster is stopping");
+            tracing::debug!(
+                cluster = self.cluster,
+                "listeners stay closed: the cluster is stopping"
+            );
         }
         drop(open);
+        self.destinations.named();
         // The next survey finds out anew.
         self.lock_unpresentable().clear();
         self.report();
@@ -192,13 +205,14 @@ impl Topology {
     /// The brokers are to be found elsewhere: what was known of their addresses counts no more.
     pub(crate) fn forget(&self) {
         self.write().clear();
+        self.destinations.named();
     }
 
     /// Says here whether every broker can be presented.
-    pub(crate) fn reporting_to(mut self, health: ComponentHealth) -> Topology {
+    pub(crate) fn report_to(&self, health: ComponentHealth) {
         health.ready();
-        self.health = Some(health);
-        self
+        // Once: a cluster starts once.
+        let _ = self.health.set(health);
     }
 
     /// The address that clients are given for a broker, once its listener is bound. `None` was logged here; the
@@ -245,13 +259,23 @@ impl Topology {
         authority: Authority,
     ) -> Result<(String, u16), AdvertiseError> {
         let no_port = || AdvertiseError::NoPort(node_id);
+        let intercepts = self.intercepts();
         let upstream_port = u16::try_from(port).ok().filter(|port| *port > 0);
         let upstream = upstream_port
             .filter(|_| !host.is_empty())
             .map(|port| HostPort::new(host, port));
         let known = self.upstream_of(node_id);
+        if intercepts {
+            // Clients keep it as it is.
+            let own = upstream.ok_or(AdvertiseError::NoAddress(node_id))?;
+            self.note(node_id, known, Some(own.clone()), authority);
+            return Ok((own.host, own.port));
+        }
         if upstream.is_none() && known.is_none() {
-            self.plan.load().listener_of(node_id).map_err(|NoPlace| no_port())?;
+            self.plan
+                .load()
+                .listener_of(node_id)
+                .map_err(|NoPlace| no_port())?;
             return Err(AdvertiseError::NoAddress(node_id));
         }
         let advertised = {
@@ -274,6 +298,11 @@ impl Topology {
             }
             plan.listen.advertised(node_id).ok_or_else(no_port)?
         };
+        self.note(node_id, known, upstream, authority);
+        Ok(advertised)
+    }
+
+    fn note(&self, node_id: i32, known: Option<HostPort>, upstream: Option<HostPort>, authority: Authority) {
         match (known, upstream) {
             (Some(known), Some(upstream)) if known != upstream && authority == Authority::Metadata => {
                 tracing::info!(cluster = self.cluster, node_id, from = %known, to = %upstream, "broker moved");
@@ -285,12 +314,12 @@ impl Topology {
             }
             _ => {}
         }
-        Ok(advertised)
     }
 
     fn learn(&self, node_id: i32, upstream: HostPort) {
         self.write().insert(node_id, Node { upstream });
         self.news.notify_waiters();
+        self.destinations.named();
     }
 
     /// Waits until it is known where a broker is, or the cluster has been asked and does not name it. `ask` is called
@@ -332,6 +361,7 @@ impl Topology {
     pub(crate) fn keep(&self, is_there: impl Fn(i32) -> bool) {
         self.surveys.fetch_add(1, Ordering::AcqRel);
         self.news.notify_waiters();
+        self.destinations.polled();
         let mut unpresentable = self.lock_unpresentable();
         let before = unpresentable.len();
         unpresentable.retain(|node_id, _| is_there(*node_id));
@@ -349,7 +379,7 @@ impl Topology {
     }
 
     fn report(&self) {
-        let Some(health) = &self.health else { return };
+        let Some(health) = self.health.get() else { return };
         let unpresentable = self.lock_unpresentable();
         match unpresentable.values().next() {
             None => health.ready(),
@@ -365,6 +395,20 @@ impl Topology {
     /// Where a broker is, as the cluster last said.
     pub(crate) fn upstream_of(&self, node_id: i32) -> Option<HostPort> {
         self.read().get(&node_id).map(|node| node.upstream.clone())
+    }
+
+    /// Every broker seen so far, with its id.
+    pub(crate) fn nodes(&self) -> Vec<(i32, HostPort)> {
+        let nodes = self.read();
+        nodes
+            .iter()
+            .map(|(id, node)| (*id, node.upstream.clone()))
+            .collect()
+    }
+
+    /// Clients keep the brokers' own addresses.
+    pub(crate) fn intercepts(&self) -> bool {
+        matches!(self.plan.load().listen.addressing, Addressing::Intercept(_))
     }
 
     /// Every broker seen so far.
@@ -411,7 +455,11 @@ impl Plan {
             address: SocketAddr::new(self.ip, self.listen.address.port),
             entrance: match self.listen.addressing {
                 Addressing::Ports(_) => Entrance::Route(Route::Bootstrap),
-                Addressing::Names(_) | Addressing::Intercept(_) => Entrance::ByName,
+                Addressing::Names(_) => Entrance::ByName,
+                Addressing::Intercept(how) => Entrance::ByDestination {
+                    port: self.listen.address.port,
+                    transparent: how.transparent,
+                },
             },
             needed: true,
         };
@@ -446,114 +494,4 @@ impl Plan {
 const BOUND_EARLY_MAX: usize = 1024;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::session::testing::own_address;
-    use teeline_config::{Names, Ports};
-    use teeline_runtime::Health;
-
-    fn listen() -> Listen {
-        let addressing = Addressing::Ports(Ports {
-            node_port_count: 3,
-            ..Ports::after(9091)
-        });
-        Listen {
-            address: HostPort::new(own_address(), 0),
-            addressing,
-            ..Listen::default()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_broker_is_advertised_only_once_its_listener_is_bound() {
-        let (topology, mut bound) = Topology::open("test", &listen()).unwrap();
-        let bootstrap = bound.recv().await.unwrap();
-        assert_eq!(bootstrap.entrance, Entrance::Route(Route::Bootstrap));
-        let port = topology
-            .advertise(1, "broker-1", 9092, Authority::Metadata)
-            .unwrap()
-            .1;
-        assert_eq!(port, 9093);
-        let listener = bound.recv().await.unwrap();
-        assert_eq!(listener.entrance, Entrance::Route(Route::Node(1)));
-        assert_eq!(listener.listener.local_addr().unwrap().port(), 9093);
-        assert_eq!(topology.upstream_of(1), Some(HostPort::new("broker-1", 9092)));
-    }
-
-    #[tokio::test]
-    async fn what_does_not_fit_is_refused_and_hints_move_nothing() {
-        let listen = listen();
-        let (topology, _bound) = Topology::open("test", &listen).unwrap();
-        assert!(topology.advertise(3, "b", 9092, Authority::Metadata).is_none());
-        assert!(topology.advertise(-1, "b", 9092, Authority::Metadata).is_none());
-        assert!(topology.advertise(0, "", -1, Authority::Metadata).is_none());
-        let taken = std::net::TcpListener::bind((listen.address.host.as_str(), 9094)).unwrap();
-        assert!(topology.advertise(2, "b", 9092, Authority::Metadata).is_none());
-        drop(taken);
-        assert!(topology.advertise(2, "b", 9092, Authority::Hint).is_some());
-        assert!(
-            topology
-                .advertise(2, "controller", 9093, Authority::Hint)
-                .is_some()
-        );
-        assert_eq!(topology.upstream_of(2), Some(HostPort::new("b", 9092)));
-        assert!(
-            topology
-                .advertise(2, "moved", 9092, Authority::Metadata)
-                .is_some()
-        );
-        assert_eq!(topology.upstream_of(2), Some(HostPort::new("moved", 9092)));
-    }
-
-    #[tokio::test]
-    async fn readiness_says_which_broker_cannot_be_presented_until_it_can_or_is_gone() {
-        let listen = listen();
-        let health = Health::new();
-        let (topology, _bound) = Topology::open("test", &listen).unwrap();
-        let topology = topology.reporting_to(health.component("listeners/test"));
-        let present = |node_id| {
-            topology
-                .advertise(node_id, "b", 9092, Authority::Metadata)
-                .is_some()
-        };
-        assert!(present(0) && health.is_ready());
-        let taken = std::net::TcpListener::bind((listen.address.host.as_str(), 9093)).unwrap();
-        assert!(!present(1) && !health.is_ready());
-        let states = format!("{:?}", health.states());
-        assert!(states.contains("of broker 1 cannot be bound"), "{states}");
-        assert!(!present(7) && !health.is_ready());
-        drop(taken);
-        assert!(present(1) && !health.is_ready());
-        topology.keep(|node_id| node_id != 7);
-        assert!(health.is_ready());
-        // A hint may be wrong, and nobody is kept from anything by it.
-        assert!(topology.advertise(9, "b", 9092, Authority::Hint).is_none());
-        assert!(health.is_ready());
-    }
-
-    #[tokio::test]
-    async fn names_lead_to_brokers_without_listeners_of_their_own() {
-        let listen = Listen {
-            addressing: Addressing::Names(Names {
-                bootstrap_hosts: vec!["kafka.test".to_owned()],
-                node_host: "b-{id}.kafka.test".parse().unwrap(),
-                advertised_port: 443,
-            }),
-            ..listen()
-        };
-        let (topology, mut bound) = Topology::open("test", &listen).unwrap();
-        assert_eq!(bound.recv().await.unwrap().entrance, Entrance::ByName);
-        let advertised = topology.advertise(7, "broker", 9092, Authority::Metadata);
-        assert_eq!(advertised, Some(("b-7.kafka.test".to_owned(), 443)));
-        assert!(bound.try_recv().is_err());
-        assert!(
-            topology
-                .advertise(-1, "broker", 9092, Authority::Metadata)
-                .is_none()
-        );
-        assert_eq!(topology.route_of("KAFKA.test."), Some(Route::Bootstrap));
-        assert_eq!(topology.route_of("b-7.kafka.test"), Some(Route::Node(7)));
-        assert_eq!(topology.route_of("b-x.kafka.test"), None);
-    }
-}
+mod tests;

@@ -10,14 +10,18 @@ use teeline_config::{HostPort, KafkaEndpoint};
 use teeline_wire::client::{ClientError, TlsClient, introduce};
 use tokio::net::TcpStream;
 
+use crate::intercept::{Destination, OwnConnection};
+use crate::openness::Openness;
 use crate::stream::Stream;
 use crate::topology::{Route, Topology};
 
 /// How sessions reach the brokers of a cluster.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    endpoint: KafkaEndpoint,
+    pub(crate) endpoint: KafkaEndpoint,
     pub(crate) tls: Option<Arc<TlsClient>>,
+    /// Whether it serves clients without SASL.
+    pub(crate) openness: Openness,
     next_bootstrap: AtomicUsize,
 }
 
@@ -27,6 +31,8 @@ pub(crate) struct Connected {
     pub(crate) stream: Stream,
     /// How long it is good for, where the proxy has authenticated and the broker sets a limit.
     pub(crate) lifetime: Option<Duration>,
+    /// By which it is known when the network leads it back to the proxy.
+    pub(crate) own: Option<OwnConnection>,
 }
 
 /// Why no broker could be connected to.
@@ -57,6 +63,7 @@ impl Upstream {
         Upstream {
             endpoint: endpoint.clone(),
             tls: endpoint.security.tls.clone().map(TlsClient::new).map(Arc::new),
+            openness: Openness::default(),
             next_bootstrap: AtomicUsize::new(0),
         }
     }
@@ -72,6 +79,7 @@ impl Upstream {
                 Some(address) => self.dial(&address).await,
                 None => Err(UpstreamError::Unknown),
             },
+            Route::Destination(destination) => self.dial_destination(destination, topology).await,
             Route::Bootstrap => {
                 let mut last = Err(UpstreamError::NoServers);
                 for address in self.bootstrap_addresses(topology) {
@@ -110,16 +118,50 @@ impl Upstream {
     }
 
     async fn dial(&self, address: &HostPort) -> Result<Connected, UpstreamError> {
-        let limit = self.endpoint.connect_timeout;
-        let connect = TcpStream::connect((address.host.as_str(), address.port));
-        let connected = tokio::time::timeout(limit, connect)
+        let connecting = TcpStream::connect((address.host.as_str(), address.port));
+        let stream = self.reach(address, connecting).await?;
+        self.introduced(stream, address).await
+    }
+
+    /// To the very address that the client wanted, under the name that the cluster has for it.
+    async fn dial_destination(
+        &self,
+        destination: Destination,
+        topology: &Topology,
+    ) -> Result<Connected, UpstreamError> {
+        let Destination { address, .. } = destination;
+        let name = topology.destinations.name_of(address);
+        let name = name.unwrap_or_else(|| HostPort::new(address.ip().to_string(), address.port()));
+        let stream = self.reach(&name, TcpStream::connect(address)).await?;
+        // Before anything else: it may be on its way back to us.
+        let own = topology.destinations.own(&stream);
+        let own = own.map_err(|source| UpstreamError::Failed {
+            address: name.clone(),
+            source,
+        })?;
+        let mut connected = self.introduced(stream, &name).await?;
+        connected.own = Some(own);
+        Ok(connected)
+    }
+
+    async fn reach(
+        &self,
+        address: &HostPort,
+        connecting: impl Future<Output = io::Result<TcpStream>>,
+    ) -> Result<TcpStream, UpstreamError> {
+        let connected = tokio::time::timeout(self.endpoint.connect_timeout, connecting)
             .await
             .map_err(|_elapsed| UpstreamError::NoAnswer(address.clone()))?;
         let stream = connected.and_then(|stream| tune(&stream).map(|()| stream));
-        let stream = stream.map_err(|source| UpstreamError::Failed {
+        stream.map_err(|source| UpstreamError::Failed {
             address: address.clone(),
             source,
-        })?;
+        })
+    }
+
+    /// TLS and SASL, where the proxy speaks them.
+    async fn introduced(&self, stream: TcpStream, address: &HostPort) -> Result<Connected, UpstreamError> {
+        let limit = self.endpoint.connect_timeout;
         let mut stream = match &self.tls {
             None => Stream::Plain(stream),
             Some(tls) => Box::pin(tls.secure_as_loaded(stream, address, limit))
@@ -137,7 +179,11 @@ impl Upstream {
                     .map_err(UpstreamError::Sasl)?
             }
         };
-        Ok(Connected { stream, lifetime })
+        Ok(Connected {
+            stream,
+            lifetime,
+            own: None,
+        })
     }
 
     /// The brokers know the proxy, and not its clients.

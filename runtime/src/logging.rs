@@ -1,11 +1,13 @@
 //! Logs: text or JSON lines on standard error. Standard output belongs to data.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use teeline_config::{Log, LogFormat};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{Handle, Layer};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
 
 /// The environment variable whose directives win over the configuration: `TEELINE_LOG=debug`,
 /// `TEELINE_LOG=info,teeline_wire=trace`.
@@ -32,9 +34,12 @@ pub enum LoggingError {
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
 
+/// What is logged, so that it can be changed.
+static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Begins to log. Once per process, before anything is announced.
 pub fn init(log: &Log) -> Result<(), LoggingError> {
-    let filter = filter(log, std::env::var(FILTER_VARIABLE).ok())?;
+    let (filter, handle) = Layer::new(filter(log, std::env::var(FILTER_VARIABLE).ok())?);
     let registry = tracing_subscriber::registry().with(filter);
     let result = match log.format {
         LogFormat::Text => registry
@@ -55,7 +60,25 @@ pub fn init(log: &Log) -> Result<(), LoggingError> {
             )
             .try_init(),
     };
-    result.map_err(LoggingError::Twice)
+    result.map_err(LoggingError::Twice)?;
+    // Only the first one gets here.
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+/// Whether [`change`] would take it.
+pub fn check(log: &Log) -> Result<(), LoggingError> {
+    filter(log, std::env::var(FILTER_VARIABLE).ok()).map(drop)
+}
+
+/// Changes what is logged from here on; the form of the lines stays. The variable wins over the configuration as ever.
+pub fn change(log: &Log) -> Result<(), LoggingError> {
+    let filter = filter(log, std::env::var(FILTER_VARIABLE).ok())?;
+    if let Some(handle) = FILTER.get() {
+        // It fails only when the subscriber is gone, and then nobody logs.
+        let _ = handle.reload(filter);
+    }
+    Ok(())
 }
 
 fn filter(log: &Log, variable: Option<String>) -> Result<EnvFilter, LoggingError> {

@@ -1,4 +1,5 @@
-//! Signals: the first asks for a graceful stop, the second ends the process at once.
+//! Signals: the first SIGTERM or SIGINT asks for a graceful stop, the second ends the process at once; SIGHUP asks for the
+//! configuration to be read again.
 
 use std::io;
 
@@ -31,6 +32,22 @@ pub fn listen(shutdown: Shutdown) -> io::Result<SignalTask> {
         tracing::error!(signal = name, "second signal: exit at once, without finishing");
         std::process::exit(i32::from(ExitCode::Failed.code()));
     })))
+}
+
+/// SIGHUP, again and again. From its making on, the signal no longer ends the process.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Listens for SIGHUP.
+    pub fn listen() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one; several that come together are one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {

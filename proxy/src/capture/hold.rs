@@ -14,15 +14,15 @@ impl Capture {
     pub(crate) async fn hold(&self, gate: Gate) {
         let synced = self.writer.wait_synced(gate.position);
         let mut synced = pin!(synced);
-        let patience = match self.on_failure {
+        let patience = match self.rules.on_failure() {
             OnFailure::Open if self.stall.holds(&self.writer) => Duration::ZERO,
-            _ => self.hold_max,
+            _ => self.rules.hold_max(),
         };
         let mut verdict = tokio::time::timeout_at(gate.since + patience, synced.as_mut()).await;
         if verdict.is_err() {
             self.stall.began(gate.position);
             self.slow(gate);
-            if self.on_failure == OnFailure::Closed {
+            if self.rules.on_failure() == OnFailure::Closed {
                 verdict = Ok(synced.await);
             }
         }

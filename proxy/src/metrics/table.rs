@@ -32,8 +32,26 @@ pub(super) const METRICS: &[Metric] = &[
         "captured batches whose outcome the connection did not bring",
     ),
     Metric::counter("teeline_requests_total", "requests forwarded, by api"),
-    Metric::counter("teeline_request_bytes_total", "bytes received from clients"),
-    Metric::counter("teeline_response_bytes_total", "bytes sent to clients"),
+    Metric::counter(
+        "teeline_request_bytes_total",
+        "bytes of requests forwarded, by api",
+    ),
+    Metric::counter(
+        "teeline_response_bytes_total",
+        "bytes of responses passed on to clients, by api",
+    ),
+    Metric::counter(
+        "teeline_requests_refused_total",
+        "requests not forwarded because they cannot be read or understood, by api and reason",
+    ),
+    Metric::counter(
+        "teeline_responses_refused_total",
+        "responses not passed on because they cannot be read or rewritten, by api and reason",
+    ),
+    Metric::counter(
+        "teeline_sasl_failures_total",
+        "SASL exchanges that led to nothing, with clients or brokers, by mechanism and reason",
+    ),
     Metric::counter(
         "teeline_captured_batches_total",
         "record batches appended to the write-ahead buffer",
@@ -79,6 +97,18 @@ pub(super) const METRICS: &[Metric] = &[
         "files of the write-ahead buffer given up because a write or a sync failed",
     ),
     Metric::gauge("teeline_connections_open", "client connections open now"),
+    Metric::counter(
+        "teeline_config_reloads_total",
+        "reloads of the configuration, by result",
+    ),
+    Metric::gauge(
+        "teeline_config_last_reload_timestamp_seconds",
+        "when the configuration in force was read",
+    ),
+    Metric::gauge(
+        "teeline_config_last_reload_successful",
+        "0 when the last reload was refused, and the configuration in force is older than its file",
+    ),
     Metric::gauge(
         "teeline_upstream_up",
         "1 while the cluster answers the proxy's own requests",
@@ -117,11 +147,11 @@ pub(super) const METRICS: &[Metric] = &[
         "time from forwarding a produce request to the broker's response",
     ),
     Metric::histogram(
-        "teeline_budget_wait_seconds",
-        "time that requests waited for room in memory",
+        "teeline_added_latency_seconds",
+        "time that the proxy itself adds to requests and responses, without holds and without what others are waited for",
     ),
     Metric::histogram(
-        "teeline_buffer_wait_seconds",
-        "time that requests waited for the write-ahead buffer",
+        "teeline_pushed_back_seconds",
+        "waits during which somebody was not read from, by cause",
     ),
 ];

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use teeline_wire::end_txn::EndTxnRequest;
 use teeline_wire::frame::LENGTH_BYTES;
+use teeline_wire::metadata_head::{self, Head};
 use teeline_wire::{ErrorKind, WireError, api_versions, apis, end_txn, header, produce, rewrite};
 
 use super::in_flight::{Captured, Expect, Request};
@@ -57,7 +58,7 @@ pub(super) async fn whole(
             let frame = answer.rewritten(shared)?;
             if shared.authentication.not_asked() {
                 // A broker that wants SASL closes instead of answering.
-                shared.cluster.seen_open();
+                shared.live.upstream.openness.seen_open();
             }
             let version = answer.request.api_version;
             shared
@@ -141,17 +142,36 @@ impl Answer {
     }
 }
 
+/// The head of a Metadata answer that is not held, with the proxy's addresses; none when more of it is needed.
+pub(super) fn metadata_head(
+    shared: &Shared,
+    version: i16,
+    length: usize,
+    arrived: &[u8],
+) -> Result<Option<Head>, ResponsesEnd> {
+    let topology = &shared.cluster.topology;
+    let mut mapper =
+        |node_id: i32, host: &str, port: i32| topology.advertise(node_id, host, port, Authority::Metadata);
+    let head = metadata_head::rewrite_head(version, length, arrived, &mut mapper)
+        .map_err(|error| refused_as(apis::METADATA, version, &error))?;
+    if head.is_some() && shared.authentication.not_asked() {
+        // A broker that wants SASL closes instead of answering.
+        shared.live.upstream.openness.seen_open();
+    }
+    Ok(head)
+}
+
 /// What an answer that cannot be passed on ends the connection with.
 pub(super) fn refused(request: &Request, error: &WireError) -> ResponsesEnd {
+    refused_as(request.api_key, request.api_version, error)
+}
+
+fn refused_as(api_key: i16, api_version: i16, error: &WireError) -> ResponsesEnd {
     let closed = match error.kind() {
         ErrorKind::NotServed => Closed::Unmappable,
         ErrorKind::NotUnderstood => Closed::NotUnderstood,
         ErrorKind::Malformed | ErrorKind::Ours => Closed::UpstreamMalformed,
     };
-    let text = format!(
-        "{} response version {}: {error}",
-        apis::name(request.api_key),
-        request.api_version
-    );
+    let text = format!("{} response version {api_version}: {error}", apis::name(api_key));
     Refused::new(closed, text).into()
 }

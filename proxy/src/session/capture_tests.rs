@@ -275,7 +275,7 @@ async fn a_producer_that_comes_before_the_first_poll_is_captured_after_it() {
     stage.client.send(&produce(9, 1, 0, &[("t", 0, batch(1))])).await;
     let early = tokio::time::timeout(Duration::from_millis(100), stage.broker.receive()).await;
     assert!(early.is_err(), "held until it is known whether to capture");
-    stage.cluster.seen_open();
+    stage.cluster.live.load().upstream.openness.seen_open();
     stage.broker.receive().await;
     assert_eq!(kinds(&stage.frames().await), ["intent", "lost", "closed"]);
 }

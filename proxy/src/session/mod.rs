@@ -3,24 +3,27 @@
 //! Both directions run in one task: [`requests`] from client to broker, [`responses`] back. They share what is in flight,
 //! the state of authentication and a few marks. The task ends when both directions have: see [`drive`] for each cause.
 //!
-//! **What bounds the memory of a connection**: two read buffers (at most 256 KiB each, none while idle); Produce
-//! frames, counted against the connection's and the process's budget from before they are read until broker and disk
-//! have them ([`crate::budget`]); at most 1 MiB of answers waiting for the client, or one answer that has to be read whole; 1024 requests
-//! noted as unanswered.
+//! **What bounds the memory of a connection**: two read buffers (at most 16 KiB each, none while idle; up to 256 KiB while
+//! the process lends it); Produce frames, and answers that have to be read whole, counted against the connection's and the
+//! process's budgets from before they are read until broker and disk, or the client, have them ([`crate::budget`]); at most
+//! 16 KiB of answers waiting for the disk, or 1 MiB while it is lent; 1024 requests noted as unanswered. Who holds any of it
+//! without going on is closed: [`watch`].
 
 mod answers;
 #[cfg(test)]
 mod capture_tests;
 pub(crate) mod in_flight;
 pub(crate) mod intake;
+mod meter;
 pub(crate) mod outbox;
 mod requests;
 mod responses;
 pub(crate) mod sasl;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -34,14 +37,17 @@ use futures_util::stream::FuturesUnordered;
 use teeline_wire::apis;
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::budget::Budgets;
+use crate::cluster::{Cluster, Footing, Live};
 use crate::metrics::Closed;
+use crate::stop::Stop;
 use crate::stream::Stream;
 use crate::upstream::Connected;
 use in_flight::InFlight;
 use requests::{Requests, RequestsEnd};
 use responses::{Responses, ResponsesEnd};
 use sasl::Authentication;
+use watch::{Finding, Pulse};
 
 /// What a peer sent that cannot be dealt with: closes this one connection.
 #[derive(Debug)]
@@ -60,6 +66,10 @@ impl Refused {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) cluster: Arc<Cluster>,
+    /// The configuration when it began.
+    pub(crate) live: Arc<Live>,
+    /// Ends it from outside.
+    pub(crate) stop: Stop,
     pub(crate) connection_id: u64,
     /// The broker behind it; `None` where any may be.
     pub(crate) node_id: Option<i32>,
@@ -75,16 +85,20 @@ pub(crate) struct Shared {
     pub(crate) untracked: AtomicBool,
     /// No more requests will come.
     pub(crate) ended: AtomicBool,
-    /// Counts up with every read.
-    movement: AtomicU64,
-    /// The frame that is being read whole, if any.
-    pub(crate) frame: PartialFrame,
+    /// What it may hold in memory.
+    pub(crate) budgets: Budgets,
+    /// For the watch to see.
+    pub(crate) pulse: Pulse,
 }
 
 impl Shared {
-    pub(crate) fn new(cluster: Arc<Cluster>, connection_id: u64, node_id: Option<i32>) -> Shared {
+    pub(crate) fn new(footing: Footing, connection_id: u64, node_id: Option<i32>) -> Shared {
+        let Footing { cluster, live, stop } = footing;
+        let budgets = cluster.budgets(&live, node_id);
         Shared {
             cluster,
+            live,
+            stop,
             connection_id,
             node_id,
             in_flight: InFlight::default(),
@@ -94,13 +108,9 @@ impl Shared {
             resting: AtomicBool::new(false),
             untracked: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            movement: AtomicU64::new(0),
-            frame: PartialFrame::default(),
+            budgets,
+            pulse: Pulse::default(),
         }
-    }
-
-    pub(crate) fn moved(&self) {
-        self.movement.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn settled(&self, batches: u64) {
@@ -113,28 +123,6 @@ impl Shared {
     }
 }
 
-/// Whether a frame that is read whole is incomplete, and whether others wait for it.
-#[derive(Debug, Default)]
-pub(crate) struct PartialFrame {
-    incomplete: AtomicBool,
-    in_the_way: AtomicBool,
-    /// Counts frames, so that a look now and one later can tell one frame from two.
-    number: AtomicU64,
-}
-
-impl PartialFrame {
-    pub(crate) fn began(&self, in_the_way: bool) {
-        self.incomplete.store(true, Ordering::Relaxed);
-        self.in_the_way.store(in_the_way, Ordering::Relaxed);
-    }
-
-    pub(crate) fn ended(&self) {
-        self.incomplete.store(false, Ordering::Relaxed);
-        self.in_the_way.store(false, Ordering::Relaxed);
-        self.number.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// Why a connection ended.
 #[derive(Debug)]
 enum End {
@@ -143,26 +131,28 @@ enum End {
     /// The broker's side came to its end.
     Upstream(ResponsesEnd),
     /// The proxy decided.
-    Closed(Closed),
+    Closed(Finding),
     /// The drain deadline.
     Cut,
 }
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(
-    cluster: Arc<Cluster>,
+    footing: Footing,
     connection_id: u64,
     node_id: Option<i32>,
     peer: SocketAddr,
     mut client: Stream,
     upstream: Connected,
 ) {
-    let shared = Shared::new(Arc::clone(&cluster), connection_id, node_id);
+    let cluster = Arc::clone(&footing.cluster);
+    let shared = Shared::new(footing, connection_id, node_id);
     let Connected {
         stream: mut upstream,
         lifetime,
+        own: _own,
     } = upstream;
-    if cluster.upstream.speaks_for_clients() {
+    if shared.live.upstream.speaks_for_clients() {
         shared.authentication.given();
     }
     let end = drive(&shared, &mut client, &mut upstream, lifetime).await;
@@ -171,7 +161,11 @@ pub(crate) async fn serve(
     if let (true, Some(capture)) = (unresolved > 0, &cluster.capture) {
         capture.connection_lost(connection_id, unresolved).await;
     }
-    tokio::join!(upstream.close(), client.close());
+    if matches!(end, End::Client(RequestsEnd::Draining)) {
+        tokio::join!(upstream.close(), client.see_off());
+    } else {
+        tokio::join!(upstream.close(), client.close());
+    }
     report(&shared, peer, end, unresolved);
 }
 
@@ -184,6 +178,8 @@ pub(crate) async fn serve(
 ///   deadline both stop.
 /// * *The broker limits the session of a proxy that speaks for its clients*: as when the proxy stops, but this connection
 ///   alone, and in time.
+/// * *The connection is as old as `listen.connection_max_age` allows*: the same, in a moment when nothing is in flight if
+///   there is one, and else with more time for the answers, as nobody waits for the end of it.
 /// * *Idle, or a frame that does not become complete*: both stop.
 async fn drive(
     shared: &Shared,
@@ -191,16 +187,16 @@ async fn drive(
     upstream: &mut Stream,
     lifetime: Option<Duration>,
 ) -> End {
-    let cluster = &shared.cluster;
     let (mut client_read, mut client_write) = client.split();
     let (mut upstream_read, mut upstream_write) = upstream.split();
-    let mut requests = Requests::new(shared, cluster.connection_budget());
+    let mut requests = Requests::new(shared);
     let mut responses = Responses::new(shared);
     let mut asking = pin!(requests.run(&mut client_read, &mut upstream_write));
     let mut answering = pin!(responses.run(&mut upstream_read, &mut client_write));
     let mut control = control(shared, lifetime);
     let mut asked: Option<(RequestsEnd, Instant)> = None;
     let mut deadline = Instant::now();
+    let mut patience = LINGER_UNCAPTURED;
     loop {
         tokio::select! {
             end = &mut answering => return match (end, asked) {
@@ -212,8 +208,13 @@ async fn drive(
             end = &mut asking, if asked.is_none() => asked = Some((end, Instant::now())),
             Some(control) = control.next() => match control {
                 Control::Cut => return End::Cut,
-                Control::Close(closed) => return End::Closed(closed),
-                Control::Drain => {
+                Control::Close(finding) => return End::Closed(finding),
+                drain @ (Control::Drain | Control::Aged) => {
+                    // Whichever comes second: a process that stops has no time.
+                    patience = match drain {
+                        Control::Aged if !shared.stop.drain.is_triggered() => LINGER,
+                        _ => LINGER_UNCAPTURED,
+                    };
                     shared.draining.store(true, Ordering::Relaxed);
                     if asked.is_some() || !shared.resting.load(Ordering::Relaxed) {
                         continue;
@@ -232,7 +233,7 @@ async fn drive(
         if asked.is_some() && !shared.ended.load(Ordering::Relaxed) {
             shared.end();
         }
-        deadline = Instant::now() + LINGER_UNCAPTURED;
+        deadline = Instant::now() + patience;
     }
 }
 
@@ -240,10 +241,12 @@ async fn drive(
 enum Control {
     /// Take no further requests.
     Drain,
+    /// The same for this connection alone, and without haste.
+    Aged,
     /// Stop at once.
     Cut,
     /// Nothing moves, or not as it should.
-    Close(Closed),
+    Close(Finding),
 }
 
 /// Unlike branches of a `select!`, these are polled only when they are woken: requests do not pay for them.
@@ -251,10 +254,9 @@ fn control<'a>(
     shared: &'a Shared,
     lifetime: Option<Duration>,
 ) -> FuturesUnordered<Pin<Box<dyn Future<Output = Control> + Send + 'a>>> {
-    let cluster = &*shared.cluster;
     let control = FuturesUnordered::<Pin<Box<dyn Future<Output = Control> + Send + 'a>>>::new();
     control.push(Box::pin(async {
-        cluster.drain.triggered().await;
+        shared.stop.drain.triggered().await;
         Control::Drain
     }));
     if let Some(lifetime) = lifetime {
@@ -266,40 +268,29 @@ fn control<'a>(
             Control::Drain
         }));
     }
+    if let Some(age) = shared.live.connection_age {
+        let age = age.of(shared.connection_id);
+        control.push(Box::pin(async move {
+            tokio::time::sleep(age).await;
+            quiet_moment(shared).await;
+            Control::Aged
+        }));
+    }
     control.push(Box::pin(async {
-        cluster.cut.triggered().await;
+        shared.stop.cut.triggered().await;
         Control::Cut
     }));
-    control.push(Box::pin(async { Control::Close(watch(shared).await) }));
+    control.push(Box::pin(async { Control::Close(watch::watch(shared).await) }));
     control
 }
 
-/// Looks after a connection now and then, so that requests need no timers of their own.
-async fn watch(shared: &Shared) -> Closed {
-    let idle_max = Some(shared.cluster.idle_timeout).filter(|timeout| !timeout.is_zero());
-    let period = idle_max.map_or(WATCH_PERIOD, |idle| {
-        (idle / 4).clamp(Duration::from_millis(50), WATCH_PERIOD)
-    });
-    let (mut movement, mut since) = (0, Instant::now());
-    let mut in_the_way: Option<(u64, Instant)> = None;
-    loop {
-        tokio::time::sleep(period).await;
-        let moved = shared.movement.load(Ordering::Relaxed);
-        if moved != movement {
-            (movement, since) = (moved, Instant::now());
+/// Waits for a moment in which nothing is in flight. A client that always asks has none, and is not waited for.
+async fn quiet_moment(shared: &Shared) {
+    for _ in 0..QUIET_LOOKS {
+        if shared.in_flight.len() == 0 && shared.resting.load(Ordering::Relaxed) {
+            return;
         }
-        if shared.frame.incomplete.load(Ordering::Relaxed) && since.elapsed() >= FRAME_SILENCE_MAX {
-            return Closed::Stuck;
-        }
-        let number = shared.frame.number.load(Ordering::Relaxed);
-        in_the_way = match in_the_way.filter(|(seen, _)| *seen == number) {
-            _ if !shared.frame.in_the_way.load(Ordering::Relaxed) => None,
-            Some((_, since)) if since.elapsed() >= FRAME_IN_THE_WAY_MAX => return Closed::Stuck,
-            seen => seen.or_else(|| Some((number, Instant::now()))),
-        };
-        if idle_max.is_some_and(|idle| since.elapsed() >= idle) {
-            return Closed::Idle;
-        }
+        tokio::time::sleep(QUIET_LOOK_EVERY).await;
     }
 }
 
@@ -309,15 +300,14 @@ fn report(shared: &Shared, peer: SocketAddr, end: End, unresolved: u64) {
     let refused = match end {
         End::Client(RequestsEnd::Refused(refused)) => ("client", refused),
         End::Upstream(ResponsesEnd::Refused(refused)) => ("broker", refused),
-        End::Closed(Closed::Idle) => {
+        End::Closed(Finding::Idle) => {
             cluster.metrics.closed(Closed::Idle);
             tracing::debug!(cluster = name, %peer, connection, "idle connection closed");
             return;
         }
-        End::Closed(closed) => {
-            let text =
-                "a request was begun and not completed in time (hint: it holds memory that others need)";
-            ("client", Refused::new(closed, text.to_owned()))
+        End::Closed(finding) => {
+            let (by, text) = finding.text();
+            (by, Refused::new(finding.closed(), text.to_owned()))
         }
         End::Upstream(end) => {
             cluster.metrics.closed(Closed::UpstreamLost);
@@ -356,10 +346,8 @@ fn report(shared: &Shared, peer: SocketAddr, end: End, unresolved: u64) {
 const LINGER: Duration = Duration::from_secs(30);
 /// The same for answers that nobody needs once the client is gone; a half-closed client may still read them.
 const LINGER_UNCAPTURED: Duration = Duration::from_secs(2);
-/// How long a client may be silent in the middle of a frame that is read whole: it holds room that others may need.
-const FRAME_SILENCE_MAX: Duration = Duration::from_secs(20);
-/// How long a frame may take that got the overdraft: nobody else gets it meanwhile.
-const FRAME_IN_THE_WAY_MAX: Duration = Duration::from_secs(30);
 /// Of a session that the broker limits: it ends in time for the client to go on elsewhere.
 const LIFETIME_USED: f64 = 0.9;
-const WATCH_PERIOD: Duration = Duration::from_secs(10);
+/// A connection that became too old has two seconds for a moment without requests.
+const QUIET_LOOKS: u32 = 100;
+const QUIET_LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -6,7 +6,10 @@
 //! wake-up is written in one go.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use teeline_wire::frame::{self, FrameError, FrameLimits, LENGTH_BYTES};
@@ -17,13 +20,14 @@ use teeline_wire::{WireError, api_versions, apis, end_txn, rewrite};
 use tokio::io::AsyncWrite;
 
 use super::in_flight::{Captured, Expect, Request};
-use super::intake::{Intake, READ_BYTES_MAX, Source};
+use super::intake::{Intake, Source};
+use super::meter::{Meter, note_wait};
 use super::outbox::Outbox;
 use super::sasl::{Access, Mechanism};
 use super::{Refused, Shared};
-use crate::budget::{ConnectionBudget, Room};
+use crate::budget::Room;
 use crate::capture::Verdict;
-use crate::metrics::{Closed, record_wait};
+use crate::metrics::{Backpressure, Closed, Direction, record_wait};
 
 /// Why the client's side came to its end.
 #[derive(Debug)]
@@ -65,9 +69,9 @@ impl From<Refused> for RequestsEnd {
 /// The request loop of one connection.
 pub(crate) struct Requests<'a> {
     shared: &'a Shared,
-    budget: ConnectionBudget,
     intake: Intake,
     outbox: Outbox,
+    meter: Meter<'a>,
     /// Bytes of the current frame that still have to pass unread.
     streaming: usize,
     /// Room taken for the current frame, which is read whole.
@@ -93,12 +97,12 @@ enum Passage {
 }
 
 impl<'a> Requests<'a> {
-    pub(crate) fn new(shared: &'a Shared, budget: ConnectionBudget) -> Requests<'a> {
+    pub(crate) fn new(shared: &'a Shared) -> Requests<'a> {
         Requests {
             shared,
-            budget,
-            intake: Intake::new(),
+            intake: Intake::new(shared.budgets.lender.clone()),
             outbox: Outbox::default(),
+            meter: Meter::new(&shared.cluster.metrics, Direction::Request, shared.connection_id),
             streaming: 0,
             room: Room::default(),
             tokens: 0,
@@ -129,11 +133,15 @@ impl<'a> Requests<'a> {
     {
         while self.step(upstream).await? {}
         self.flush(upstream).await?;
+        self.meter.flushed();
         let between_frames = self.streaming == 0;
         if between_frames && self.shared.draining.load(Ordering::Relaxed) {
             return Err(RequestsEnd::Draining);
         }
         self.shared.resting.store(between_frames, Ordering::Relaxed);
+        self.shared
+            .pulse
+            .awaits_client(!between_frames || self.intake.len() > 0);
         let read = self
             .intake
             .read(client)
@@ -143,16 +151,21 @@ impl<'a> Requests<'a> {
         if read == 0 {
             return Err(RequestsEnd::ClientClosed);
         }
-        self.shared.moved();
-        self.shared.cluster.metrics.request_bytes.increment(read as u64);
+        self.meter.woke();
+        self.shared.pulse.client_sent(read);
         Ok(())
     }
 
     async fn flush<W: AsyncWrite + Unpin>(&mut self, upstream: &mut W) -> Result<(), RequestsEnd> {
-        self.outbox
-            .flush(upstream)
-            .await
-            .map_err(RequestsEnd::UpstreamFailed)
+        let mut waiting = None;
+        let flushed = {
+            let mut flush = pin!(self.outbox.flush(upstream));
+            poll_fn(|context| note_wait(flush.as_mut().poll(context), &mut waiting)).await
+        };
+        if let Some(since) = waiting {
+            self.meter.waited(Backpressure::Broker, since);
+        }
+        flushed.map_err(RequestsEnd::UpstreamFailed)
     }
 
     /// Deals with one frame, or with a part of one. False when more bytes are needed.
@@ -160,8 +173,13 @@ impl<'a> Requests<'a> {
         if self.streaming > 0 {
             let chunk = self.intake.take(self.streaming).freeze();
             self.streaming = self.streaming.saturating_sub(chunk.len());
+            self.meter.passes(chunk.len());
             self.outbox.push(chunk);
-            return Ok(self.streaming == 0);
+            if self.streaming > 0 {
+                return Ok(false);
+            }
+            self.meter.ends();
+            return Ok(true);
         }
         if self.shared.draining.load(Ordering::Relaxed) {
             return Ok(false);
@@ -172,7 +190,7 @@ impl<'a> Requests<'a> {
         self.wait_for_turn(upstream).await?;
         if self.tokens > 0 {
             self.tokens = self.tokens.saturating_sub(1);
-            self.pass(length, 0, 0, 0, Expect::SaslToken);
+            self.pass(length, apis::SASL_AUTHENTICATE, 0, 0, Expect::SaslToken);
             return Ok(true);
         }
         let Some(head) = self.peek_head(length)? else {
@@ -209,7 +227,7 @@ impl<'a> Requests<'a> {
 
     /// Lets the frame at the head of the intake pass, and notes what is awaited.
     fn pass(&mut self, length: usize, api_key: i16, api_version: i16, correlation_id: i32, expect: Expect) {
-        self.shared.cluster.metrics.request(api_key);
+        self.meter.begins(api_key);
         self.shared.in_flight.push(Request {
             api_key,
             api_version,
@@ -224,7 +242,7 @@ impl<'a> Requests<'a> {
             return Ok(None);
         };
         let limits = FrameLimits {
-            max_bytes: self.shared.cluster.request_bytes_max,
+            max_bytes: self.shared.live.request_bytes_max,
         };
         match frame::check_length(*prefix, limits) {
             Ok(length) => Ok(Some(length)),
@@ -233,6 +251,7 @@ impl<'a> Requests<'a> {
                     let text = format!("{error} (hint: listen.max_request_bytes)");
                     Refused::new(Closed::TooLarge, text)
                 }
+                error @ FrameError::NotKafka(_) => Refused::new(Closed::NotKafka, error.to_string()),
                 error => Refused::new(Closed::ClientMalformed, error.to_string()),
             }
             .into()),
@@ -280,12 +299,12 @@ impl<'a> Requests<'a> {
         }
         let capture = self.shared.cluster.capture.as_ref();
         Ok(match api_key {
-            apis::PRODUCE => Passage::Whole(self.shared.cluster.request_bytes_max),
+            apis::PRODUCE => Passage::Whole(self.shared.live.request_bytes_max),
             apis::END_TXN if capture.is_some() && (0..=end_txn::NEWEST_VERSION).contains(&api_version) => {
                 Passage::Whole(SMALL_REQUEST_BYTES_MAX)
             }
             apis::SASL_HANDSHAKE => Passage::Whole(SMALL_REQUEST_BYTES_MAX),
-            apis::SASL_AUTHENTICATE if self.shared.cluster.upstream.speaks_for_clients() => {
+            apis::SASL_AUTHENTICATE if self.shared.live.upstream.speaks_for_clients() => {
                 let text = "SaslAuthenticate where the proxy authenticates for its clients";
                 return Err(Refused::new(Closed::NotUnderstood, text.to_owned()).into());
             }
@@ -299,7 +318,8 @@ impl<'a> Requests<'a> {
                 Passage::Stream(Expect::Metadata { asked_after })
             }
             _ if apis::newest_understood(api_key).is_some()
-                && rewrite::carries_addresses(api_key, api_version) =>
+                && rewrite::carries_addresses(api_key, api_version)
+                && !self.shared.live.intercepts =>
             {
                 Passage::Stream(Expect::Addresses)
             }
@@ -311,7 +331,9 @@ impl<'a> Requests<'a> {
     async fn wait_for_turn<W: AsyncWrite + Unpin>(&mut self, upstream: &mut W) -> Result<(), RequestsEnd> {
         while !self.shared.in_flight.has_room() {
             self.flush(upstream).await?;
+            let since = Instant::now();
             self.shared.in_flight.answered.notified().await;
+            self.meter.waited(Backpressure::Unanswered, since);
         }
         Ok(())
     }
@@ -325,23 +347,24 @@ impl<'a> Requests<'a> {
     ) -> Result<Option<Bytes>, RequestsEnd> {
         let bytes = length.saturating_add(LENGTH_BYTES);
         let arrived = self.intake.len();
-        let ahead = if arrived < READ_BYTES_MAX {
-            READ_BYTES_MAX
-        } else {
-            arrived.saturating_mul(2)
-        };
+        // Twice what is there, or one read more for somebody who has shown that much comes with each.
+        let ahead = arrived.saturating_add(arrived.max(self.intake.read_bytes()));
         let wanted = bytes.min(ahead);
-        if !self.budget.try_grow(&mut self.room, wanted) {
+        let budget = &self.shared.budgets.requests;
+        if !budget.try_grow(&mut self.room, wanted) {
             self.flush(upstream).await?;
-            let waited = self.budget.grow(&mut self.room, wanted).await;
-            record_wait(&self.shared.cluster.metrics.budget_wait_seconds, waited);
+            let waited = budget.grow(&mut self.room, wanted).await;
+            record_wait(
+                self.shared.cluster.metrics.pushed_back(Backpressure::Memory),
+                waited,
+            );
         }
         if arrived < bytes {
             self.intake.expect(wanted);
-            self.shared.frame.began(self.room.has_overdraft());
+            self.shared.pulse.whole_awaited(length);
             return Ok(None);
         }
-        self.shared.frame.ended();
+        self.shared.pulse.whole_ended();
         let room = std::mem::take(&mut self.room);
         Ok(Some(room.hold(self.intake.take(bytes).freeze())))
     }
@@ -387,12 +410,12 @@ impl<'a> Requests<'a> {
         let shared = self.shared;
         let verdict = match &shared.cluster.capture {
             Some(capture) => {
-                let cluster = &*shared.cluster;
-                let mut access = shared.authentication.access(cluster.is_open());
+                let openness = &shared.live.upstream.openness;
+                let mut access = shared.authentication.access(openness.is_open());
                 if access == Access::Unknown && capture.concerns(&request) {
                     self.flush(upstream).await?;
-                    cluster.wait_open(capture).await;
-                    access = shared.authentication.access(cluster.is_open());
+                    openness.wait_open(capture).await;
+                    access = shared.authentication.access(openness.is_open());
                 }
                 let outbox = &mut self.outbox;
                 let before_waiting =
@@ -409,8 +432,7 @@ impl<'a> Requests<'a> {
                     .unresolved
                     .fetch_add(captured.intents.len() as u64, Ordering::Relaxed);
                 if request.acks == 0 {
-                    shared.cluster.metrics.request(head.api_key);
-                    self.outbox.push(frame);
+                    self.push_whole(head.api_key, frame);
                 } else {
                     self.forward(head, frame, Expect::Produce(Box::new(captured)));
                 }
@@ -437,7 +459,7 @@ impl<'a> Requests<'a> {
             .string(false)
             .map_err(|error| malformed("SaslHandshake", &error))?;
         let mechanism = Mechanism::named(name);
-        if self.shared.cluster.upstream.speaks_for_clients() {
+        if self.shared.live.upstream.speaks_for_clients() {
             // To the broker it would be the proxy that becomes somebody else.
             return self.answer(head, head.api_version, &NO_SASL_HERE);
         }
@@ -461,13 +483,19 @@ impl<'a> Requests<'a> {
             correlation_id,
             ..
         } = head;
-        self.shared.cluster.metrics.request(api_key);
         self.shared.in_flight.push(Request {
             api_key,
             api_version,
             correlation_id,
             expect,
         });
+        self.push_whole(api_key, frame);
+    }
+
+    fn push_whole(&mut self, api_key: i16, frame: Bytes) {
+        self.meter.begins(api_key);
+        self.meter.passes(frame.len());
+        self.meter.ends();
         self.outbox.push(frame);
     }
 
@@ -508,3 +536,8 @@ const NO_SASL_HERE: [u8; 6] = [0, 34, 0, 0, 0, 0];
 const SMALL_REQUEST_BYTES_MAX: usize = 128 * 1024;
 /// Retriable for every producer, and true: one more copy is missing, ours.
 const NOT_ENOUGH_REPLICAS: i16 = 19;
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod protocol_tests;

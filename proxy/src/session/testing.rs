@@ -12,9 +12,9 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse, RequestHeader, T
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use teeline_archive::buffer::{FILE_HEADER_BYTES, Frame, decode_frame};
 use teeline_config::cluster::{Capture as CaptureSettings, Listen, VirtualCluster};
-use teeline_config::{Addressing, HostPort, KafkaEndpoint, Limits, Ports, Sasl, Security};
+use teeline_config::process::Process as ProcessSettings;
+use teeline_config::{Addressing, ConnectionAge, HostPort, KafkaEndpoint, Limits, Ports, Sasl, Security};
 use teeline_runtime::clock::ManualClock;
-use teeline_runtime::shutdown::Shutdown;
 use teeline_wire::apis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,12 +23,14 @@ use tokio::task::JoinHandle;
 use crate::budget::ProcessBudget;
 use crate::buffer::{SyncMode, Writer, WriterSettings};
 use crate::capture::Capture;
-use crate::cluster::{Cluster, Process};
+use crate::cluster::{Cluster, Footing, Live, Process};
 use crate::door::Door;
 use crate::metrics::ClusterMetrics;
+use crate::sockets::Change;
+use crate::stop::Stop;
 use crate::topics::Topics;
-use crate::topology::{Bound, Topology};
-use crate::upstream::Connected;
+use crate::topology::Topology;
+use crate::upstream::{Connected, Upstream};
 
 /// The broker that the test plays.
 pub(crate) const NODE_ID: i32 = 3;
@@ -37,6 +39,7 @@ pub(crate) const NODE_ID: i32 = 3;
 pub(crate) struct Choices {
     pub(crate) capture: CaptureSettings,
     pub(crate) idle_timeout: Duration,
+    pub(crate) connection_age: Option<ConnectionAge>,
     pub(crate) buffer_bytes_max: u64,
     pub(crate) sync: SyncMode,
     /// The broker is known to serve clients without SASL.
@@ -52,6 +55,7 @@ impl Default for Choices {
         Choices {
             capture: CaptureSettings::default(),
             idle_timeout: Duration::ZERO,
+            connection_age: None,
             buffer_bytes_max: 1 << 30,
             sync: SyncMode::OnAppend,
             open: true,
@@ -67,7 +71,7 @@ pub(crate) struct Stage {
     pub(crate) client: Peer,
     pub(crate) broker: Peer,
     pub(crate) session: JoinHandle<()>,
-    _bound: tokio::sync::mpsc::Receiver<Bound>,
+    _bound: tokio::sync::mpsc::Receiver<Change>,
     dir: tempfile::TempDir,
 }
 
@@ -94,6 +98,7 @@ impl Stage {
                 ..Ports::after(9091)
             }),
             idle_timeout: choices.idle_timeout,
+            connection_age: choices.connection_age,
             ..Listen::default()
         };
         let (topology, bound) = Topology::open("test", &listen).unwrap();
@@ -124,38 +129,27 @@ impl Stage {
         };
         let process = Process {
             budget: ProcessBudget::new(1 << 26),
-            drain: Shutdown::new(),
-            cut: Shutdown::new(),
+            stop: Stop::default(),
         };
+        let upstream = Arc::new(Upstream::new(&virtual_cluster.upstream));
+        let door = Arc::new(Door::default());
+        let live = Live::new(&virtual_cluster, &ProcessSettings::default(), door, upstream);
         let cluster = Arc::new(Cluster::new(
             &virtual_cluster,
+            live,
             topology,
-            Door::default(),
             Some(capture),
             metrics,
             &process,
         ));
         if choices.open {
-            cluster.seen_open();
+            cluster.live.load().upstream.openness.seen_open();
         }
-        let (client, near_client) = pair().await;
-        let (broker, near_broker) = pair().await;
-        let peer = near_client.peer_addr().unwrap();
-        let session = tokio::spawn(super::serve(
-            Arc::clone(&cluster),
-            7,
-            Some(NODE_ID),
-            peer,
-            near_client.into(),
-            Connected {
-                stream: near_broker.into(),
-                lifetime: choices.lifetime,
-            },
-        ));
+        let (client, broker, session) = join(&cluster, choices.lifetime).await;
         Stage {
             cluster,
-            client: Peer(client),
-            broker: Peer(broker),
+            client,
+            broker,
             session,
             _bound: bound,
             dir,
@@ -197,6 +191,35 @@ impl Stage {
         }
         frames
     }
+}
+
+/// What a session begins with.
+pub(crate) fn footing(cluster: &Arc<Cluster>) -> Footing {
+    Footing {
+        live: cluster.live.load_full(),
+        stop: cluster.stop.clone(),
+        cluster: Arc::clone(cluster),
+    }
+}
+
+/// One more connection of a cluster: its client, its broker, and the session between them.
+pub(crate) async fn join(cluster: &Arc<Cluster>, lifetime: Option<Duration>) -> (Peer, Peer, JoinHandle<()>) {
+    let (client, near_client) = pair().await;
+    let (broker, near_broker) = pair().await;
+    let peer = near_client.peer_addr().unwrap();
+    let session = tokio::spawn(super::serve(
+        footing(cluster),
+        7,
+        Some(NODE_ID),
+        peer,
+        near_client.into(),
+        Connected {
+            stream: near_broker.into(),
+            lifetime,
+            own: None,
+        },
+    ));
+    (Peer(client), Peer(broker), session)
 }
 
 /// One end of a connection, speaking frames.

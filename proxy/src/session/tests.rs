@@ -9,12 +9,14 @@ use kafka_protocol::messages::{BrokerId, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
 use teeline_archive::buffer::Frame;
+use teeline_config::ConnectionAge;
 use teeline_wire::apis;
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use super::capture_tests::kinds;
 use super::testing::{Choices, Stage, batch, correlation_of, produce, produced, request, response};
+use super::{QUIET_LOOK_EVERY, QUIET_LOOKS};
 
 #[tokio::test]
 async fn answers_of_our_own_keep_their_place_among_the_brokers() {
@@ -197,8 +199,32 @@ async fn stopping_lets_what_is_in_flight_finish_and_takes_nothing_new() {
     let mut stage = Stage::set().await;
     stage.client.send(&produce(9, 1, -1, &[("t", 0, batch(1))])).await;
     stage.broker.receive().await;
-    stage.cluster.drain.trigger();
+    stage.cluster.stop.drain.trigger();
     tokio::time::sleep(Duration::from_millis(50)).await;
+    stage.client.send(&produce(9, 2, -1, &[("t", 0, batch(2))])).await;
+    let answer = produced(9, 1, &[("t", 0, 0, 5)]);
+    stage.broker.send(&answer).await;
+    assert_eq!(stage.client.receive().await, answer);
+    assert!(stage.client.rest().await.is_empty());
+    assert!(stage.broker.rest().await.is_empty());
+    assert_eq!(kinds(&stage.frames().await), ["intent", "outcome", "closed"]);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_old_ends_once_what_it_asked_is_answered() {
+    let age = ConnectionAge {
+        max: Duration::from_millis(200),
+        jitter_percent: 0,
+    };
+    let mut stage = Stage::with(Choices {
+        connection_age: Some(age),
+        ..Choices::default()
+    })
+    .await;
+    stage.client.send(&produce(9, 1, -1, &[("t", 0, batch(1))])).await;
+    stage.broker.receive().await;
+    // Old enough, and longer in flight than a quiet moment is waited for: the next request is not forwarded.
+    tokio::time::sleep(Duration::from_millis(200) + QUIET_LOOK_EVERY * (QUIET_LOOKS + 20)).await;
     stage.client.send(&produce(9, 2, -1, &[("t", 0, batch(2))])).await;
     let answer = produced(9, 1, &[("t", 0, 0, 5)]);
     stage.broker.send(&answer).await;

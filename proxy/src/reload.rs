@@ -1,0 +1,272 @@
+//! A new configuration in the place of the one in force, without a restart.
+//!
+//! The file is read and checked as at a start. Then every key that differs is looked at ([`teeline_config::reload`]); if one
+//! of them needs a restart, nothing changes. Then everything that may fail is made ready: certificates are read, listeners
+//! bound, the buffers of new clusters opened; if one of these fails, what was made ready is dropped and nothing changes.
+//! Only then the new configuration is put in force, in steps that cannot fail. So the proxy always runs by one file as a
+//! whole: the last one that it took.
+//!
+//! One task does all this ([`crate::process`]), so reloads are done one after the other, and none while the proxy stops.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::json;
+use teeline_config::reload::{Change, Effect, changes};
+use teeline_config::{Config, ConfigErrors, Log};
+use teeline_runtime::admin::{Answer, Route, StatusCode};
+use teeline_runtime::exit::error_chain;
+use teeline_runtime::logging;
+use teeline_runtime::store::Store;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::metrics;
+use crate::process::{Environment, ProxyError};
+use crate::running::{OpenCluster, Prepared, RunningCluster};
+
+/// Reads the configuration file again, as the command line says.
+pub(crate) type Source = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
+
+/// Somebody asks for a reload.
+pub(crate) struct Request {
+    cause: &'static str,
+    answer: Option<oneshot::Sender<Report>>,
+}
+
+impl Request {
+    /// By signal: the log is the answer.
+    pub(crate) fn by_signal() -> Request {
+        Request {
+            cause: "SIGHUP",
+            answer: None,
+        }
+    }
+
+    /// Says how it went: in the log, in the metrics, and to whoever asked.
+    pub(crate) fn answer(self, report: Report) {
+        let cause = self.cause;
+        match &report.outcome {
+            Outcome::Done(changes) => {
+                for change in changes {
+                    tracing::info!(
+                        cause,
+                        key = change.key,
+                        effect = change.effect.as_str(),
+                        "changed: {change}"
+                    );
+                }
+                tracing::info!(cause, changes = changes.len(), "configuration reloaded");
+            }
+            Outcome::Refused(reasons) => {
+                for reason in reasons {
+                    tracing::warn!(cause, "not reloaded: {reason}");
+                }
+                tracing::warn!(
+                    cause,
+                    reasons = reasons.len(),
+                    "the configuration stays as it was; nothing was changed"
+                );
+            }
+        }
+        metrics::config_reloaded(report.result(), SystemTime::now());
+        if let Some(answer) = self.answer {
+            // Whoever hung up reads the log.
+            let _ = answer.send(report);
+        }
+    }
+}
+
+/// How a reload went.
+#[derive(Debug)]
+pub(crate) struct Report {
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    /// These keys changed; perhaps none.
+    Done(Vec<Change>),
+    /// For these reasons nothing did.
+    Refused(Vec<String>),
+}
+
+impl Report {
+    pub(crate) fn refused(reason: impl Into<String>) -> Report {
+        Report {
+            outcome: Outcome::Refused(vec![reason.into()]),
+        }
+    }
+
+    fn result(&self) -> &'static str {
+        match &self.outcome {
+            Outcome::Done(changes) if changes.is_empty() => "unchanged",
+            Outcome::Done(_) => "done",
+            Outcome::Refused(_) => "refused",
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        match &self.outcome {
+            Outcome::Done(changes) => changes.iter().map(ToString::to_string).collect(),
+            Outcome::Refused(reasons) => reasons.clone(),
+        }
+    }
+
+    fn into_answer(self, as_json: bool) -> Answer {
+        let status = match &self.outcome {
+            Outcome::Done(_) => StatusCode::OK,
+            Outcome::Refused(_) => StatusCode::CONFLICT,
+        };
+        if as_json {
+            return Answer::json(status, &json!({ "result": self.result(), "lines": self.lines() }));
+        }
+        let first = match self.result() {
+            "refused" => "refused; nothing was changed",
+            "unchanged" => "the file says what is in force already",
+            _ => "reloaded",
+        };
+        let mut text = format!("{first}\n");
+        for line in self.lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
+        Answer::text(status, text)
+    }
+}
+
+/// The page of the admin port.
+pub(crate) fn route(requests: mpsc::Sender<Request>) -> Route {
+    Route::post("/reload", "read the configuration file again", move |ask| {
+        let requests = requests.clone();
+        async move {
+            let (sender, receiver) = oneshot::channel();
+            let request = Request {
+                cause: "POST /reload",
+                answer: Some(sender),
+            };
+            let report = match requests.send(request).await {
+                Ok(()) => receiver.await.ok(),
+                Err(_) => None,
+            };
+            let report = report.unwrap_or_else(|| Report::refused(STOPPING));
+            report.into_answer(ask.wants_json())
+        }
+    })
+}
+
+/// A new configuration with everything that it needs. Dropping it changes nothing.
+pub(crate) struct Ready {
+    config: Config,
+    changes: Vec<Change>,
+    stay: Vec<(usize, Prepared)>,
+    come: Vec<OpenCluster>,
+    store: Option<Store>,
+}
+
+/// Reads, compares, and makes ready whatever may fail.
+pub(crate) async fn prepare(
+    source: Option<&Source>,
+    clusters: &[RunningCluster],
+    environment: &Environment,
+) -> Result<Ready, Report> {
+    let Some(source) = source else {
+        let text = "the proxy was started with flags, so there is no file to read again (hint: --config)";
+        return Err(Report::refused(text));
+    };
+    let source = Arc::clone(source);
+    let read = tokio::task::spawn_blocking(move || source()).await;
+    let read = read.map_err(|error| Report::refused(error_chain(&error)))?;
+    let config = read.map_err(|errors| Report::refused(errors.to_string()))?;
+    let changes = changes(&environment.config, &config);
+    let restarts: Vec<String> = changes
+        .iter()
+        .filter(|change| matches!(change.effect, Effect::Restart(_)))
+        .map(ToString::to_string)
+        .collect();
+    if !restarts.is_empty() {
+        return Err(Report {
+            outcome: Outcome::Refused(restarts),
+        });
+    }
+    check_log(&config.log)?;
+    let refused = |error: ProxyError| Report::refused(error_chain(&error));
+    let mut environment = environment.with(config);
+    environment.open_store().map_err(refused)?;
+    let (mut stay, mut come) = (Vec::new(), Vec::new());
+    for settings in &environment.config.clusters {
+        match clusters
+            .iter()
+            .position(|cluster| cluster.name() == settings.name)
+        {
+            Some(index) => {
+                let prepared = clusters
+                    .get(index)
+                    .map(|cluster| cluster.prepare(settings, &environment.config.process));
+                if let Some(prepared) = prepared {
+                    stay.push((index, prepared.await.map_err(refused)?));
+                }
+            }
+            None => come.push(OpenCluster::open(settings, &environment).await.map_err(refused)?),
+        }
+    }
+    Ok(Ready {
+        changes,
+        stay,
+        come,
+        store: environment.store,
+        config: environment.config,
+    })
+}
+
+fn check_log(log: &Log) -> Result<(), Report> {
+    logging::check(log).map_err(|error| Report::refused(error_chain(&error)))
+}
+
+impl Ready {
+    /// Puts it in force. Returns the clusters that go, whose connections were told to end.
+    pub(crate) fn apply(
+        self,
+        clusters: &mut Vec<RunningCluster>,
+        environment: &mut Environment,
+    ) -> (Report, Vec<RunningCluster>) {
+        environment.config = self.config;
+        environment.store = self.store;
+        let process = &environment.config.process;
+        let in_flight = usize::try_from(process.in_flight_bytes).unwrap_or(usize::MAX);
+        environment.process.budget.resize(in_flight);
+        if let Err(error) = logging::change(&environment.config.log) {
+            tracing::warn!("the log stays as it was: {}", error_chain(&error));
+        }
+        let stays = |name: &str| {
+            environment
+                .config
+                .clusters
+                .iter()
+                .any(|cluster| cluster.name == name)
+        };
+        for (index, prepared) in self.stay {
+            if let Some(cluster) = clusters.get_mut(index) {
+                cluster.apply(prepared);
+            }
+        }
+        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(clusters)
+            .into_iter()
+            .partition(|cluster| stays(cluster.name()));
+        *clusters = stay;
+        for cluster in &go {
+            cluster.begin_stop(process.drain_timeout / 2);
+        }
+        // What can never work of a cluster that came later must not end those that work.
+        clusters.extend(
+            self.come
+                .into_iter()
+                .map(|cluster| cluster.start(environment, None)),
+        );
+        let report = Report {
+            outcome: Outcome::Done(self.changes),
+        };
+        (report, go)
+    }
+}
+
+/// What whoever asks in that moment is told.
+pub(crate) const STOPPING: &str = "the proxy is stopping";
