@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio_rustls::TlsStream;
@@ -75,6 +75,21 @@ impl Stream {
             // Whoever does not read does not care.
             let _ = tokio::time::timeout(GOODBYE_MAX, goodbye).await;
         }
+    }
+}
+
+impl Stream {
+    /// Closes a connection whose client did nothing wrong. What it asked meanwhile and nobody read would have the kernel
+    /// reset the connection, and take back answers that are still on their way: so it is waited for the client's end.
+    pub(crate) async fn see_off(mut self) {
+        let goodbye = async {
+            let (mut reader, mut writer) = self.split();
+            let mut unread = vec![0; 4096];
+            if writer.shutdown().await.is_ok() {
+                while reader.read(&mut unread).await.is_ok_and(|read| read > 0) {}
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE_MAX, goodbye).await;
     }
 }
 
