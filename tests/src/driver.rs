@@ -119,6 +119,11 @@ impl Driver {
         self.process.pid()
     }
 
+    /// What its client libraries logged so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Sends one request; `Err` is what the client library answered.
     pub fn request(&self, request: &Value) -> Result<Value, String> {
         let mut pipes = self.pipes.lock().expect("an earlier request panicked");

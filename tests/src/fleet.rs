@@ -138,6 +138,13 @@ impl Member {
         self.running().wait_ready(seconds(60));
     }
 
+    /// SIGTERM to the proxy, which must end with 0, everything archived, and an orderly log.
+    pub fn stop(&mut self) {
+        if let Some(mut proxy) = self.proxy.take() {
+            proxy.stop();
+        }
+    }
+
     /// SIGKILL to the proxy.
     pub fn kill(&mut self) {
         if let Some(mut proxy) = self.proxy.take() {

@@ -64,7 +64,8 @@ impl Kafka {
 
     /// The same, with further arguments for formatting. In the properties `{address N}` and `{port N}` stand for the
     /// cluster's addresses: 0 to 2 are the brokers', 10 to 12 the controllers', the others up to 19 free for further
-    /// listeners; see [`Kafka::address`].
+    /// listeners; see [`Kafka::address`]. `{own port}` and `{own controller}` are the node's own port and its controller's
+    /// address.
     pub fn prepare_with(node_count: u16, extra_properties: &str, format_arguments: &[&str]) -> Self {
         let class_path = components::broker_class_path();
         Self::prepare_from(class_path, node_count, extra_properties, format_arguments)
@@ -89,11 +90,11 @@ impl Kafka {
                 let id = i32::from(index) + 1;
                 let directory = work.subdirectory(&format!("node-{id}"));
                 let properties = properties(id, node_count, &ports, index, &voters.join(","), &directory);
-                fs::write(
-                    directory.join("server.properties"),
-                    properties + &extra_properties,
-                )
-                .expect("write a broker's configuration");
+                let extra = extra_properties
+                    .replace("{own port}", &ports.port(index).to_string())
+                    .replace("{own controller}", &ports.address(10 + index));
+                fs::write(directory.join("server.properties"), properties + &extra)
+                    .expect("write a broker's configuration");
                 Node {
                     id,
                     port: ports.port(index),
@@ -149,6 +150,30 @@ impl Kafka {
     pub fn kill_node(&mut self, id: i32) {
         let index = self.index_of(id);
         self.nodes[index].process = None;
+    }
+
+    /// SIGTERM to one node, and waits until it has gone.
+    pub fn stop_node(&mut self, id: i32) {
+        let index = self.index_of(id);
+        if let Some(mut process) = self.nodes[index].process.take() {
+            let code = process.stop(START_LIMIT);
+            // 143: ended by the signal, once everything was shut down.
+            assert!(matches!(code, 0 | 143), "a broker stopped with {code}");
+        }
+    }
+
+    /// Gives a node that does not run another port of the block, 3 to 9, for when it is started again.
+    pub fn move_node(&mut self, id: i32, port_index: u16) {
+        let index = self.index_of(id);
+        let address = self.ports.address(port_index);
+        let node = &mut self.nodes[index];
+        assert!(node.process.is_none(), "a node that runs cannot move");
+        let file = node.directory.join("server.properties");
+        let properties = fs::read_to_string(&file).expect("read a broker's configuration");
+        let former = format!("127.0.0.1:{}", node.port);
+        assert!(properties.contains(&former), "{properties}");
+        fs::write(file, properties.replace(&former, &address)).expect("write a broker's configuration");
+        node.port = self.ports.port(port_index);
     }
 
     /// SIGKILL to the whole cluster.
@@ -330,7 +355,7 @@ fn properties(id: i32, nodes: u16, ports: &PortBlock, index: u16, voters: &str, 
 }
 
 /// How many brokers a Metadata request (version 1, no topics) is told of: the cheapest sign that a node serves.
-pub(crate) fn broker_count(port: u16) -> io::Result<usize> {
+pub fn broker_count(port: u16) -> io::Result<usize> {
     const REQUEST: [u8; 22] = [
         0, 0, 0, 18, 0, 3, 0, 1, 0, 0, 0, 7, 0, 4, b'w', b'a', b'i', b't', 0, 0, 0, 0,
     ];

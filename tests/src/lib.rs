@@ -14,13 +14,14 @@
 //! - [`stage`], [`nasty`]: a source and a target with the steps of a round trip, and a data set to be afraid of
 //! - [`programs`], [`backups`], [`admin_port`], [`kafka_log`]: Teeline's own programs, their admin port, a broker's
 //!   files
-//! - [`fleet`], [`leaders`], [`connections`], [`chaos`]: several proxies into one backup; moving leaders; who is connected
-//!   to whom; everything that can go wrong
+//! - [`fleet`], [`balancer`], [`leaders`], [`connections`], [`chaos`]: several proxies into one backup, behind one address;
+//!   moving leaders; who is connected to whom; everything that can go wrong
 //! - [`source_log`], [`archived`], [`comparison`]: the log as a raw read gives it, an archive as its own readers give
 //!   it, and whether both are the same, offset by offset
 //! - [`economy`], [`requests`]: what many partitions cost in requests, counted by the programs and by the server
 //! - [`matrix`]: every client family, feature by feature, directly and through the proxy
 //! - [`capture_frames`]: what real clients and brokers send, for the corpus that parsers are fuzzed with
+//! - [`namespace`]: hosts and links of a test's own
 //! - [`tampering`]: damage done on purpose to a copy of an archive
 #![allow(
     clippy::unwrap_used,
@@ -31,6 +32,7 @@
 pub mod admin_port;
 pub mod archived;
 pub mod backups;
+pub mod balancer;
 pub mod capture_frames;
 pub mod chaos;
 pub mod comparison;
@@ -46,6 +48,7 @@ pub mod kafka_log;
 pub mod kdc;
 pub mod leaders;
 pub mod matrix;
+pub mod namespace;
 pub mod nasty;
 pub mod notes;
 pub mod ports;

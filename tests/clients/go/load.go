@@ -3,12 +3,15 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math/rand"
 	"os"
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -30,6 +33,7 @@ type load struct {
 	mutex                        sync.Mutex
 	sent, acknowledged, unknown_ int64
 	lastError                    string
+	errors                       map[string]int
 }
 
 func startLoad(req request) (*load, error) {
@@ -42,7 +46,7 @@ func startLoad(req request) (*load, error) {
 		return nil, err
 	}
 	started := &load{request: req, client: client, file: file, log: bufio.NewWriter(file),
-		stopping: make(chan struct{}), done: make(chan struct{})}
+		stopping: make(chan struct{}), done: make(chan struct{}), errors: map[string]int{}}
 	go started.run()
 	return started, nil
 }
@@ -80,6 +84,7 @@ func (this *load) send(sequence int64) {
 		if err != nil {
 			this.unknown_++
 			this.lastError = err.Error()
+			this.errors[kind(err)]++
 			fmt.Fprintf(this.log, "U -1 -1 -1 %d %x\n", sequence, digest(each))
 			return
 		}
@@ -93,6 +98,16 @@ func (this *load) report(result answer) {
 	defer this.mutex.Unlock()
 	result["sent"], result["acknowledged"], result["unknown"] = this.sent, this.acknowledged, this.unknown_
 	result["aborted"], result["last_error"] = 0, this.lastError
+	result["errors"] = maps.Clone(this.errors)
+}
+
+// kind is an error without what differs from one time to the next.
+func kind(err error) string {
+	var told *kerr.Error
+	if errors.As(err, &told) {
+		return told.Message
+	}
+	return fmt.Sprintf("%T", err)
 }
 
 // stop ends the load; limit is how long what is in flight may take.

@@ -52,6 +52,7 @@ type producer struct {
 	*kgo.Client
 	// With acks=0 nobody knows an offset, and franz-go says 0.
 	withoutAck bool
+	trace      *trace
 }
 
 func main() {
@@ -83,9 +84,12 @@ func (this *program) handle(line []byte, result answer) error {
 	opened := this.producers[req.Producer]
 	switch req.Op {
 	case "open":
-		client, err := newProducer(req)
-		this.producers[req.Producer] = producer{client, req.Config["acks"] == "0"}
+		noted := &trace{}
+		client, err := newProducer(req, kgo.WithHooks(noted))
+		this.producers[req.Producer] = producer{client, req.Config["acks"] == "0", noted}
 		return err
+	case "trace":
+		result["written"] = opened.trace.take()
 	case "send":
 		return send(ctx, opened, req, result)
 	case "begin":
@@ -120,7 +124,7 @@ func (this *program) handle(line []byte, result answer) error {
 }
 
 // newProducer maps the settings of Kafka's own producer to options of franz-go.
-func newProducer(req request) (*kgo.Client, error) {
+func newProducer(req request, more ...kgo.Opt) (*kgo.Client, error) {
 	options := []kgo.Opt{
 		kgo.SeedBrokers(strings.Split(req.Bootstrap, ",")...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RetryTimeout(60 * time.Second),
@@ -151,7 +155,7 @@ func newProducer(req request) (*kgo.Client, error) {
 	if !idempotent {
 		options = append(options, kgo.DisableIdempotentWrite())
 	}
-	return kgo.NewClient(options...)
+	return kgo.NewClient(append(options, more...)...)
 }
 
 func send(ctx context.Context, through producer, req request, result answer) error {

@@ -8,6 +8,8 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.locks.LockSupport;
 import org.apache.kafka.clients.producer.KafkaProducer;
@@ -38,6 +40,8 @@ final class Load extends Thread {
     private final long started = System.nanoTime();
     private volatile boolean stopping;
     private volatile String lastError = "";
+    /** How often the application was told of each kind of error. */
+    private final Map<String, Long> errors = new ConcurrentHashMap<>();
     private volatile KafkaProducer<byte[], byte[]> producer;
 
     /** What became of one record: filled by the callback, written once its fate is known. */
@@ -87,12 +91,12 @@ final class Load extends Thread {
         sent.incrementAndGet();
         try {
             producer.send(record, (metadata, error) -> {
-                if (error != null) lastError = error.toString();
+                if (error != null) note(error);
                 else sending.ack = metadata;
                 if (!transactional) settle(error == null ? 'A' : 'U', sending);
             });
         } catch (KafkaException | IllegalStateException error) {
-            lastError = error.toString();
+            note(error);
             if (!transactional) settle('U', sending);
             else throw error;
         }
@@ -113,7 +117,7 @@ final class Load extends Thread {
             }
             fate = abort ? 'X' : 'A';
         } catch (KafkaException | IllegalStateException error) {
-            lastError = error.toString();
+            note(error);
             if (!stopping) reopen();
         }
         for (Sent each : records) settle(fate, each);
@@ -127,9 +131,14 @@ final class Load extends Thread {
                 producer = TeelineClient.newProducer(request);
                 return;
             } catch (KafkaException error) {
-                lastError = error.toString();
+                note(error);
             }
         }
+    }
+
+    private void note(Exception error) {
+        lastError = error.toString();
+        errors.merge(error.getClass().getSimpleName(), 1L, Long::sum);
     }
 
     private synchronized void settle(char fate, Sent record) {
@@ -159,6 +168,8 @@ final class Load extends Thread {
     void report(ObjectNode answer) {
         answer.put("sent", sent.get()).put("acknowledged", acknowledged.get()).put("aborted", aborted.get());
         answer.put("unknown", unknown.get()).put("bytes", bytes.get()).put("last_error", lastError);
+        ObjectNode kinds = answer.putObject("errors");
+        errors.forEach(kinds::put);
     }
 
     /** Ends the load: "seconds" is how long what is in flight may take; 0 gives it up, as when the cluster is gone. */

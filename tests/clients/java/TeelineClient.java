@@ -100,6 +100,7 @@ public final class TeelineClient {
             case "topic_configs" -> topicConfigs(request, answer);
             case "reassign" -> reassign(request);
             case "elect" -> elect(request);
+            case "unregister" -> unregister(request);
             case "decompress" -> decompress(request);
             case "cluster_id" -> clusterId(request, answer);
             default -> throw new IllegalArgumentException("unknown op " + request.get("op"));
@@ -335,6 +336,13 @@ public final class TeelineClient {
         try (Admin admin = Admin.create(config(request))) {
             TopicPartition partition = new TopicPartition(request.get("topic").asText(), request.get("partition").asInt());
             admin.electLeaders(ElectionType.PREFERRED, Set.of(partition)).all().get();
+        }
+    }
+
+    /** A broker that has left for good. */
+    private void unregister(JsonNode request) throws Exception {
+        try (Admin admin = Admin.create(config(request))) {
+            admin.unregisterBroker(request.get("node").asInt()).all().get();
         }
     }
 
