@@ -165,20 +165,18 @@ fn parse(arguments: &[&str]) -> Result<Asked, String> {
         }
         let value = *rest.next().ok_or_else(|| format!("{flag} takes a value"))?;
         match *flag {
-            "--kafka" => asked.kafka.push(value.to_owned()),
+            "--kafka" => add_once(&mut asked.kafka, value.to_owned()),
             "--client" => {
                 let known = CLIENTS.map(|client| client.id).join(", ");
                 let found = client::by_id(value);
-                asked
-                    .clients
-                    .push(found.ok_or_else(|| format!("no client {value}: there are {known}"))?);
+                let found = found.ok_or_else(|| format!("no client {value}: there are {known}"))?;
+                add_once(&mut asked.clients, found);
             }
             "--feature" => {
                 let known = FEATURES.map(|feature| feature.id).join(", ");
                 let found = feature::by_id(value);
-                asked
-                    .features
-                    .push(found.ok_or_else(|| format!("no feature {value}: there are {known}"))?);
+                let found = found.ok_or_else(|| format!("no feature {value}: there are {known}"))?;
+                add_once(&mut asked.features, found);
             }
             "--suite" => asked.suite = Some(value.to_owned()),
             "--test" => asked.tests = Some(value.to_owned()),
@@ -191,6 +189,13 @@ fn parse(arguments: &[&str]) -> Result<Asked, String> {
         }
     }
     Ok(asked)
+}
+
+/// Two columns of one client would make the same topics.
+fn add_once<T: PartialEq>(chosen: &mut Vec<T>, found: T) {
+    if !chosen.contains(&found) {
+        chosen.push(found);
+    }
 }
 
 fn or_all<T: Clone>(chosen: &[T], all: &[T]) -> Vec<T> {
