@@ -6,14 +6,21 @@
 #![allow(unsafe_code, reason = "a global allocator can be written in no other way")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-#[path = "../fuzz/src/targets.rs"]
+#[path = "../fuzz/src/lib.rs"]
 #[allow(missing_docs, unreachable_pub)]
-mod targets;
+mod fuzz;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fuzz::damage::{Chance, damage};
+use fuzz::frames::{self, Frame};
+use fuzz::targets;
+use teeline_wire::{apis, header, rewrite, schema};
 
 struct Counting;
 
@@ -40,7 +47,6 @@ static COUNTING: Counting = Counting;
 
 /// What a parser may hold at most: a decoded element can be a hundred times as large as on the wire,
 /// a claim must not count at all.
-const BYTES_BASE: usize = 256 * 1024;
 const BYTES_PER_BYTE: usize = 400;
 
 fn peak_of(work: impl FnOnce()) -> usize {
@@ -52,7 +58,7 @@ fn peak_of(work: impl FnOnce()) -> usize {
 
 fn assert_bounded(name: &str, data: &[u8], target: targets::Target) {
     let peak = peak_of(|| target(data));
-    let limit = BYTES_BASE + data.len() * BYTES_PER_BYTE;
+    let limit = targets::bytes_base(name) + data.len() * BYTES_PER_BYTE;
     assert!(
         peak <= limit,
         "{name}: {peak} bytes for an input of {} bytes",
@@ -60,22 +66,171 @@ fn assert_bounded(name: &str, data: &[u8], target: targets::Target) {
     );
 }
 
-#[test]
-fn the_committed_corpus_still_holds() {
-    let _turn = TURN.lock().unwrap();
-    for (name, target) in targets::ALL {
+/// Target, file and content.
+fn committed() -> Vec<(&'static str, PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for (name, _) in targets::ALL {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("fuzz/corpus")
             .join(name);
-        let mut replayed = 0;
-        for file in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        {
-            let data = std::fs::read(file.unwrap().path()).unwrap();
-            assert_bounded(name, &data, target);
-            replayed += 1;
+        let files =
+            std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let before = all.len();
+        for file in files {
+            let path = file.unwrap().path();
+            all.push((name, path.clone(), std::fs::read(path).unwrap()));
         }
-        assert!(replayed > 0, "{}: no corpus", folder.display());
+        assert!(all.len() > before, "{}: no corpus", folder.display());
     }
+    all
+}
+
+#[test]
+fn the_committed_corpus_still_holds() {
+    let _turn = TURN.lock().unwrap();
+    for (name, path, data) in committed() {
+        let held = std::panic::catch_unwind(|| assert_bounded(name, &data, target(name)));
+        assert!(held.is_ok(), "{}", path.display());
+    }
+}
+
+/// The targets that a captured frame is an input of, and that input.
+fn inputs(frame: &Frame) -> Vec<(&'static str, Vec<u8>)> {
+    let (key, version) = (frame.api_key as u8, frame.api_version as u8);
+    let with = |prefix: &[u8], body: &[u8]| [prefix, body].concat();
+    if frame.is_request {
+        let request = header::RequestHeader::parse(&frame.content).unwrap();
+        let body = &frame.content[request.header_len..];
+        let mut inputs = vec![
+            ("request_header", frame.content.clone()),
+            ("requests", with(&[key, version], body)),
+        ];
+        match request.api_key {
+            apis::PRODUCE => inputs.push(("produce_request", with(&[version], body))),
+            apis::END_TXN => inputs.push(("end_txn", with(&[version], body))),
+            _ => {}
+        }
+        return inputs;
+    }
+    let (_, at) = header::parse_response_header(frame.api_key, frame.api_version, &frame.content).unwrap();
+    let body = &frame.content[at..];
+    let mut inputs = vec![
+        ("precheck", with(&[key, version], body)),
+        ("rewrite", with(&[key, version], body)),
+        ("tail_scanner", with(&[key, version, 5], body)),
+    ];
+    match frame.api_key {
+        apis::PRODUCE => inputs.push(("produce_response", with(&[version], body))),
+        apis::END_TXN => inputs.push(("end_txn", with(&[version], body))),
+        apis::API_VERSIONS => inputs.push(("api_versions", with(&[version], body))),
+        apis::METADATA => inputs.push(("metadata_head", with(&[version, body.len() as u8 / 2], body))),
+        _ => {}
+    }
+    inputs
+}
+
+/// What real clients and brokers sent, and the batches of several clients with every codec.
+fn captured() -> Vec<(&'static str, Vec<u8>)> {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let frames = frames::read(&testdata.join("frames"));
+    let mut all: Vec<_> = frames.iter().flat_map(inputs).collect();
+    for file in std::fs::read_dir(testdata.join("batches")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let batches = std::fs::read(path).unwrap();
+            all.push(("journal", batches.clone()));
+            all.push(("batches", batches));
+        }
+    }
+    all.extend(committed().into_iter().map(|(name, _, data)| (name, data)));
+    // In the same order everywhere, so that a seed does the same everywhere.
+    all.sort();
+    all
+}
+
+fn target(wanted: &str) -> targets::Target {
+    let (_, target) = targets::ALL
+        .into_iter()
+        .find(|(name, _)| *name == wanted)
+        .unwrap();
+    target
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
+}
+
+#[test]
+fn what_real_clients_and_brokers_sent_is_understood() {
+    let _turn = TURN.lock().unwrap();
+    let frames = frames::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/frames"));
+    assert!(frames.len() > 300, "{}", frames.len());
+    for frame in &frames {
+        for (name, data) in inputs(frame) {
+            assert_bounded(name, &data, target(name));
+        }
+        let name = apis::name(frame.api_key);
+        let version = frame.api_version;
+        if frame.is_request || apis::newest_understood(frame.api_key).is_none() {
+            continue;
+        }
+        let (_, at) = header::parse_response_header(frame.api_key, version, &frame.content).unwrap();
+        let body = Bytes::copy_from_slice(&frame.content[at..]);
+        assert_eq!(
+            schema::precheck(frame.api_key, version, true, &body),
+            Ok(()),
+            "{name} {version}"
+        );
+        let mut proxied = |_: i32, host: &str, _: i32| {
+            assert_eq!(host, "127.0.0.1", "{name} {version}");
+            Some(("proxy".to_owned(), 1))
+        };
+        rewrite::rewrite_response(frame.api_key, version, body, &mut proxied).unwrap();
+    }
+}
+
+/// Seeded, so that what fails can be repeated; `cargo xtask soak` gives it other seeds and more time.
+#[test]
+fn damaged_frames_hurt_nobody() {
+    let _turn = TURN.lock().unwrap();
+    let inputs = captured();
+    let end = Instant::now() + Duration::from_secs(number("TEELINE_FUZZ_SECONDS", 6));
+    let first = number("TEELINE_FUZZ_SEED", 1);
+    let mut seed = first;
+    while Instant::now() < end {
+        let mut chance = Chance::of(seed);
+        let (name, data) = &inputs[chance.below(inputs.len())];
+        let mut data = data.clone();
+        damage(&mut data, &mut chance);
+        let held = std::panic::catch_unwind(|| assert_bounded(name, &data, target(name)));
+        assert!(
+            held.is_ok(),
+            "{name}: TEELINE_FUZZ_SEED={seed}; the input: {data:02x?}"
+        );
+        seed += 1;
+    }
+    println!("{} inputs from {first} on", seed - first);
+}
+
+/// The client asks, and a broker that a script tells what to do answers with captured frames, damaged or not.
+#[test]
+fn whatever_a_broker_answers_the_client_comes_to_an_end() {
+    let _turn = TURN.lock().unwrap();
+    let end = Instant::now() + Duration::from_secs(number("TEELINE_FUZZ_SECONDS", 2));
+    let first = number("TEELINE_FUZZ_SEED", 1);
+    let mut seed = first;
+    while Instant::now() < end {
+        for name in ["client", "introduction"] {
+            let script = Chance::of(seed).bytes(48);
+            let held = std::panic::catch_unwind(|| assert_bounded(name, &script, target(name)));
+            assert!(held.is_ok(), "{name}: TEELINE_FUZZ_SEED={seed}");
+        }
+        seed += 1;
+    }
+    println!("{} scripts from {first} on", seed - first);
 }
 
 #[test]
@@ -89,7 +244,11 @@ fn claims_without_bytes_allocate_nothing() {
         &[0x80, 0x80, 0x80, 0x08],
         &[0x7f, 0xff],
     ];
-    for (name, target) in targets::ALL {
+    // The others are slow, and hold as much before they look.
+    let quick = targets::ALL
+        .into_iter()
+        .filter(|(name, _)| targets::bytes_base(name) < 1024 * 1024);
+    for (name, target) in quick {
         for api_key in 0..=100_u8 {
             for version in 0..=19_u8 {
                 for claim in claims {

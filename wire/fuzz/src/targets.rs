@@ -5,13 +5,15 @@ use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Decodable;
 use teeline_wire::fetch_response::TailScanner;
 use teeline_wire::header::RequestHeader;
-use teeline_wire::{api_versions, apis, end_txn, produce, rewrite, schema};
+use teeline_wire::{api_versions, apis, end_txn, header, metadata_head, produce, rewrite, schema};
+
+use super::{client, records, streams};
 
 /// A target: any bytes in, no panic.
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 17] = [
     ("request_header", request_header),
     ("produce_request", produce_request),
     ("produce_response", produce_response),
@@ -20,7 +22,25 @@ pub const ALL: [(&str, Target); 8] = [
     ("rewrite", rewrite),
     ("tail_scanner", tail_scanner),
     ("precheck", precheck),
+    ("requests", requests),
+    ("metadata_head", metadata_head),
+    ("frame", streams::frame),
+    ("group_record", records::group_record),
+    ("journal", records::journal),
+    ("batches", records::batches),
+    ("codec", records::codec),
+    ("introduction", streams::introduction),
+    ("client", client::client),
 ];
+
+/// What a target may hold besides a multiple of its input: those that unfold, compress or talk need buffers for it.
+pub fn bytes_base(name: &str) -> usize {
+    match name {
+        "journal" | "batches" | "codec" => 4 * 1024 * 1024,
+        "introduction" | "client" => 8 * 1024 * 1024,
+        _ => 256 * 1024,
+    }
+}
 
 /// A frame. The header ends inside it.
 pub fn request_header(data: &[u8]) {
@@ -155,6 +175,48 @@ pub fn precheck(data: &[u8]) {
     };
     if schema::precheck(api_key, version, true, &body).is_ok() {
         decode_response(api_key, version, body);
+    }
+}
+
+/// The same for requests, which are only looked at.
+pub fn requests(data: &[u8]) {
+    let Some((api_key, version, body)) = key_version_and_body(data) else {
+        return;
+    };
+    let _ = schema::precheck(api_key, version, false, &body);
+}
+
+/// A version, where the frame is cut, and a body. The head alone is rewritten as the whole is, however much of it has
+/// arrived.
+pub fn metadata_head(data: &[u8]) {
+    let [version, cut, body @ ..] = data else {
+        return;
+    };
+    let version = i16::from(*version as i8);
+    let Ok(frame) = header::response_frame(apis::METADATA, version, 7, body) else {
+        return;
+    };
+    let content = &frame[4..];
+    let mut to_proxy = |node_id: i32, _: &str, _: i32| Some(("proxy".to_owned(), node_id as u16));
+    let part = &content[..usize::from(*cut).min(content.len())];
+    let of_part = metadata_head::rewrite_head(version, content.len(), part, &mut to_proxy);
+    let of_all = metadata_head::rewrite_head(version, content.len(), content, &mut to_proxy);
+    if let Ok(Some(head)) = &of_part {
+        assert_eq!(Ok(Some(head)), of_all.as_ref().map(Option::as_ref));
+    }
+    let whole = rewrite::rewrite_response(
+        apis::METADATA,
+        version,
+        Bytes::copy_from_slice(body),
+        &mut to_proxy,
+    );
+    if let Ok(whole) = whole {
+        let expected = header::response_frame(apis::METADATA, version, 7, &whole.body).expect("it was one");
+        let head = of_all
+            .expect("the whole can be rewritten")
+            .expect("all of it is there");
+        assert_eq!([&head.bytes, &content[head.replaced..]].concat(), expected);
+        assert!(of_part.is_ok(), "a part of what is right is not wrong");
     }
 }
 
