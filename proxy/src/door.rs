@@ -12,6 +12,7 @@ use teeline_wire::tls::{Failure, HandshakeError, TlsServer, UnusableFiles};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::intercept::DestinationError;
 use crate::load_balancer::{self, HeaderError};
 use crate::stream::Stream;
 use crate::topology::{Entrance, Route, Topology};
@@ -42,6 +43,9 @@ pub(crate) enum NotLetIn {
     /// TLS.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+    /// Where it was going.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
 }
 
 impl NotLetIn {
@@ -50,6 +54,7 @@ impl NotLetIn {
         match self {
             NotLetIn::Header(error) => matches!(error, HeaderError::Closed),
             NotLetIn::Handshake(error) => error.failure == Failure::Closed,
+            NotLetIn::Destination(_) => false,
         }
     }
 }
@@ -77,6 +82,14 @@ impl Door {
         topology: &Topology,
     ) -> Result<Visitor, NotLetIn> {
         let deadline = Instant::now() + self.patience;
+        let entrance = match entrance {
+            Entrance::ByDestination { port, .. } => {
+                let destinations = &topology.destinations;
+                let found = destinations.of(&client, peer, port, self.patience).await?;
+                Entrance::Route(Route::Destination(found))
+            }
+            known => known,
+        };
         let mut visitor = peer;
         if self.is_load_balancer(peer.ip()) {
             let header = load_balancer::read_header(&mut client);
@@ -87,7 +100,7 @@ impl Door {
         }
         let choose = |name: Option<&str>| match entrance {
             Entrance::Route(route) => Some(route),
-            Entrance::ByName => topology.route_of(name?),
+            Entrance::ByName | Entrance::ByDestination { .. } => topology.route_of(name?),
         };
         let Some(tls) = &self.tls else {
             let route = choose(None).ok_or_else(|| HandshakeError {
@@ -109,7 +122,8 @@ impl Door {
         })
     }
 
-    fn is_load_balancer(&self, address: IpAddr) -> bool {
+    /// Whether the header of the PROXY protocol is awaited from there.
+    pub(crate) fn is_load_balancer(&self, address: IpAddr) -> bool {
         self.load_balancers
             .iter()
             .any(|network| network.contains(address))

@@ -192,17 +192,26 @@ impl Upstream {
     }
 }
 
-/// Small requests must not wait for each other's acknowledgements, and a peer that vanished must be noticed.
+/// Small requests must not wait for each other's acknowledgements, and a peer that vanished must be noticed: by probes
+/// while nothing is under way, by the age of what it has not acknowledged otherwise. The latter ends a connection, too,
+/// whose peer is there and has not read a byte for as long.
 pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_AFTER)
         .with_interval(KEEPALIVE_EVERY);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(stream);
+    // The kernel's own patience is a quarter of an hour. Elsewhere than on Linux it has to do.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Before the usual five minutes after which firewalls forget a connection.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+/// Half of what brokers allow for connections on which nothing moves (`connections.max.idle.ms`).
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5 * 60);
 /// A client gives up long before more than this were tried.
 const BOOTSTRAP_ATTEMPTS_MAX: usize = 8;

@@ -1,0 +1,490 @@
+//! Connections that the network redirects to the proxy on their way to a broker.
+//!
+//! Clients keep the brokers' own addresses (`listen.addressing.scheme: intercept`). Where a connection was going the
+//! kernel still knows: REDIRECT and DNAT leave it with the connection's tracking (`SO_ORIGINAL_DST`), TPROXY and
+//! addresses that were made local leave it as the socket's own address. The proxy then goes there, and nowhere else
+//! than to addresses that lead to brokers of the cluster: those of the bootstrap servers, and those under which the
+//! cluster presents its brokers. An open relay it must never become, and a connection that comes back to the proxy from
+//! itself is refused, too.
+//!
+//! Names are resolved apart from all connections, again and again, as clients do, too; an address that is not known
+//! makes the cluster be asked and the names be looked up at once, before the connection is refused.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use socket2::{Domain, SockRef};
+use teeline_config::HostPort;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::quiet::Quiet;
+use crate::topology::Entrance;
+
+/// Where a redirected connection was going.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) address: SocketAddr,
+    /// The broker there, if it is a certain one.
+    pub(crate) node_id: Option<i32>,
+}
+
+/// Why a connection is not taken where it was going.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DestinationError {
+    /// Nothing of the cluster is there.
+    #[error(
+        "it was going to {0}, which is no broker (hint: redirect the brokers' addresses only; the proxy knows those \
+         that upstream.bootstrap_servers resolve to, and those that the cluster names there)"
+    )]
+    NoBroker(SocketAddr),
+    /// It was made to the listener's own address.
+    #[error(
+        "it was made to the proxy itself at {0} (hint: with the scheme intercept clients keep the brokers' addresses)"
+    )]
+    NotRedirected(SocketAddr),
+    /// The proxy made it.
+    #[error(
+        "it is the proxy's own connection to {0}, redirected (hint: rules for local traffic must leave out the user \
+         that the proxy runs as)"
+    )]
+    Ours(SocketAddr),
+    /// The kernel does not say. The connection is gone, mostly.
+    #[error("ask where it was going: {0}")]
+    Unknown(#[from] io::Error),
+}
+
+/// The addresses behind which there are brokers.
+#[derive(Debug)]
+pub(crate) struct Destinations {
+    table: watch::Sender<Table>,
+    /// How often somebody asked for an address that is not in the table.
+    asked: AtomicU64,
+    /// There is something to look up.
+    wake: Notify,
+    /// Counts what the cluster said of its brokers.
+    polls: watch::Sender<u64>,
+    /// The proxy's ends of its own connections to them.
+    own: Arc<Mutex<HashSet<SocketAddr>>>,
+    failures: Quiet,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    brokers: HashMap<SocketAddr, Broker>,
+    /// Everything asked for until here was looked for.
+    answered: u64,
+}
+
+/// What is behind an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Broker {
+    /// What it is called: the name that its certificate has to bear.
+    name: HostPort,
+    node_id: Option<i32>,
+}
+
+/// A connection of the proxy to a broker, while it lasts.
+#[derive(Debug)]
+pub(crate) struct OwnConnection {
+    address: SocketAddr,
+    all: Arc<Mutex<HashSet<SocketAddr>>>,
+}
+
+impl Drop for OwnConnection {
+    fn drop(&mut self) {
+        lock(&self.all).remove(&self.address);
+    }
+}
+
+impl Default for Destinations {
+    fn default() -> Self {
+        Destinations {
+            table: watch::Sender::new(Table::default()),
+            asked: AtomicU64::new(0),
+            wake: Notify::new(),
+            polls: watch::Sender::new(0),
+            own: Arc::default(),
+            failures: Quiet::default(),
+        }
+    }
+}
+
+impl Destinations {
+    /// Where a connection to the listener's `port` was going, if a broker is there. Waits for what is not known yet, for
+    /// `patience` at most.
+    pub(crate) async fn of(
+        &self,
+        client: &TcpStream,
+        peer: SocketAddr,
+        port: u16,
+        patience: Duration,
+    ) -> Result<Destination, DestinationError> {
+        let local = canonical(client.local_addr()?);
+        let address = original_destination(client).map_or(local, canonical);
+        if lock(&self.own).contains(&canonical(peer)) {
+            return Err(DestinationError::Ours(address));
+        }
+        let found = tokio::time::timeout(patience, self.find(address)).await;
+        match found.ok().flatten() {
+            Some(broker) => Ok(Destination {
+                address,
+                node_id: broker.node_id,
+            }),
+            None if address == local && address.port() == port => {
+                Err(DestinationError::NotRedirected(address))
+            }
+            None => Err(DestinationError::NoBroker(address)),
+        }
+    }
+
+    async fn find(&self, address: SocketAddr) -> Option<Broker> {
+        let known = self.broker_at(address);
+        if known.is_some() {
+            return known;
+        }
+        let mut table = self.table.subscribe();
+        let question = self.asked.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.wake.notify_one();
+        let decided = |table: &Table| table.brokers.contains_key(&address) || table.answered >= question;
+        // The sender lives as long as we do.
+        let table = table.wait_for(decided).await.ok()?;
+        table.brokers.get(&address).cloned()
+    }
+
+    fn broker_at(&self, address: SocketAddr) -> Option<Broker> {
+        self.table.borrow().brokers.get(&address).cloned()
+    }
+
+    /// What the broker at an address is called.
+    pub(crate) fn name_of(&self, address: SocketAddr) -> Option<HostPort> {
+        self.broker_at(address).map(|broker| broker.name)
+    }
+
+    /// Notes a connection to a broker as the proxy's own, for as long as the result lives.
+    pub(crate) fn own(&self, connection: &TcpStream) -> io::Result<OwnConnection> {
+        let address = canonical(connection.local_addr()?);
+        lock(&self.own).insert(address);
+        Ok(OwnConnection {
+            address,
+            all: Arc::clone(&self.own),
+        })
+    }
+
+    /// Brokers are named otherwise than before.
+    pub(crate) fn named(&self) {
+        self.wake.notify_one();
+    }
+
+    /// The cluster said who its brokers are.
+    pub(crate) fn polled(&self) {
+        self.polls.send_modify(|polls| *polls = polls.wrapping_add(1));
+    }
+
+    fn publish(&self, brokers: HashMap<SocketAddr, Broker>, answered: u64) {
+        self.table.send_replace(Table { brokers, answered });
+    }
+
+    /// Every name with its addresses, as far as they can be had. Those of a name that cannot be resolved now stay as
+    /// they were: clients have them, too.
+    async fn look_up(&self, names: Vec<Name>) -> HashMap<SocketAddr, Broker> {
+        let lookups = names.into_iter().map(|name| async move {
+            let found = resolve(&name.address).await;
+            (name, found)
+        });
+        let found: Vec<_> = stream::iter(lookups).buffered(LOOKUPS_AT_ONCE).collect().await;
+        let former = self.table.borrow();
+        let mut brokers = Brokers::default();
+        for (name, found) in found {
+            let addresses = match found {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    if let Some(suppressed) = self.failures.admit() {
+                        tracing::warn!(
+                            address = %name.address,
+                            suppressed,
+                            "clients cannot be let through to this broker: its name is not resolved: {error}"
+                        );
+                    }
+                    former.addresses_of(&name.address)
+                }
+            };
+            brokers.add(&name, addresses);
+        }
+        brokers.0
+    }
+}
+
+impl Table {
+    fn addresses_of(&self, name: &HostPort) -> Vec<SocketAddr> {
+        let named = self.brokers.iter().filter(|(_, broker)| broker.name == *name);
+        named.map(|(address, _)| *address).collect()
+    }
+}
+
+/// A name to look up.
+#[derive(Debug)]
+struct Name {
+    address: HostPort,
+    node_id: Option<i32>,
+}
+
+/// Puts together what is behind which address.
+#[derive(Debug, Default)]
+struct Brokers(HashMap<SocketAddr, Broker>);
+
+impl Brokers {
+    /// Names of brokers come before those of bootstrap servers: who is behind an address is worth more than that
+    /// somebody is.
+    fn add(&mut self, name: &Name, addresses: Vec<SocketAddr>) {
+        for address in addresses {
+            let broker = Broker {
+                name: name.address.clone(),
+                node_id: name.node_id,
+            };
+            let known = self.0.entry(canonical(address)).or_insert(broker);
+            if name.node_id.is_some() && known.node_id != name.node_id {
+                // Several are behind it, as behind a load balancer: either may answer.
+                known.node_id = None;
+            }
+        }
+    }
+}
+
+/// Keeps the addresses of a cluster's brokers in line with what they are called, for as long as it is polled.
+pub(crate) async fn resolve_names(cluster: Arc<Cluster>) {
+    let destinations = &cluster.topology.destinations;
+    let mut answered = 0;
+    loop {
+        let woken = Instant::now();
+        let asked = destinations.asked.load(Ordering::Relaxed);
+        let brokers = destinations.look_up(names(&cluster)).await;
+        destinations.publish(brokers, answered);
+        if asked > answered {
+            // Not only names may have changed, but who the brokers are.
+            ask_cluster(&cluster).await;
+            let brokers = destinations.look_up(names(&cluster)).await;
+            answered = asked;
+            destinations.publish(brokers, answered);
+        }
+        tokio::select! {
+            () = destinations.wake.notified() => {}
+            () = tokio::time::sleep(LOOK_UP_EVERY) => {}
+        }
+        // Who tries addresses at random must not keep the cluster busy.
+        tokio::time::sleep_until(woken + LOOK_UP_PAUSE).await;
+    }
+}
+
+async fn ask_cluster(cluster: &Cluster) {
+    let mut polls = cluster.topology.destinations.polls.subscribe();
+    polls.mark_unchanged();
+    cluster.trouble.notify_one();
+    // When it does not answer, what is known has to do.
+    let _ = tokio::time::timeout(ANSWER_MAX, polls.changed()).await;
+}
+
+fn names(cluster: &Cluster) -> Vec<Name> {
+    if !cluster.topology.intercepts() {
+        return Vec::new();
+    }
+    let nodes = cluster
+        .topology
+        .nodes()
+        .into_iter()
+        .map(|(node_id, address)| Name {
+            address,
+            node_id: Some(node_id),
+        });
+    let live = cluster.live.load();
+    let servers = live
+        .upstream
+        .endpoint
+        .bootstrap_servers
+        .iter()
+        .map(|address| Name {
+            address: address.clone(),
+            node_id: None,
+        });
+    nodes.chain(servers).collect()
+}
+
+async fn resolve(name: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let looked_up = lookup_host((name.host.as_str(), name.port));
+    let found = tokio::time::timeout(LOOKUP_MAX, looked_up).await;
+    let addresses: Vec<_> = found.map_err(|_elapsed| io::ErrorKind::TimedOut)??.collect();
+    match addresses.is_empty() {
+        true => Err(io::ErrorKind::NotFound.into()),
+        false => Ok(addresses),
+    }
+}
+
+/// Where a connection was going before its destination was translated; an error where it was not, or nothing is
+/// tracked.
+fn original_destination(client: &TcpStream) -> io::Result<SocketAddr> {
+    let socket = SockRef::from(client);
+    // An IPv4 connection to an IPv6 socket is tracked as what it is on the wire.
+    let original = match canonical(client.local_addr()?) {
+        SocketAddr::V4(_) => socket.original_dst_v4()?,
+        SocketAddr::V6(_) => socket.original_dst_v6()?,
+    };
+    original
+        .as_socket()
+        .ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// Readies a listening socket for what is led to it.
+pub(crate) fn tune(socket: &SockRef<'_>, entrance: Entrance) -> io::Result<()> {
+    if !matches!(
+        entrance,
+        Entrance::ByDestination {
+            transparent: true,
+            ..
+        }
+    ) {
+        return Ok(());
+    }
+    let set = match socket.domain()? {
+        Domain::IPV6 => socket.set_ip_transparent_v6(true),
+        _ => socket.set_ip_transparent_v4(true),
+    };
+    set.map_err(|error| {
+        let hint = "transparent needs CAP_NET_ADMIN or CAP_NET_RAW";
+        io::Error::new(error.kind(), format!("{error} (hint: {hint})"))
+    })
+}
+
+/// The form in which addresses are compared: IPv4 as such, without scopes and labels.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn lock(own: &Mutex<HashSet<SocketAddr>>) -> MutexGuard<'_, HashSet<SocketAddr>> {
+    // Addresses come and go whole, so a poisoned lock still guards a sound set.
+    own.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What names resolve to changes rarely, and a client that meets the change makes them be looked up at once.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(30);
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
+/// A resolver that does not answer tries its second server after five seconds.
+const LOOKUP_MAX: Duration = Duration::from_secs(6);
+const LOOKUPS_AT_ONCE: usize = 16;
+/// A cluster answers in milliseconds, or has other troubles.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn name(host: &str, node_id: Option<i32>) -> Name {
+        let address = HostPort::new(host, 9092);
+        Name { address, node_id }
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// A connection that nobody redirected, as the proxy accepts it, and whom it comes from.
+    async fn accepted() -> (TcpStream, TcpStream, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, peer) = listener.accept().await.unwrap();
+        (client, accepted, peer)
+    }
+
+    #[test]
+    fn a_broker_is_told_by_its_address_unless_several_share_it() {
+        let mut brokers = Brokers::default();
+        let (one, both, server) = ("10.0.0.1:9092", "10.0.0.9:9092", "10.0.0.4:9092");
+        brokers.add(&name("one", Some(1)), vec![address(one), address(both)]);
+        brokers.add(&name("two", Some(2)), vec![address("[::ffff:10.0.0.9]:9092")]);
+        brokers.add(&name("servers", None), vec![address(one), address(server)]);
+        let known = |at: &str| {
+            let broker = brokers.0.get(&address(at)).unwrap();
+            (broker.name.host.as_str(), broker.node_id)
+        };
+        // Found by the bootstrap servers' name as well, and still that broker.
+        assert_eq!(known(one), ("one", Some(1)));
+        assert_eq!(known(both), ("one", None));
+        assert_eq!(known(server), ("servers", None));
+        assert_eq!(brokers.0.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_any_more_keeps_its_addresses() {
+        let destinations = Destinations::default();
+        let gone = || name("does.not.exist.invalid", Some(3));
+        let mut brokers = Brokers::default();
+        brokers.add(&gone(), vec![address("10.0.0.3:9092")]);
+        destinations.publish(brokers.0, 0);
+        let found = destinations
+            .look_up(vec![gone(), name("127.0.0.1", Some(1))])
+            .await;
+        let expected = |at: &str| found.get(&address(at)).and_then(|broker| broker.node_id);
+        assert_eq!(expected("10.0.0.3:9092"), Some(3));
+        assert_eq!(expected("127.0.0.1:9092"), Some(1));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_known_is_looked_for_before_it_is_refused() {
+        let destinations = Arc::new(Destinations::default());
+        let (_client, accepted, peer) = accepted().await;
+        let local = accepted.local_addr().unwrap();
+        let asking = Arc::clone(&destinations);
+        let asked = tokio::spawn(async move {
+            let first = asking.of(&accepted, peer, local.port(), PATIENCE).await;
+            let elsewhere = asking.of(&accepted, peer, 1, PATIENCE).await;
+            (first, elsewhere, asking.of(&accepted, peer, 1, PATIENCE).await)
+        });
+        destinations.wake.notified().await;
+        // What was looked up before the question does not answer it.
+        destinations.publish(HashMap::new(), 0);
+        assert!(!asked.is_finished());
+        destinations.publish(HashMap::new(), 1);
+        destinations.wake.notified().await;
+        destinations.publish(HashMap::new(), 2);
+        destinations.wake.notified().await;
+        let mut brokers = Brokers::default();
+        brokers.add(&name("found", Some(7)), vec![local]);
+        destinations.publish(brokers.0, 2);
+        let (first, elsewhere, found) = asked.await.unwrap();
+        assert!(matches!(first, Err(DestinationError::NotRedirected(at)) if at == local));
+        assert!(matches!(elsewhere, Err(DestinationError::NoBroker(at)) if at == local));
+        let expected = Destination {
+            address: local,
+            node_id: Some(7),
+        };
+        assert_eq!(found.unwrap(), expected);
+        assert_eq!(destinations.name_of(local), Some(HostPort::new("found", 9092)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_the_proxy_to_itself_is_refused_while_it_lasts() {
+        let destinations = Destinations::default();
+        let (client, accepted, peer) = accepted().await;
+        let local = accepted.local_addr().unwrap();
+        let mut brokers = Brokers::default();
+        brokers.add(&name("self", Some(1)), vec![local]);
+        destinations.publish(brokers.0, 0);
+        let own = destinations.own(&client).unwrap();
+        let refused = destinations.of(&accepted, peer, local.port(), PATIENCE).await;
+        assert!(matches!(refused, Err(DestinationError::Ours(at)) if at == local));
+        drop(own);
+        let taken = destinations.of(&accepted, peer, local.port(), PATIENCE).await;
+        assert_eq!(taken.unwrap().node_id, Some(1));
+    }
+}
