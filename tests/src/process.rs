@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::namespace;
 use crate::reaper;
 use crate::wait::wait_for;
 
@@ -27,13 +28,8 @@ impl Process {
     }
 
     /// The same with chosen standard input and output.
-    pub fn start_with(
-        name: &str,
-        mut command: Command,
-        log: &Path,
-        input: Stdio,
-        output: Option<Stdio>,
-    ) -> Self {
+    pub fn start_with(name: &str, command: Command, log: &Path, input: Stdio, output: Option<Stdio>) -> Self {
+        let mut command = namespace::entered(command);
         let file = File::options()
             .create(true)
             .append(true)

@@ -119,7 +119,8 @@ impl ProxySettings {
 
     /// The admin port.
     pub fn admin(&self) -> String {
-        self.ports.address(0)
+        let listen = self.document["admin"]["listen"].as_str();
+        listen.expect("a string").to_owned()
     }
 
     /// Another port of its block: 0 and 1 are admin and bootstrap, the brokers' follow.
