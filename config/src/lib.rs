@@ -57,7 +57,7 @@ pub use environment::{Env, NoEnv, ProcessEnv};
 pub use jobs::{Backup, Compression, Restore, Segmenter, Start};
 pub use pattern::{PatternError, TopicFilter, TopicPattern};
 pub use problem::{ConfigErrors, Problem};
-pub use process::{Admin, Log, LogFormat, LogLevel, Process};
+pub use process::{AccessLog, Admin, Log, LogFormat, LogLevel, Process};
 pub use secret::Secret;
 pub use security::{
     Bearer, ClientCertificate, Credential, Kerberos, KerberosIdentity, Login, Sasl, Security,

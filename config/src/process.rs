@@ -68,6 +68,36 @@ impl LogLevel {
     }
 }
 
+/// How much the proxy's access log tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    /// Nothing: metrics tell how many there are, the log what went wrong.
+    #[default]
+    Off,
+    /// A line for each connection that ended or was turned away.
+    Connections,
+    /// And one for each request.
+    Requests,
+}
+
+impl AccessLog {
+    /// As it is written in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Connections => "connections",
+            Self::Requests => "requests",
+        }
+    }
+
+    /// The one that is written so.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Off, Self::Connections, Self::Requests]
+            .into_iter()
+            .find(|access| access.as_str() == name)
+    }
+}
+
 /// The log, always on standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Log {
@@ -77,6 +107,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Directives that replace the level, as `info,teeline_wire=debug`; the variable `TEELINE_LOG` wins over it.
     pub filter: Option<String>,
+    /// Lines about connections and requests, of the proxy.
+    pub access: AccessLog,
 }
 
 /// Limits of the whole process.

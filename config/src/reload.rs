@@ -205,6 +205,7 @@ fn listeners(found: &mut Differences, old: &Listen, new: &Listen) {
         proxy_protocol_from as "proxy_protocol.from" => NewConnections,
         handshake_timeout => NewConnections,
         max_connections => AtOnce,
+        max_connections_per_address => AtOnce,
         max_request_bytes => NewConnections,
         idle_timeout => AtOnce,
         connection_age as "connection_max_age" => NewConnections,
@@ -315,6 +316,7 @@ fn log(found: &mut Differences, old: &Log, new: &Log) {
         level => Effect::AtOnce,
         format => Effect::Restart("whoever reads the log expects one form of lines"),
         filter => Effect::AtOnce,
+        access => Effect::AtOnce,
     });
 }
 

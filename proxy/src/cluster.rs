@@ -1,7 +1,6 @@
 //! One virtual cluster: what its listeners, sessions and poller share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,13 +10,15 @@ use teeline_config::Addressing;
 use teeline_config::cluster::{ConnectionAge, Listen, VirtualCluster};
 use teeline_config::endpoint::KafkaEndpoint;
 use teeline_config::process::Process as ProcessSettings;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::budget::{Budgets, Parties, ProcessBudget};
 use crate::capture::Capture;
 use crate::catalog;
 use crate::door::Door;
 use crate::metrics::ClusterMetrics;
+use crate::observe::Observatory;
+use crate::places::{Guests, Places};
 use crate::quiet::Quiet;
 use crate::stop::Stop;
 use crate::topology::Topology;
@@ -33,8 +34,8 @@ pub(crate) struct Cluster {
     /// None when nothing is captured.
     pub(crate) capture: Option<Capture>,
     pub(crate) metrics: Arc<ClusterMetrics>,
-    /// One permit per connection that may be open.
-    pub(crate) connections: Arc<Semaphore>,
+    /// Places for connections.
+    pub(crate) guests: Arc<Guests>,
     /// Ends this cluster, with the process or alone.
     pub(crate) stop: Stop,
     /// Lines about refused connections.
@@ -45,7 +46,8 @@ pub(crate) struct Cluster {
     pub(crate) trouble: Notify,
     budget: ProcessBudget,
     parties: Parties,
-    next_connection: AtomicU64,
+    /// Who is there.
+    pub(crate) observatory: Arc<Observatory>,
 }
 
 /// What of a cluster's configuration can change while it runs. A connection keeps what it began with, except where it
@@ -114,6 +116,8 @@ pub(crate) struct Footing {
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
     pub(crate) budget: ProcessBudget,
+    pub(crate) places: Arc<Places>,
+    pub(crate) observatory: Arc<Observatory>,
     pub(crate) stop: Stop,
 }
 
@@ -133,23 +137,20 @@ impl Cluster {
             topology,
             capture,
             metrics,
-            connections: Arc::new(Semaphore::new(settings.listen.max_connections as usize)),
+            guests: Guests::new(Arc::clone(&process.places), &settings.listen),
             stop: process.stop.child(),
             refusals: Quiet::default(),
             unreachable: Quiet::default(),
             trouble: Notify::new(),
             budget: process.budget.clone(),
             parties: Parties::default(),
-            next_connection: AtomicU64::new(1),
+            observatory: Arc::clone(&process.observatory),
         }
     }
 
     /// Changes how many connections there may be. Those that are open stay.
-    pub(crate) fn set_places(&self, _listen: &Listen) {}
-
-    /// A number for a connection, unique within the process.
-    pub(crate) fn next_connection_id(&self) -> u64 {
-        self.next_connection.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn set_places(&self, listen: &Listen) {
+        self.guests.set_most(listen);
     }
 
     /// What one connection to a broker may hold.
@@ -161,6 +162,12 @@ impl Cluster {
     /// Bytes of requests in memory, all connections of this cluster together.
     pub(crate) fn in_flight_bytes(&self) -> usize {
         self.parties.bytes_used()
+    }
+
+    /// Bytes of answers and of large read buffers in memory, all connections of the process together.
+    #[cfg(test)]
+    pub(crate) fn answer_bytes(&self) -> usize {
+        self.budget.answer_bytes_used()
     }
 
     /// Takes topic names and ids from a Metadata answer that passes, so that a producer's first batch finds its topic

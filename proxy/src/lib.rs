@@ -28,6 +28,7 @@
 //! | [`buffer`] | the write-ahead buffer's writer |
 //! | [`budget`], `places` | bytes in flight; places for connections |
 //! | `metrics`, `quiet` | what is measured; log lines that must not flood |
+//! | `observe` | open connections, traces of requests, the access log |
 
 mod archiving;
 mod brokers;
@@ -49,6 +50,7 @@ mod listeners;
 mod load_balancer;
 mod lost;
 mod metrics;
+mod observe;
 mod openness;
 mod places;
 mod poller;

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use teeline_wire::client::ClientError;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
 
 use crate::cluster::{Cluster, Footing, Live};
 use crate::door::{NotLetIn, Visitor};
 use crate::metrics::{Refusal, Side};
-use crate::session;
+use crate::observe::TurnedAway;
+use crate::places::Place;
+use crate::session::{self, sasl::Mechanism};
 use crate::sockets::{Bound, Change};
 use crate::stop::Stop;
 use crate::topology::{Entrance, Route};
@@ -25,6 +28,8 @@ use crate::upstream::{UpstreamError, tune};
 pub(crate) async fn serve(cluster: Arc<Cluster>, mut changes: mpsc::Receiver<Change>) {
     let mut acceptors = JoinSet::new();
     let mut stops: HashMap<SocketAddr, Stop> = HashMap::new();
+    let mut look = tokio::time::interval(GAUGE_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let former = tokio::select! {
             () = cluster.stop.drain.triggered() => break,
@@ -38,6 +43,10 @@ pub(crate) async fn serve(cluster: Arc<Cluster>, mut changes: mpsc::Receiver<Cha
             },
             Some(ended) = acceptors.join_next() => {
                 notice(&cluster, "listener", ended);
+                continue;
+            }
+            _ = look.tick() => {
+                cluster.metrics.in_flight_bytes.set(cluster.in_flight_bytes() as f64);
                 continue;
             }
         };
@@ -80,19 +89,49 @@ fn admit(
     peer: SocketAddr,
     sessions: &mut JoinSet<()>,
 ) {
-    let Ok(permit) = Arc::clone(&cluster.connections).try_acquire_owned() else {
-        cluster.metrics.refused(Refusal::Limit);
-        if let Some(suppressed) = cluster.refusals.admit() {
-            tracing::warn!(cluster = cluster.name, %peer, suppressed, "connection refused: listen.max_connections are open");
+    let live = cluster.live.load_full();
+    let place = cluster.guests.enter().and_then(|mut place| {
+        // Behind a load balancer the address comes later.
+        if !live.door.is_load_balancer(peer.ip()) {
+            cluster.guests.count(&mut place, peer.ip())?;
         }
-        return;
+        Ok(place)
+    });
+    let place = match place {
+        Ok(place) => place,
+        Err(refusal) => return no_place(cluster, peer, refusal),
     };
     let footing = Footing {
         cluster: Arc::clone(cluster),
-        live: cluster.live.load_full(),
+        live,
         stop: stop.clone(),
     };
-    sessions.spawn(connect(footing, entrance, client, peer, permit));
+    sessions.spawn(connect(footing, entrance, client, peer, place));
+}
+
+/// Counts a connection that is turned away, and tells those who want to know.
+fn refused(cluster: &Cluster, peer: SocketAddr, refusal: Refusal) {
+    cluster.metrics.refused(refusal);
+    let line = TurnedAway {
+        cluster: &cluster.name,
+        peer,
+        refused: refusal.as_str(),
+    };
+    line.write(&cluster.observatory);
+}
+
+fn no_place(cluster: &Cluster, peer: SocketAddr, refusal: Refusal) {
+    refused(cluster, peer, refusal);
+    let limit = match refusal {
+        Refusal::AddressLimit => "as many are open from its address as listen.max_connections_per_address allows",
+        Refusal::ProcessLimit => {
+            "as many are open in this process as its limit of open files allows (hint: raise it; see LimitNOFILE, ulimit -n)"
+        }
+        _ => "listen.max_connections are open",
+    };
+    if let Some(suppressed) = cluster.refusals.admit() {
+        tracing::warn!(cluster = cluster.name, %peer, suppressed, "connection refused: {limit}");
+    }
 }
 
 async fn connect(
@@ -100,13 +139,14 @@ async fn connect(
     entrance: Entrance,
     client: TcpStream,
     peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
+    mut place: Place,
 ) {
     // A client whose socket takes no options is gone already.
     if tune(&client).is_err() {
         return;
     }
     let Footing { cluster, live, stop } = &footing;
+    let came_from = peer;
     let entering = Box::pin(live.door.admit(client, peer, entrance, &cluster.topology));
     let Visitor {
         stream: client,
@@ -119,6 +159,11 @@ async fn connect(
         },
         () = stop.drain.triggered() => return,
     };
+    if peer.ip() != came_from.ip()
+        && let Err(refusal) = cluster.guests.count(&mut place, peer.ip())
+    {
+        return no_place(cluster, peer, refusal);
+    }
     let reach = async {
         find(cluster, live, route).await;
         live.upstream.connect(route, &cluster.topology).await
@@ -134,7 +179,7 @@ async fn connect(
             return client.close().await;
         }
     };
-    let connection_id = cluster.next_connection_id();
+    let connection_id = cluster.observatory.next_connection_id();
     tracing::debug!(cluster = cluster.name, %peer, ?route, connection = connection_id, "connection opened");
     cluster.metrics.connections.increment(1);
     let cluster = Arc::clone(cluster);
@@ -149,7 +194,7 @@ async fn connect(
         upstream,
     ))
     .await;
-    drop((open, permit));
+    drop((open, place));
 }
 
 /// A client that knows a broker's listener from before a restart may come before the cluster has said where that broker is.
@@ -166,10 +211,10 @@ async fn find(cluster: &Cluster, live: &Live, route: Route) {
 fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) {
     let (name, probe) = (cluster.name.as_str(), error.is_probe());
     match error {
-        NotLetIn::Header(_) => cluster.metrics.refused(Refusal::ProxyProtocol),
-        NotLetIn::Destination(_) => cluster.metrics.refused(Refusal::Destination),
+        NotLetIn::Header(_) => refused(cluster, peer, Refusal::ProxyProtocol),
+        NotLetIn::Destination(_) => refused(cluster, peer, Refusal::Destination),
         NotLetIn::Handshake(error) => {
-            cluster.metrics.refused(Refusal::Tls);
+            refused(cluster, peer, Refusal::Tls);
             cluster.metrics.tls_failure(Side::Client, error.failure.as_str());
         }
     }
@@ -181,9 +226,16 @@ fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) {
 }
 
 fn no_broker(cluster: &Cluster, peer: SocketAddr, route: Route, error: &UpstreamError) {
-    cluster.metrics.refused(Refusal::Upstream);
-    if let UpstreamError::Tls(error) = error {
-        cluster.metrics.tls_failure(Side::Broker, tls_failure(error));
+    refused(cluster, peer, Refusal::Upstream);
+    match error {
+        UpstreamError::Tls(error) => cluster.metrics.tls_failure(Side::Broker, tls_failure(error)),
+        UpstreamError::Sasl(_) => {
+            if let Some(sasl) = &cluster.live.load().upstream.endpoint.security.sasl {
+                let mechanism = Mechanism::of(sasl).as_str();
+                cluster.metrics.sasl_failure(Side::Broker, mechanism, "refused");
+            }
+        }
+        _ => {}
     }
     cluster.trouble.notify_one();
     if let Some(suppressed) = cluster.unreachable.admit() {
@@ -253,3 +305,4 @@ fn notice(cluster: &Cluster, what: &str, ended: Result<(), JoinError>) {
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const GAUGE_INTERVAL: Duration = Duration::from_secs(1);

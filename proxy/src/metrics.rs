@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use teeline_runtime::metrics::declare;
 
+use crate::budget::ProcessBudget;
+
 mod apis;
 mod table;
 mod words;
@@ -25,6 +27,7 @@ pub(crate) struct ClusterMetrics {
     pub(crate) released_unsynced: Counter,
     pub(crate) refused_requests: Counter,
     pub(crate) produce_seconds: Histogram,
+    pub(crate) in_flight_bytes: Gauge,
     pub(crate) upstream_up: Gauge,
     pub(crate) brokers: Gauge,
     pub(crate) catalogs: Counter,
@@ -61,6 +64,7 @@ impl ClusterMetrics {
             released_unsynced: counter!("teeline_released_unsynced_total", "cluster" => name()),
             refused_requests: counter!("teeline_produce_refused_total", "cluster" => name()),
             produce_seconds: histogram!("teeline_produce_upstream_seconds", "cluster" => name()),
+            in_flight_bytes: gauge!("teeline_cluster_in_flight_bytes", "cluster" => name()),
             upstream_up: gauge!("teeline_upstream_up", "cluster" => name()),
             brokers: gauge!("teeline_upstream_brokers", "cluster" => name()),
             catalogs: counter!("teeline_catalogs_total", "cluster" => name()),
@@ -179,9 +183,10 @@ pub(crate) fn record_wait(histogram: &Histogram, waited: Duration) {
     histogram.record(waited.as_secs_f64());
 }
 
-/// The metric of the process-wide budget.
-pub(crate) fn in_flight_bytes(bytes: usize) {
-    gauge!("teeline_in_flight_bytes").set(bytes as f64);
+/// The metrics of the process-wide budget.
+pub(crate) fn held_bytes(budget: &ProcessBudget) {
+    gauge!("teeline_in_flight_bytes").set(budget.bytes_used() as f64);
+    gauge!("teeline_answer_bytes").set(budget.answer_bytes_used() as f64);
 }
 
 /// A configuration was put in force, at the start or by a reload.

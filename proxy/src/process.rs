@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use teeline_config::{Config, ConfigErrors};
+use teeline_config::{Config, ConfigErrors, Listen};
 use teeline_runtime::admin::{AdminError, AdminServer};
 use teeline_runtime::clock::SystemClock;
 use teeline_runtime::exit::{ExitCode, error_chain};
@@ -26,6 +26,8 @@ use crate::budget::ProcessBudget;
 use crate::buffer::BufferError;
 use crate::cluster;
 use crate::metrics;
+use crate::observe::{self, Observatory};
+use crate::places::Places;
 use crate::reload::{self, Source};
 use crate::running::{OpenCluster, RunningCluster};
 use crate::stop::Stop;
@@ -187,10 +189,12 @@ impl Proxy {
             health.component(format!("upstream/{}", cluster.name));
         }
         let (requests, receiver) = mpsc::channel(RELOADS_WAITING_MAX);
-        let routes = vec![reload::route(requests)];
+        let observatory = Observatory::new(self.config.log.access);
+        let mut routes = vec![reload::route(requests)];
+        routes.extend(observe::routes(&observatory));
         let _admin = AdminServer::start(&self.config.admin, health.clone(), registry, routes)?;
         let count = self.config.process.worker_threads;
-        let serving = serve(self.config, self.source, health, receiver);
+        let serving = serve(self.config, self.source, health, observatory, receiver);
         threads::run(count, "proxy", serving).map_err(ProxyError::Runtime)?
     }
 }
@@ -206,13 +210,14 @@ async fn serve(
     config: Config,
     source: Option<Source>,
     health: Health,
+    observatory: Arc<Observatory>,
     mut requests: mpsc::Receiver<reload::Request>,
 ) -> Result<ExitCode, ProxyError> {
     let stop = Shutdown::new();
     let _signals = signals::listen(stop.clone()).map_err(ProxyError::Signals)?;
     let mut hangups = signals::Hangups::listen().map_err(ProxyError::Signals)?;
     let (fatal, mut failures) = mpsc::channel(1);
-    let mut fleet = Fleet::start(environment(config, health)?, &fatal).await?;
+    let mut fleet = Fleet::start(environment(config, health, observatory)?, &fatal).await?;
     metrics::config_loaded(SystemTime::now());
     let gauge = tokio::spawn(watch_budget(fleet.environment.process.budget.clone()));
     let failure = loop {
@@ -238,10 +243,16 @@ async fn serve(
     }
 }
 
-fn environment(config: Config, health: Health) -> Result<Environment, ProxyError> {
+fn environment(
+    config: Config,
+    health: Health,
+    observatory: Arc<Observatory>,
+) -> Result<Environment, ProxyError> {
     let in_flight = usize::try_from(config.process.in_flight_bytes).unwrap_or(usize::MAX);
     let process = cluster::Process {
         budget: ProcessBudget::new(in_flight),
+        places: places(&config),
+        observatory,
         stop: Stop::default(),
     };
     let mut environment = Environment {
@@ -364,6 +375,25 @@ fn panicked(error: &JoinError) {
     );
 }
 
+/// Room for as many connections as may be open here, whatever each cluster allows.
+fn places(config: &Config) -> Arc<Places> {
+    let ports = |listen: &Listen| listen.addressing.ports().map_or(0, |ports| ports.all_ports().count());
+    let listens = config.clusters.iter().map(|cluster| &cluster.listen);
+    let (mut listeners, mut wanted) = (0_usize, 0_usize);
+    for listen in listens {
+        listeners = listeners.saturating_add(1).saturating_add(ports(listen));
+        wanted = wanted.saturating_add(listen.max_connections as usize);
+    }
+    let places = Places::for_open_files(getrlimit(Resource::Nofile).current, listeners);
+    if places.most() < wanted {
+        tracing::info!(
+            connections = places.most(),
+            "the limit of open files allows fewer connections than listen.max_connections"
+        );
+    }
+    places
+}
+
 /// Each client connection takes two sockets. The soft limit is low by default only for programs that use `select`.
 fn raise_open_files_limit() {
     let limit = getrlimit(Resource::Nofile);
@@ -379,7 +409,7 @@ fn raise_open_files_limit() {
 
 async fn watch_budget(budget: ProcessBudget) {
     loop {
-        metrics::in_flight_bytes(budget.bytes_used());
+        metrics::held_bytes(&budget);
         tokio::time::sleep(GAUGE_INTERVAL).await;
     }
 }

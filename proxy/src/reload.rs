@@ -233,6 +233,8 @@ impl Ready {
         let process = &environment.config.process;
         let in_flight = usize::try_from(process.in_flight_bytes).unwrap_or(usize::MAX);
         environment.process.budget.resize(in_flight);
+        let access = environment.config.log.access;
+        environment.process.observatory.set_access(access);
         if let Err(error) = logging::change(&environment.config.log) {
             tracing::warn!("the log stays as it was: {}", error_chain(&error));
         }

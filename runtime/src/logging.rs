@@ -106,7 +106,8 @@ fn default_directives(log: &Log) -> String {
         "segmenter",
         "restorer",
     ];
-    let mut directives = String::from("warn");
+    // What was asked for by name is written at any level.
+    let mut directives = String::from("warn,teeline_proxy::access=info,teeline_proxy::trace=info");
     for name in own {
         directives.push_str(&format!(",teeline_{name}={level}"));
     }
@@ -124,6 +125,7 @@ mod tests {
             level: LogLevel::Error,
             format: LogFormat::Text,
             filter: Some("trace".to_owned()),
+            ..Log::default()
         };
         let shown = |variable: Option<&str>, log: &Log| {
             filter(log, variable.map(str::to_owned)).map(|f| f.to_string())

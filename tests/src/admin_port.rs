@@ -16,11 +16,21 @@ pub struct Answer {
 
 /// GET of a path.
 pub fn get(address: &str, path: &str) -> io::Result<Answer> {
+    ask("GET", address, path)
+}
+
+/// POST to a path, of nothing.
+pub fn post(address: &str, path: &str) -> io::Result<Answer> {
+    ask("POST", address, path)
+}
+
+/// Any method.
+pub fn ask(method: &str, address: &str, path: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(seconds(10)))?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
     )?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

@@ -1,6 +1,6 @@
 //! Reads what concerns the process as a whole.
 
-use crate::process::{Admin, Log, LogFormat, LogLevel, Process};
+use crate::process::{AccessLog, Admin, Log, LogFormat, LogLevel, Process};
 use crate::section::Section;
 
 use super::endpoint::{HOUR_MS, listen_address};
@@ -38,11 +38,21 @@ pub(super) fn log(section: Option<Section<'_>>) -> Log {
         &[],
     );
     let filter = section.text("filter");
+    let access = section.choice(
+        "access",
+        &[
+            ("off", AccessLog::Off),
+            ("connections", AccessLog::Connections),
+            ("requests", AccessLog::Requests),
+        ],
+        &[],
+    );
     section.finish();
     Log {
         level: level.unwrap_or_default(),
         format: format.unwrap_or_default(),
         filter,
+        access: access.unwrap_or_default(),
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     Metric::counter(
         "teeline_connections_closed_total",
-        "client connections that the client did not end, by reason",
+        "client connections that ended, by reason: `client` is the ordinary one",
     ),
     Metric::counter(
         "teeline_connections_lost_total",
@@ -115,8 +115,16 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     Metric::gauge("teeline_upstream_brokers", "brokers in the cluster's last answer"),
     Metric::gauge(
+        "teeline_cluster_in_flight_bytes",
+        "bytes of requests in memory, by virtual cluster",
+    ),
+    Metric::gauge(
         "teeline_in_flight_bytes",
         "bytes of requests in memory, all connections together",
+    ),
+    Metric::gauge(
+        "teeline_answer_bytes",
+        "bytes of answers and of large read buffers in memory, all connections together",
     ),
     Metric::gauge(
         "teeline_buffer_used_bytes",

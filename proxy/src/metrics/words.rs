@@ -5,21 +5,30 @@
 pub(crate) enum Refusal {
     /// `listen.max_connections` are open.
     Limit,
+    /// `listen.max_connections_per_address` of this client are open.
+    AddressLimit,
+    /// As many are open in the whole process as its limit of open files allows.
+    ProcessLimit,
     /// No broker could be connected to.
     Upstream,
     /// The TLS greeting led to nothing.
     Tls,
     /// The header of the PROXY protocol is missing, or cannot be read.
     ProxyProtocol,
+    /// It was going to what is no broker, or was not redirected.
+    Destination,
 }
 
 impl Refusal {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Refusal::Limit => "limit",
+            Refusal::AddressLimit => "address_limit",
+            Refusal::ProcessLimit => "process_limit",
             Refusal::Upstream => "upstream",
             Refusal::Tls => "tls",
             Refusal::ProxyProtocol => "proxy_protocol",
+            Refusal::Destination => "destination",
         }
     }
 }
@@ -119,6 +128,8 @@ impl Skipped {
 pub(crate) enum Closed {
     /// The client sent what is no Kafka request.
     ClientMalformed,
+    /// The client speaks another protocol: HTTP, TLS, SSH.
+    NotKafka,
     /// A frame was larger than allowed.
     TooLarge,
     /// A version of an API that must be understood and is not.
@@ -135,12 +146,21 @@ pub(crate) enum Closed {
     UpstreamLost,
     /// A request without acknowledgement could not be captured, and `on_failure` is `closed`.
     NotCaptured,
+    /// The client ended it.
+    Client,
+    /// The client's connection failed.
+    ClientLost,
+    /// No more requests were taken: the proxy stops, the listener goes, or the connection is too old.
+    Drained,
+    /// The same, and its time was up.
+    Cut,
 }
 
 impl Closed {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Closed::ClientMalformed => "client_malformed",
+            Closed::NotKafka => "not_kafka",
             Closed::TooLarge => "too_large",
             Closed::NotUnderstood => "not_understood",
             Closed::UpstreamMalformed => "upstream_malformed",
@@ -149,6 +169,65 @@ impl Closed {
             Closed::Stuck => "stuck",
             Closed::UpstreamLost => "upstream_lost",
             Closed::NotCaptured => "not_captured",
+            Closed::Client => "client",
+            Closed::ClientLost => "client_lost",
+            Closed::Drained => "drained",
+            Closed::Cut => "cut",
+        }
+    }
+}
+
+/// Why somebody is not read from for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backpressure {
+    /// There is no room in memory for what the client sends.
+    Memory,
+    /// The write-ahead buffer takes no more for the moment.
+    Buffer,
+    /// The broker has to answer some of very many requests first.
+    Unanswered,
+    /// The client does not take its answers as fast as they come.
+    Client,
+    /// The broker does not take requests as fast as they come.
+    Broker,
+}
+
+impl Backpressure {
+    pub(crate) const ALL: [Backpressure; 5] = [
+        Backpressure::Memory,
+        Backpressure::Buffer,
+        Backpressure::Unanswered,
+        Backpressure::Client,
+        Backpressure::Broker,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Backpressure::Memory => "memory",
+            Backpressure::Buffer => "buffer",
+            Backpressure::Unanswered => "unanswered",
+            Backpressure::Client => "client",
+            Backpressure::Broker => "broker",
+        }
+    }
+}
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// From the client to the broker.
+    Request,
+    /// From the broker to the client.
+    Response,
+}
+
+impl Direction {
+    pub(crate) const ALL: [Direction; 2] = [Direction::Request, Direction::Response];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Direction::Request => "request",
+            Direction::Response => "response",
         }
     }
 }

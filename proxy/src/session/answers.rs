@@ -12,7 +12,7 @@ use super::in_flight::{Captured, Expect, Request};
 use super::outbox::Gate;
 use super::responses::ResponsesEnd;
 use super::{Refused, Shared};
-use crate::metrics::Closed;
+use crate::metrics::{Closed, Side};
 use crate::topology::Authority;
 
 /// An answer that was read whole.
@@ -49,8 +49,9 @@ pub(super) async fn whole(
             Ok((answer.with_body(&narrowed)?, None))
         }
         Expect::SaslAuthenticate => {
-            if answer.body.first_chunk::<2>() == Some(&[0, 0]) {
-                shared.authentication.round_succeeded();
+            match answer.body.first_chunk::<2>() {
+                Some(&[0, 0]) => shared.authentication.round_succeeded(),
+                _ => sasl_failed(shared, "refused"),
             }
             Ok((answer.frame, None))
         }
@@ -68,9 +69,13 @@ pub(super) async fn whole(
             Ok((frame, None))
         }
         Expect::Addresses => Ok((answer.rewritten(shared)?, None)),
-        Expect::Pass | Expect::SaslHandshake | Expect::SaslToken | Expect::Local(_) => {
+        Expect::SaslHandshake => {
+            if answer.body.first_chunk::<2>() != Some(&[0, 0]) {
+                sasl_failed(shared, "mechanism");
+            }
             Ok((answer.frame, None))
         }
+        Expect::Pass | Expect::SaslToken | Expect::Local(_) => Ok((answer.frame, None)),
     }
 }
 
@@ -173,5 +178,12 @@ fn refused_as(api_key: i16, api_version: i16, error: &WireError) -> ResponsesEnd
         ErrorKind::Malformed | ErrorKind::Ours => Closed::UpstreamMalformed,
     };
     let text = format!("{} response version {api_version}: {error}", apis::name(api_key));
-    Refused::new(closed, text).into()
+    Refused::new(closed, text).of(api_key).into()
+}
+
+fn sasl_failed(shared: &Shared, reason: &'static str) {
+    if let Some(mechanism) = shared.authentication.mechanism() {
+        let metrics = &shared.cluster.metrics;
+        metrics.sasl_failure(Side::Client, mechanism, reason);
+    }
 }

@@ -11,6 +11,8 @@ use teeline_wire::produce::TopicRef;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::observe::Traced;
+
 /// A request whose answer is awaited.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -18,6 +20,17 @@ pub(crate) struct Request {
     pub(crate) api_version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) expect: Expect,
+    /// What is noted of it, if somebody wants to see it.
+    pub(crate) trace: Option<Box<Traced>>,
+}
+
+impl Request {
+    /// Its answer is here, or begins to be.
+    pub(crate) fn answering(&mut self) {
+        if let Some(traced) = &mut self.trace {
+            traced.answering.get_or_insert_with(std::time::Instant::now);
+        }
+    }
 }
 
 /// What to do with the answer.
@@ -140,6 +153,24 @@ impl InFlight {
         self.lock().requests.front().map(look)
     }
 
+    /// Looks at the head of which the answer arrives.
+    pub(crate) fn with_answered_head<T>(&self, look: impl FnOnce(&Request) -> T) -> Option<T> {
+        self.lock().requests.front_mut().map(|request| {
+            request.answering();
+            look(request)
+        })
+    }
+
+    /// What was noted is with the broker, except for the last request if there is more of it to come.
+    pub(crate) fn forwarded(&self, now: std::time::Instant, more_to_come: bool) {
+        let mut state = self.lock();
+        for request in state.requests.iter_mut().rev().skip(usize::from(more_to_come)) {
+            if let Some(traced) = &mut request.trace {
+                traced.forwarded.get_or_insert(now);
+            }
+        }
+    }
+
     /// True while another request may be added.
     pub(crate) fn has_room(&self) -> bool {
         self.lock().requests.len() < REQUESTS_MAX
@@ -183,6 +214,7 @@ mod tests {
             api_version: 0,
             correlation_id: 0,
             expect,
+            trace: None,
         }
     }
 

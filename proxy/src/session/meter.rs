@@ -10,12 +10,15 @@
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use crate::metrics::{Backpressure, ClusterMetrics, Direction};
+use crate::observe::Visit;
 
 /// The meter of one direction of one connection.
 #[derive(Debug)]
 pub(crate) struct Meter<'a> {
     metrics: &'a ClusterMetrics,
+    visit: &'a Visit,
     direction: Direction,
     /// What is counted belongs to this API.
     api_key: i16,
@@ -31,12 +34,13 @@ pub(crate) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(crate) fn new(metrics: &'a ClusterMetrics, direction: Direction, connection_id: u64) -> Meter<'a> {
+    pub(crate) fn new(shared: &'a Shared, direction: Direction) -> Meter<'a> {
         // Any seed but 0 does; connections should not be timed in step.
-        let seed =
-            (connection_id as u32).wrapping_mul(2_654_435_761) ^ u32::from(direction == Direction::Response);
+        let seed = (shared.connection_id as u32).wrapping_mul(2_654_435_761)
+            ^ u32::from(direction == Direction::Response);
         Meter {
-            metrics,
+            metrics: &shared.cluster.metrics,
+            visit: &shared.arrived.visit,
             direction,
             api_key: 0,
             messages: 0,
@@ -68,6 +72,11 @@ impl<'a> Meter<'a> {
             self.api_key = api_key;
         }
         self.messages = self.messages.saturating_add(1);
+    }
+
+    /// What the current message is.
+    pub(crate) fn api_key(&self) -> i16 {
+        self.api_key
     }
 
     /// So many bytes of it pass.
@@ -113,8 +122,12 @@ impl<'a> Meter<'a> {
             Direction::Request => {
                 counters.requests.increment(messages);
                 counters.request_bytes.increment(bytes);
+                self.visit.asked(messages, bytes);
             }
-            Direction::Response => counters.response_bytes.increment(bytes),
+            Direction::Response => {
+                counters.response_bytes.increment(bytes);
+                self.visit.answered(bytes);
+            }
         }
     }
 }

@@ -10,17 +10,21 @@
 //! without going on is closed: [`watch`].
 
 mod answers;
+mod ending;
 #[cfg(test)]
 mod capture_tests;
 pub(crate) mod in_flight;
 pub(crate) mod intake;
 mod meter;
+mod observer;
 pub(crate) mod outbox;
 mod requests;
 mod responses;
 pub(crate) mod sasl;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
+#[cfg(test)]
+mod steady_tests;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -34,15 +38,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use teeline_wire::apis;
 use tokio::time::Instant;
 
 use crate::budget::Budgets;
 use crate::cluster::{Cluster, Footing, Live};
 use crate::metrics::Closed;
+use crate::observe::{Arrived, Visit, Visitor};
 use crate::stop::Stop;
 use crate::stream::Stream;
 use crate::upstream::Connected;
+use ending::End;
 use in_flight::InFlight;
 use requests::{Requests, RequestsEnd};
 use responses::{Responses, ResponsesEnd};
@@ -54,11 +59,25 @@ use watch::{Finding, Pulse};
 pub(crate) struct Refused {
     pub(crate) closed: Closed,
     pub(crate) text: String,
+    /// Of which API it was, if that is known.
+    pub(crate) api_key: Option<i16>,
 }
 
 impl Refused {
     pub(crate) fn new(closed: Closed, text: String) -> Refused {
-        Refused { closed, text }
+        Refused {
+            closed,
+            text,
+            api_key: None,
+        }
+    }
+
+    /// What it was about.
+    pub(crate) fn of(self, api_key: i16) -> Refused {
+        Refused {
+            api_key: Some(api_key),
+            ..self
+        }
     }
 }
 
@@ -71,6 +90,8 @@ pub(crate) struct Shared {
     /// Ends it from outside.
     pub(crate) stop: Stop,
     pub(crate) connection_id: u64,
+    /// For others to see.
+    pub(crate) arrived: Arrived,
     /// The broker behind it; `None` where any may be.
     pub(crate) node_id: Option<i32>,
     pub(crate) in_flight: InFlight,
@@ -92,14 +113,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(footing: Footing, connection_id: u64, node_id: Option<i32>) -> Shared {
+    pub(crate) fn new(footing: Footing, arrived: Arrived) -> Shared {
         let Footing { cluster, live, stop } = footing;
+        let node_id = arrived.visit.visitor.node_id;
         let budgets = cluster.budgets(&live, node_id);
         Shared {
             cluster,
             live,
             stop,
-            connection_id,
+            connection_id: arrived.visit.id,
+            arrived,
             node_id,
             in_flight: InFlight::default(),
             authentication: Authentication::default(),
@@ -123,19 +146,6 @@ impl Shared {
     }
 }
 
-/// Why a connection ended.
-#[derive(Debug)]
-enum End {
-    /// The client's side came to its end and everything was answered, or enough time was given.
-    Client(RequestsEnd),
-    /// The broker's side came to its end.
-    Upstream(ResponsesEnd),
-    /// The proxy decided.
-    Closed(Finding),
-    /// The drain deadline.
-    Cut,
-}
-
 /// Serves one connection to its end.
 pub(crate) async fn serve(
     footing: Footing,
@@ -146,7 +156,15 @@ pub(crate) async fn serve(
     upstream: Connected,
 ) {
     let cluster = Arc::clone(&footing.cluster);
-    let shared = Shared::new(footing, connection_id, node_id);
+    let visitor = Visitor {
+        cluster: cluster.name.as_str().into(),
+        peer,
+        node_id,
+        tls: matches!(client, Stream::Tls(_)),
+        subject: None,
+    };
+    let visit = Visit::new(connection_id, visitor);
+    let shared = Shared::new(footing, cluster.observatory.arrives(visit));
     let Connected {
         stream: mut upstream,
         lifetime,
@@ -166,7 +184,7 @@ pub(crate) async fn serve(
     } else {
         tokio::join!(upstream.close(), client.close());
     }
-    report(&shared, peer, end, unresolved);
+    ending::report(&shared, peer, &end, unresolved);
 }
 
 /// Runs both directions. Who stops first, and what is finished before:
@@ -197,6 +215,7 @@ async fn drive(
     let mut asked: Option<(RequestsEnd, Instant)> = None;
     let mut deadline = Instant::now();
     let mut patience = LINGER_UNCAPTURED;
+    let mut moved = 0;
     loop {
         tokio::select! {
             end = &mut answering => return match (end, asked) {
@@ -226,6 +245,8 @@ async fn drive(
                 Some((end, since)) if shared.in_flight.captured() > 0 && since.elapsed() < LINGER => {
                     asked = Some((end, since));
                 }
+                // A client that only ended its own side still reads, and what is being answered comes to its end.
+                Some((end, since)) if shared.pulse.movement() != moved => asked = Some((end, since)),
                 Some((end, _)) => return End::Client(end),
                 None => {}
             },
@@ -234,6 +255,7 @@ async fn drive(
             shared.end();
         }
         deadline = Instant::now() + patience;
+        moved = shared.pulse.movement();
     }
 }
 
@@ -291,54 +313,6 @@ async fn quiet_moment(shared: &Shared) {
             return;
         }
         tokio::time::sleep(QUIET_LOOK_EVERY).await;
-    }
-}
-
-fn report(shared: &Shared, peer: SocketAddr, end: End, unresolved: u64) {
-    let cluster = &*shared.cluster;
-    let (name, connection) = (cluster.name.as_str(), shared.connection_id);
-    let refused = match end {
-        End::Client(RequestsEnd::Refused(refused)) => ("client", refused),
-        End::Upstream(ResponsesEnd::Refused(refused)) => ("broker", refused),
-        End::Closed(Finding::Idle) => {
-            cluster.metrics.closed(Closed::Idle);
-            tracing::debug!(cluster = name, %peer, connection, "idle connection closed");
-            return;
-        }
-        End::Closed(finding) => {
-            let (by, text) = finding.text();
-            (by, Refused::new(finding.closed(), text.to_owned()))
-        }
-        End::Upstream(end) => {
-            cluster.metrics.closed(Closed::UpstreamLost);
-            let first = shared
-                .in_flight
-                .with_head(|head| (apis::name(head.api_key), head.api_version));
-            let unanswered = shared.in_flight.len();
-            match first.and_then(|first| cluster.unreachable.admit().map(|suppressed| (first, suppressed))) {
-                Some(((api, version), suppressed)) => tracing::info!(
-                    cluster = name, %peer, connection, unanswered, unresolved, api, version, suppressed,
-                    "broker connection ended with requests unanswered: {end}"
-                ),
-                None => {
-                    tracing::debug!(cluster = name, %peer, connection, unresolved, "broker connection ended: {end}")
-                }
-            }
-            return;
-        }
-        End::Client(end) => {
-            tracing::debug!(cluster = name, %peer, connection, unresolved, "connection ended: {end}");
-            return;
-        }
-        End::Cut => {
-            tracing::debug!(cluster = name, %peer, connection, unresolved, "connection cut at the drain deadline");
-            return;
-        }
-    };
-    let (by, Refused { closed, text }) = refused;
-    cluster.metrics.closed(closed);
-    if let Some(suppressed) = cluster.refusals.admit() {
-        tracing::warn!(cluster = name, %peer, connection, by, suppressed, "connection closed: {text}");
     }
 }
 

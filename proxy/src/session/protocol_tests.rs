@@ -8,7 +8,7 @@ use teeline_wire::{apis, rewrite};
 
 use super::super::Shared;
 use super::super::in_flight::Expect;
-use super::super::testing::{Stage, footing};
+use super::super::testing::{Stage, arrived, footing};
 use super::{Head, Passage, Requests, RequestsEnd};
 
 const BEGIN: &str = "<!-- made by proxy/src/session/protocol_tests.rs, from here -->\n";
@@ -22,7 +22,7 @@ type Treatment = [&'static str; 3];
 #[tokio::test]
 async fn the_page_says_of_every_key_and_version_what_becomes_of_it() {
     let stage = Stage::set().await;
-    let shared = Shared::new(footing(&stage.cluster), 1, None);
+    let shared = Shared::new(footing(&stage.cluster), arrived(&stage.cluster, 1));
     let table = table(&Requests::new(&shared));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/PROTOCOL.md");
     let page = std::fs::read_to_string(&path).unwrap();

@@ -22,12 +22,14 @@ use tokio::io::AsyncWrite;
 use super::in_flight::{Captured, Expect, Request};
 use super::intake::{Intake, Source};
 use super::meter::{Meter, note_wait};
+use super::observer::{Asking, Topic};
 use super::outbox::Outbox;
 use super::sasl::{Access, Mechanism};
 use super::{Refused, Shared};
 use crate::budget::Room;
 use crate::capture::Verdict;
 use crate::metrics::{Backpressure, Closed, Direction, record_wait};
+use crate::observe::Traced;
 
 /// Why the client's side came to its end.
 #[derive(Debug)]
@@ -72,6 +74,7 @@ pub(crate) struct Requests<'a> {
     intake: Intake,
     outbox: Outbox,
     meter: Meter<'a>,
+    observer: Asking<'a>,
     /// Bytes of the current frame that still have to pass unread.
     streaming: usize,
     /// Room taken for the current frame, which is read whole.
@@ -88,6 +91,26 @@ struct Head {
     correlation_id: i32,
 }
 
+impl Head {
+    fn expecting(self, expect: Expect, trace: Option<Box<Traced>>) -> Request {
+        Request {
+            api_key: self.api_key,
+            api_version: self.api_version,
+            correlation_id: self.correlation_id,
+            expect,
+            trace,
+        }
+    }
+
+    fn topic(self) -> Topic {
+        Topic {
+            api_key: self.api_key,
+            api_version: self.api_version,
+            correlation_id: self.correlation_id,
+        }
+    }
+}
+
 /// How a request passes.
 enum Passage {
     /// Unread, with this to be done about the answer.
@@ -102,7 +125,8 @@ impl<'a> Requests<'a> {
             shared,
             intake: Intake::new(shared.budgets.lender.clone()),
             outbox: Outbox::default(),
-            meter: Meter::new(&shared.cluster.metrics, Direction::Request, shared.connection_id),
+            meter: Meter::new(shared, Direction::Request),
+            observer: Asking::new(&shared.arrived),
             streaming: 0,
             room: Room::default(),
             tokens: 0,
@@ -135,6 +159,7 @@ impl<'a> Requests<'a> {
         self.flush(upstream).await?;
         self.meter.flushed();
         let between_frames = self.streaming == 0;
+        self.observer.forwarded(&self.shared.in_flight, !between_frames);
         if between_frames && self.shared.draining.load(Ordering::Relaxed) {
             return Err(RequestsEnd::Draining);
         }
@@ -152,6 +177,7 @@ impl<'a> Requests<'a> {
             return Err(RequestsEnd::ClientClosed);
         }
         self.meter.woke();
+        self.observer.woke();
         self.shared.pulse.client_sent(read);
         Ok(())
     }
@@ -190,7 +216,12 @@ impl<'a> Requests<'a> {
         self.wait_for_turn(upstream).await?;
         if self.tokens > 0 {
             self.tokens = self.tokens.saturating_sub(1);
-            self.pass(length, apis::SASL_AUTHENTICATE, 0, 0, Expect::SaslToken);
+            let head = Head {
+                api_key: apis::SASL_AUTHENTICATE,
+                api_version: 0,
+                correlation_id: 0,
+            };
+            self.pass(length, head, Expect::SaslToken);
             return Ok(true);
         }
         let Some(head) = self.peek_head(length)? else {
@@ -198,13 +229,7 @@ impl<'a> Requests<'a> {
         };
         match self.passage(head)? {
             Passage::Stream(expect) => {
-                self.pass(
-                    length,
-                    head.api_key,
-                    head.api_version,
-                    head.correlation_id,
-                    expect,
-                );
+                self.pass(length, head, expect);
                 Ok(true)
             }
             Passage::Whole(bytes_max) if length > bytes_max => {
@@ -212,11 +237,8 @@ impl<'a> Requests<'a> {
                     length,
                     max_bytes: bytes_max,
                 };
-                Err(Refused::new(
-                    Closed::TooLarge,
-                    format!("{} request: {error}", apis::name(head.api_key)),
-                )
-                .into())
+                let text = format!("{} request: {error}", apis::name(head.api_key));
+                Err(Refused::new(Closed::TooLarge, text).of(head.api_key).into())
             }
             Passage::Whole(_) => match self.take_whole(length, upstream).await? {
                 Some(frame) => self.whole(head, frame, upstream).await.map(|()| true),
@@ -226,15 +248,16 @@ impl<'a> Requests<'a> {
     }
 
     /// Lets the frame at the head of the intake pass, and notes what is awaited.
-    fn pass(&mut self, length: usize, api_key: i16, api_version: i16, correlation_id: i32, expect: Expect) {
-        self.meter.begins(api_key);
-        self.shared.in_flight.push(Request {
-            api_key,
-            api_version,
-            correlation_id,
-            expect,
-        });
-        self.streaming = length.saturating_add(LENGTH_BYTES);
+    fn pass(&mut self, length: usize, head: Head, expect: Expect) {
+        let bytes = length.saturating_add(LENGTH_BYTES);
+        let trace = match expect {
+            // A token is a secret, and no header.
+            Expect::SaslToken => self.observer.begins(bytes, &[]),
+            _ => self.observer.begins(bytes, self.intake.bytes()),
+        };
+        self.meter.begins(head.api_key);
+        self.shared.in_flight.push(head.expecting(expect, trace));
+        self.streaming = bytes;
     }
 
     fn peek_length(&self) -> Result<Option<usize>, RequestsEnd> {
@@ -277,8 +300,7 @@ impl<'a> Requests<'a> {
                 correlation_id: reader.i32()?,
             })
         })();
-        head.map(Some)
-            .map_err(|error| malformed("request header", &error))
+        head.map(Some).map_err(|error| malformed(None, &error))
     }
 
     fn passage(&self, head: Head) -> Result<Passage, RequestsEnd> {
@@ -295,7 +317,7 @@ impl<'a> Requests<'a> {
             let name = apis::name(api_key);
             let text =
                 format!("{name} version {api_version} is not understood, and was not offered in ApiVersions");
-            return Err(Refused::new(Closed::NotUnderstood, text).into());
+            return Err(Refused::new(Closed::NotUnderstood, text).of(api_key).into());
         }
         let capture = self.shared.cluster.capture.as_ref();
         Ok(match api_key {
@@ -306,7 +328,9 @@ impl<'a> Requests<'a> {
             apis::SASL_HANDSHAKE => Passage::Whole(SMALL_REQUEST_BYTES_MAX),
             apis::SASL_AUTHENTICATE if self.shared.live.upstream.speaks_for_clients() => {
                 let text = "SaslAuthenticate where the proxy authenticates for its clients";
-                return Err(Refused::new(Closed::NotUnderstood, text.to_owned()).into());
+                return Err(Refused::new(Closed::NotUnderstood, text.to_owned())
+                    .of(api_key)
+                    .into());
             }
             apis::SASL_AUTHENTICATE => Passage::Stream(Expect::SaslAuthenticate),
             apis::API_VERSIONS if api_version > api_versions::NEWEST_VERSION => {
@@ -375,19 +399,19 @@ impl<'a> Requests<'a> {
         frame: Bytes,
         upstream: &mut W,
     ) -> Result<(), RequestsEnd> {
-        let name = apis::name(head.api_key);
+        let api_key = Some(head.api_key);
         let content = frame.slice(LENGTH_BYTES..);
-        let header = RequestHeader::parse(&content).map_err(|error| malformed(name, &error))?;
+        let header = RequestHeader::parse(&content).map_err(|error| malformed(api_key, &error))?;
         let body = content.slice(header.header_len.min(content.len())..);
         match head.api_key {
             apis::PRODUCE => {
                 let request =
-                    produce::parse_request(head.api_version, &body).map_err(|e| malformed(name, &e))?;
+                    produce::parse_request(head.api_version, &body).map_err(|e| malformed(api_key, &e))?;
                 self.produce(head, frame, request, upstream).await
             }
             apis::END_TXN => {
                 let request =
-                    end_txn::parse_request(head.api_version, &body).map_err(|e| malformed(name, &e))?;
+                    end_txn::parse_request(head.api_version, &body).map_err(|e| malformed(api_key, &e))?;
                 self.forward(head, frame, Expect::EndTxn(Box::new(request)));
                 Ok(())
             }
@@ -432,6 +456,8 @@ impl<'a> Requests<'a> {
                     .unresolved
                     .fetch_add(captured.intents.len() as u64, Ordering::Relaxed);
                 if request.acks == 0 {
+                    let trace = self.observer.begins(frame.len(), &frame);
+                    self.observer.unanswered(head.topic(), trace);
                     self.push_whole(head.api_key, frame);
                 } else {
                     self.forward(head, frame, Expect::Produce(Box::new(captured)));
@@ -447,17 +473,19 @@ impl<'a> Requests<'a> {
         if request.acks == 0 {
             // Closing is how a broker tells such a producer, too.
             let text = "a produce request with acks=0 cannot be captured, and capture.on_failure is closed";
-            return Err(Refused::new(Closed::NotCaptured, text.to_owned()).into());
+            return Err(Refused::new(Closed::NotCaptured, text.to_owned())
+                .of(head.api_key)
+                .into());
         }
         let body = produce::error_response(head.api_version, request, NOT_ENOUGH_REPLICAS)
-            .map_err(|error| malformed("Produce", &error))?;
+            .map_err(|error| malformed(Some(head.api_key), &error))?;
         self.answer(head, head.api_version, &body)
     }
 
     fn handshake(&mut self, head: Head, frame: Bytes, body: &[u8]) -> Result<(), RequestsEnd> {
         let name = Reader::new(body)
             .string(false)
-            .map_err(|error| malformed("SaslHandshake", &error))?;
+            .map_err(|error| malformed(Some(head.api_key), &error))?;
         let mechanism = Mechanism::named(name);
         if self.shared.live.upstream.speaks_for_clients() {
             // To the broker it would be the proxy that becomes somebody else.
@@ -468,7 +496,9 @@ impl<'a> Requests<'a> {
             let Some(rounds) = mechanism.rounds() else {
                 let text = "this SASL mechanism without SaslAuthenticate cannot be followed (hint: use a client that \
                             speaks SaslHandshake version 1, that is Kafka 1.0 or newer)";
-                return Err(Refused::new(Closed::NotUnderstood, text.to_owned()).into());
+                return Err(Refused::new(Closed::NotUnderstood, text.to_owned())
+                    .of(head.api_key)
+                    .into());
             };
             self.tokens = rounds;
         }
@@ -477,19 +507,9 @@ impl<'a> Requests<'a> {
     }
 
     fn forward(&mut self, head: Head, frame: Bytes, expect: Expect) {
-        let Head {
-            api_key,
-            api_version,
-            correlation_id,
-            ..
-        } = head;
-        self.shared.in_flight.push(Request {
-            api_key,
-            api_version,
-            correlation_id,
-            expect,
-        });
-        self.push_whole(api_key, frame);
+        let trace = self.observer.begins(frame.len(), &frame);
+        self.shared.in_flight.push(head.expecting(expect, trace));
+        self.push_whole(head.api_key, frame);
     }
 
     fn push_whole(&mut self, api_key: i16, frame: Bytes) {
@@ -501,25 +521,20 @@ impl<'a> Requests<'a> {
 
     /// Answers in the broker's place; the request is not forwarded.
     fn answer(&self, head: Head, api_version: i16, body: &[u8]) -> Result<(), RequestsEnd> {
-        let Head {
-            api_key,
-            correlation_id,
-            ..
-        } = head;
-        let frame = header::response_frame(api_key, api_version, correlation_id, body)
-            .map_err(|error| malformed(apis::name(api_key), &error))?;
-        self.shared.in_flight.push(Request {
-            api_key,
-            api_version,
-            correlation_id,
-            expect: Expect::Local(frame),
-        });
+        let head = Head { api_version, ..head };
+        let frame = header::response_frame(head.api_key, api_version, head.correlation_id, body)
+            .map_err(|error| malformed(Some(head.api_key), &error))?;
+        let request = head.expecting(Expect::Local(frame), None);
+        self.shared.in_flight.push(request);
         Ok(())
     }
 }
 
-fn malformed(what: &str, error: &WireError) -> RequestsEnd {
-    Refused::new(Closed::ClientMalformed, format!("malformed {what}: {error}")).into()
+fn malformed(api_key: Option<i16>, error: &WireError) -> RequestsEnd {
+    let what = api_key.map_or("request header", apis::name);
+    let mut refused = Refused::new(Closed::ClientMalformed, format!("malformed {what}: {error}"));
+    refused.api_key = api_key;
+    refused.into()
 }
 
 impl fmt::Debug for Requests<'_> {

@@ -3,11 +3,12 @@
 //! Each answer belongs to the request at the head of [`InFlight`](super::in_flight::InFlight). Most pass unread, in chunks. Those that carry broker
 //! addresses are rewritten, or scanned while they stream when they are large. Answers to captured requests are noted in
 //! the write-ahead buffer and then held by a gate until their batches are durable; reading goes on meanwhile, so that
-//! outcomes of later requests are not delayed. After the client is gone the answers are still read: they carry offsets.
+//! outcomes of later requests are not delayed. What is read whole takes room in the process's budget until the client has
+//! it; what streams needs none, so an answer that has begun to pass always comes to its end. After the client is gone the answers are still read: they carry offsets.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -20,10 +21,13 @@ use tokio::io::AsyncWrite;
 
 use super::answers::{self, refused};
 use super::in_flight::{Expect, Request};
-use super::intake::{Intake, READ_BYTES_MAX, Source};
+use super::intake::{Intake, READ_BYTES_FREE, READ_BYTES_MAX, Source};
+use super::meter::{Meter, note_wait};
+use super::observer::Answering;
 use super::outbox::Outbox;
 use super::{Refused, Shared};
-use crate::metrics::Closed;
+use crate::budget::{ConnectionBudget, Room};
+use crate::metrics::{Backpressure, Closed, Direction, record_wait};
 
 /// Why the broker's side came to its end.
 #[derive(Debug)]
@@ -75,7 +79,13 @@ pub(crate) struct Responses<'a> {
     shared: &'a Shared,
     intake: Intake,
     outbox: Outbox,
+    meter: Meter<'a>,
+    observer: Answering<'a>,
     body: Body,
+    /// Room taken for the current answer.
+    room: Room,
+    /// Room that has to be waited for before anything more of it is read.
+    wanted: Option<usize>,
     hold: Option<Hold<'a>>,
     client_gone: bool,
 }
@@ -84,9 +94,13 @@ impl<'a> Responses<'a> {
     pub(crate) fn new(shared: &'a Shared) -> Responses<'a> {
         Responses {
             shared,
-            intake: Intake::new(),
+            intake: Intake::new(shared.budgets.lender.clone()),
             outbox: Outbox::default(),
+            meter: Meter::new(shared, Direction::Response),
+            observer: Answering::new(&shared.arrived),
             body: Body::Between,
+            room: Room::default(),
+            wanted: None,
             hold: None,
             client_gone: false,
         }
@@ -114,16 +128,25 @@ impl<'a> Responses<'a> {
     {
         while self.step().await? {}
         self.flush(client).await;
+        self.meter.flushed();
         if self.is_drained() {
             return Err(ResponsesEnd::Drained);
         }
         self.arm_hold();
-        let may_read = self.outbox.len() < OUTBOX_BYTES_MAX;
+        let wanted = self.wanted.take();
+        let may_read = wanted.is_none() && self.may_read();
+        self.intake.still_held(!self.outbox.is_empty());
         tokio::select! {
             position = held(&mut self.hold) => self.release(position),
+            waited = roomy(&self.shared.budgets.answers, &mut self.room, wanted) => {
+                record_wait(self.shared.cluster.metrics.pushed_back(Backpressure::Memory), waited);
+            }
             read = self.intake.read(upstream), if may_read => match read {
                 Ok(0) => return Err(ResponsesEnd::UpstreamClosed),
-                Ok(_) => self.shared.moved(),
+                Ok(_) => {
+                    self.meter.woke();
+                    self.shared.pulse.broker_sent();
+                }
                 Err(error) => return Err(ResponsesEnd::UpstreamFailed(error)),
             },
             () = self.shared.in_flight.asked.notified() => {}
@@ -131,15 +154,29 @@ impl<'a> Responses<'a> {
         Ok(())
     }
 
+    /// Little may wait for the disk unasked, more while it is lent.
+    fn may_read(&mut self) -> bool {
+        let queued = self.outbox.len();
+        queued < OUTBOX_BYTES_FREE || queued < OUTBOX_BYTES_MAX && self.intake.borrow()
+    }
+
     async fn flush<W: AsyncWrite + Unpin>(&mut self, client: &mut W) {
         if !self.client_gone {
+            let mut waiting = None;
             let queued = self.outbox.len();
-            self.client_gone = self.outbox.flush(client).await.is_err();
-            let sent = queued.saturating_sub(self.outbox.len());
-            self.shared.cluster.metrics.response_bytes.increment(sent as u64);
+            let flushed = {
+                let mut flush = pin!(self.outbox.flush(client));
+                poll_fn(|context| note_wait(flush.as_mut().poll(context), &mut waiting)).await
+            };
+            self.client_gone = flushed.is_err();
+            self.observer.flushed(queued.saturating_sub(self.outbox.len()));
+            if let Some(since) = waiting {
+                self.meter.waited(Backpressure::Client, since);
+            }
         }
         if self.client_gone {
             self.outbox.clear();
+            self.observer.lost();
             self.hold = None;
         }
     }
@@ -196,10 +233,13 @@ impl<'a> Responses<'a> {
         {
             Some(true) => {
                 if let Some(Request {
+                    api_key,
                     expect: Expect::Local(frame),
                     ..
                 }) = self.shared.in_flight.pop()
                 {
+                    self.meter.begins(api_key);
+                    self.meter.passes(frame.len());
                     self.outbox.push(frame);
                 }
                 return Ok(true);
@@ -220,8 +260,12 @@ impl<'a> Responses<'a> {
             .with_head(|head| matches!(head.expect, Expect::SaslToken))
             == Some(true)
         {
-            self.shared.in_flight.pop();
+            if let Some(mut request) = self.shared.in_flight.pop() {
+                self.observer
+                    .begins(&mut request, length.saturating_add(LENGTH_BYTES));
+            }
             self.shared.authentication.round_succeeded();
+            self.meter.begins(apis::SASL_AUTHENTICATE);
             self.body = Body::Passing {
                 left: length.saturating_add(LENGTH_BYTES),
             };
@@ -276,17 +320,22 @@ impl<'a> Responses<'a> {
     /// Begins the answer at the head of the intake.
     async fn begin(&mut self, length: usize) -> Result<bool, ResponsesEnd> {
         let frame_bytes = length.saturating_add(LENGTH_BYTES);
-        let streams = self.shared.in_flight.with_head(|head| match head.expect {
-            Expect::Pass => true,
-            Expect::Addresses => {
-                matches!(head.api_key, apis::FETCH | apis::SHARE_FETCH) && length > FETCH_WHOLE_BYTES_MAX
-            }
-            _ => false,
-        });
+        let streams = self
+            .shared
+            .in_flight
+            .with_answered_head(|head| match head.expect {
+                Expect::Pass => true,
+                Expect::Addresses => {
+                    matches!(head.api_key, apis::FETCH | apis::SHARE_FETCH) && length > FETCH_WHOLE_BYTES_MAX
+                }
+                _ => false,
+            });
         if streams == Some(true) {
-            let Some(request) = self.shared.in_flight.pop() else {
+            let Some(mut request) = self.shared.in_flight.pop() else {
                 return Ok(false);
             };
+            self.meter.begins(request.api_key);
+            self.observer.begins(&mut request, frame_bytes);
             self.body = match request.expect {
                 Expect::Addresses => self.scan(&request, length)?,
                 _ => Body::Passing { left: frame_bytes },
@@ -299,18 +348,27 @@ impl<'a> Responses<'a> {
             );
             return Err(Refused::new(Closed::TooLarge, text).into());
         }
+        if !self.make_room(length) {
+            return Ok(false);
+        }
+        if length > METADATA_WHOLE_BYTES_MAX && self.begin_metadata(length)? {
+            return Ok(true);
+        }
         if self.intake.len() < frame_bytes {
-            // Grows with what arrives, not with what is claimed: a broker is trusted more than a client, not blindly.
-            self.intake
-                .expect(frame_bytes.min(self.intake.len().saturating_mul(2).max(READ_BYTES_MAX)));
             return Ok(false);
         }
         let frame = self.intake.take(frame_bytes).freeze();
-        let Some(request) = self.shared.in_flight.pop() else {
+        let Some(mut request) = self.shared.in_flight.pop() else {
             return Ok(false);
         };
+        self.meter.begins(request.api_key);
+        self.observer.begins(&mut request, frame_bytes);
         let (frame, gate) = answers::whole(self.shared, request, frame).await?;
-        self.outbox.push_gated(frame, gate);
+        self.meter.passes(frame.len());
+        self.meter.ends();
+        let room = std::mem::take(&mut self.room);
+        self.outbox.push_gated(room.hold(frame), gate);
+        self.observer.ends(self.outbox.len(), gate.is_some());
         if self.shared.untracked.load(Ordering::Relaxed) {
             let text = "an outcome could not be recorded; the client connects again".to_owned();
             return Err(Refused::new(Closed::NotCaptured, text).into());
@@ -318,12 +376,53 @@ impl<'a> Responses<'a> {
         Ok(true)
     }
 
+    /// Takes room for what has arrived of an answer that is read whole, and for the next read: in step with what arrives,
+    /// not with what is announced. A broker is trusted more than a client, not blindly.
+    fn make_room(&mut self, length: usize) -> bool {
+        let frame_bytes = length.saturating_add(LENGTH_BYTES);
+        let arrived = self.intake.len();
+        let wanted = frame_bytes.min(arrived.saturating_add(arrived.max(self.intake.read_bytes())));
+        if frame_bytes > WHOLE_BYTES_FREE && !self.shared.budgets.answers.try_grow(&mut self.room, wanted) {
+            self.wanted = Some(wanted);
+            return false;
+        }
+        self.intake.expect(wanted);
+        true
+    }
+
+    /// Begins a Metadata answer that is too large to be held: its head is rewritten, the rest passes. False when it has
+    /// to be read on first, or is none.
+    fn begin_metadata(&mut self, length: usize) -> Result<bool, ResponsesEnd> {
+        let is_metadata = |request: &Request| {
+            matches!(request.expect, Expect::Metadata { .. }).then_some(request.api_version)
+        };
+        let Some(Some(version)) = self.shared.in_flight.with_head(is_metadata) else {
+            return Ok(false);
+        };
+        let arrived = self.intake.bytes().get(LENGTH_BYTES..).unwrap_or_default();
+        let head = answers::metadata_head(self.shared, version, length, arrived)?;
+        let Some(head) = head else { return Ok(false) };
+        if let Some(mut request) = self.shared.in_flight.pop() {
+            self.observer
+                .begins(&mut request, length.saturating_add(LENGTH_BYTES));
+        }
+        self.meter.begins(apis::METADATA);
+        self.meter.passes(head.bytes.len());
+        drop(self.intake.take(LENGTH_BYTES.saturating_add(head.replaced)));
+        self.outbox.push(head.bytes);
+        self.body = Body::Passing {
+            left: length.saturating_sub(head.replaced),
+        };
+        Ok(true)
+    }
+
     fn scan(&mut self, request: &Request, length: usize) -> Result<Body, ResponsesEnd> {
         let left = length.saturating_sub(CORRELATION_ID_BYTES);
         let scanner = TailScanner::after_correlation_id(request.api_key, request.api_version, left)
             .map_err(|error| refused(request, &error))?;
-        self.outbox
-            .push(self.intake.take(LENGTH_BYTES + CORRELATION_ID_BYTES).freeze());
+        let start = self.intake.take(LENGTH_BYTES + CORRELATION_ID_BYTES).freeze();
+        self.meter.passes(start.len());
+        self.outbox.push(start);
         Ok(match scanner {
             Some(scanner) => Body::Scanning {
                 left,
@@ -339,13 +438,17 @@ impl<'a> Responses<'a> {
             Body::Passing { left } => {
                 let chunk = self.intake.take(*left).freeze();
                 *left = left.saturating_sub(chunk.len());
+                self.meter.passes(chunk.len());
                 self.outbox.push(chunk);
                 *left
             }
             Body::Scanning { left, scanner } => {
                 let mut chunk = self.intake.take(*left);
-                scanner.scan(&mut chunk).map_err(|error| unreadable(&error))?;
+                scanner
+                    .scan(&mut chunk)
+                    .map_err(|error| unreadable(&self.meter, &error))?;
                 *left = left.saturating_sub(chunk.len());
+                self.meter.passes(chunk.len());
                 self.outbox.push(chunk.freeze());
                 *left
             }
@@ -353,9 +456,14 @@ impl<'a> Responses<'a> {
         if left > 0 {
             return Ok(false);
         }
+        self.room = Room::default();
         if let Body::Scanning { scanner, .. } = std::mem::replace(&mut self.body, Body::Between) {
-            scanner.finish().map_err(|error| unreadable(&error))?;
+            scanner
+                .finish()
+                .map_err(|error| unreadable(&self.meter, &error))?;
         }
+        self.meter.ends();
+        self.observer.ends(self.outbox.len(), false);
         Ok(true)
     }
 }
@@ -370,8 +478,19 @@ async fn held(hold: &mut Option<Hold<'_>>) -> BufferPosition {
     }
 }
 
-fn unreadable(error: &WireError) -> ResponsesEnd {
-    Refused::new(Closed::UpstreamMalformed, format!("fetch response: {error}")).into()
+/// Waits for room, where room is wanted; says how long that took.
+async fn roomy(budget: &ConnectionBudget, room: &mut Room, wanted: Option<usize>) -> Duration {
+    match wanted {
+        // On the heap: it is rare, and every connection would carry it.
+        Some(bytes) => Box::pin(budget.grow(room, bytes)).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn unreadable(meter: &Meter<'_>, error: &WireError) -> ResponsesEnd {
+    Refused::new(Closed::UpstreamMalformed, format!("fetch response: {error}"))
+        .of(meter.api_key())
+        .into()
 }
 
 impl fmt::Debug for Responses<'_> {
@@ -386,7 +505,13 @@ impl fmt::Debug for Responses<'_> {
 const FETCH_WHOLE_BYTES_MAX: usize = 64 * 1024;
 /// Metadata of a cluster with a million partitions.
 const WHOLE_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// What may wait for a client or for the disk; beyond it the broker is not read from.
-const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+/// A larger answer needs room before it is read.
+const WHOLE_BYTES_FREE: usize = READ_BYTES_FREE;
+/// Larger answers with metadata are not held, and the catalog does not learn from them: the poller asks anyway.
+const METADATA_WHOLE_BYTES_MAX: usize = 1024 * 1024;
+/// What may wait for the disk without asking; beyond it the broker is not read from unless more is lent.
+const OUTBOX_BYTES_FREE: usize = READ_BYTES_FREE;
+/// What may wait with that.
+const OUTBOX_BYTES_MAX: usize = READ_BYTES_MAX;
 /// How long the answers received before the end may take to become durable and reach the client.
 const FINISH_MAX: Duration = Duration::from_secs(10);

@@ -5,34 +5,75 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A SASL mechanism, as far as its number of rounds goes.
+use teeline_config::Sasl;
+
+/// A SASL mechanism, as far as its number of rounds and the label of a metric go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mechanism {
-    /// One token and one answer: PLAIN, OAUTHBEARER, AWS_MSK_IAM.
-    OneRound,
-    /// Two tokens and two answers: SCRAM.
-    TwoRounds,
-    /// GSSAPI and what is not known here.
-    Open,
+    Plain,
+    OauthBearer,
+    AwsMskIam,
+    ScramSha256,
+    ScramSha512,
+    Gssapi,
+    /// What is not known here.
+    Other,
 }
 
 impl Mechanism {
+    const ALL: [Mechanism; 7] = [
+        Mechanism::Plain,
+        Mechanism::OauthBearer,
+        Mechanism::AwsMskIam,
+        Mechanism::ScramSha256,
+        Mechanism::ScramSha512,
+        Mechanism::Gssapi,
+        Mechanism::Other,
+    ];
+
     /// Recognises a mechanism by its name.
     pub(crate) fn named(name: &str) -> Mechanism {
-        match name {
-            "PLAIN" | "OAUTHBEARER" | "AWS_MSK_IAM" => Mechanism::OneRound,
-            "SCRAM-SHA-256" | "SCRAM-SHA-512" => Mechanism::TwoRounds,
-            _ => Mechanism::Open,
+        Mechanism::ALL
+            .into_iter()
+            .find(|mechanism| mechanism.as_str() == name)
+            .unwrap_or(Mechanism::Other)
+    }
+
+    /// The one that the proxy itself uses.
+    pub(crate) fn of(sasl: &Sasl) -> Mechanism {
+        match sasl {
+            Sasl::Plain(_) => Mechanism::Plain,
+            Sasl::ScramSha256(_) => Mechanism::ScramSha256,
+            Sasl::ScramSha512(_) => Mechanism::ScramSha512,
+            Sasl::OauthBearer(_) => Mechanism::OauthBearer,
+            Sasl::Gssapi(_) => Mechanism::Gssapi,
+        }
+    }
+
+    /// As it is called, or one word for all others.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Mechanism::Plain => "PLAIN",
+            Mechanism::OauthBearer => "OAUTHBEARER",
+            Mechanism::AwsMskIam => "AWS_MSK_IAM",
+            Mechanism::ScramSha256 => "SCRAM-SHA-256",
+            Mechanism::ScramSha512 => "SCRAM-SHA-512",
+            Mechanism::Gssapi => "GSSAPI",
+            Mechanism::Other => "other",
         }
     }
 
     /// How many tokens the client sends; none when that is not known beforehand.
     pub(crate) fn rounds(self) -> Option<u8> {
         match self {
-            Mechanism::OneRound => Some(1),
-            Mechanism::TwoRounds => Some(2),
-            Mechanism::Open => None,
+            Mechanism::Plain | Mechanism::OauthBearer | Mechanism::AwsMskIam => Some(1),
+            Mechanism::ScramSha256 | Mechanism::ScramSha512 => Some(2),
+            Mechanism::Gssapi | Mechanism::Other => None,
         }
+    }
+
+    fn code(self) -> u8 {
+        self as u8 + 1
     }
 }
 
@@ -54,17 +95,29 @@ pub(crate) struct Authentication {
     state: AtomicU8,
     /// Rounds that have to succeed; `OPEN` when not known.
     rounds_left: AtomicU8,
+    /// What the client asked for last; 0 for nothing.
+    mechanism: AtomicU8,
 }
 
 impl Authentication {
     /// The client asked for a mechanism.
     pub(crate) fn began(&self, mechanism: Mechanism) {
+        self.mechanism.store(mechanism.code(), Ordering::Relaxed);
         self.rounds_left
             .store(mechanism.rounds().unwrap_or(OPEN), Ordering::Relaxed);
         // Fails when authentication is done already: then it stays so.
         let _ = self
             .state
             .compare_exchange(NOT_ASKED, UNDER_WAY, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// What the client asked for, in a word of ours.
+    pub(crate) fn mechanism(&self) -> Option<&'static str> {
+        let code = self.mechanism.load(Ordering::Relaxed);
+        Mechanism::ALL
+            .into_iter()
+            .find(|mechanism| mechanism.code() == code)
+            .map(Mechanism::as_str)
     }
 
     /// The proxy has authenticated in the client's place.
@@ -133,6 +186,20 @@ mod tests {
             Access::Granted,
             "re-authentication takes nothing back"
         );
+    }
+
+    #[test]
+    fn a_name_that_is_not_known_is_no_label() {
+        let state = Authentication::default();
+        assert_eq!(state.mechanism(), None);
+        for (name, label) in [
+            ("SCRAM-SHA-256", "SCRAM-SHA-256"),
+            ("GET / HTTP/1.1", "other"),
+            ("", "other"),
+        ] {
+            state.began(Mechanism::named(name));
+            assert_eq!(state.mechanism(), Some(label));
+        }
     }
 
     #[test]

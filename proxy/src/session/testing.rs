@@ -26,6 +26,8 @@ use crate::capture::Capture;
 use crate::cluster::{Cluster, Footing, Live, Process};
 use crate::door::Door;
 use crate::metrics::ClusterMetrics;
+use crate::observe::{Arrived, Observatory, Visit, Visitor};
+use crate::places::Places;
 use crate::sockets::Change;
 use crate::stop::Stop;
 use crate::topics::Topics;
@@ -41,6 +43,8 @@ pub(crate) struct Choices {
     pub(crate) idle_timeout: Duration,
     pub(crate) connection_age: Option<ConnectionAge>,
     pub(crate) buffer_bytes_max: u64,
+    /// The budget of the process, and of the connection.
+    pub(crate) in_flight_bytes: usize,
     pub(crate) sync: SyncMode,
     /// The broker is known to serve clients without SASL.
     pub(crate) open: bool,
@@ -57,6 +61,7 @@ impl Default for Choices {
             idle_timeout: Duration::ZERO,
             connection_age: None,
             buffer_bytes_max: 1 << 30,
+            in_flight_bytes: 1 << 26,
             sync: SyncMode::OnAppend,
             open: true,
             lifetime: None,
@@ -125,10 +130,14 @@ impl Stage {
             capture_credentials: None,
             listen,
             capture: choices.capture,
-            limits: Limits::default(),
+            limits: Limits {
+                connection_in_flight_bytes: choices.in_flight_bytes as u64,
+            },
         };
         let process = Process {
-            budget: ProcessBudget::new(1 << 26),
+            budget: ProcessBudget::new(choices.in_flight_bytes),
+            places: Places::new(100),
+            observatory: Observatory::new(teeline_config::AccessLog::Off),
             stop: Stop::default(),
         };
         let upstream = Arc::new(Upstream::new(&virtual_cluster.upstream));
@@ -200,6 +209,18 @@ pub(crate) fn footing(cluster: &Arc<Cluster>) -> Footing {
         stop: cluster.stop.clone(),
         cluster: Arc::clone(cluster),
     }
+}
+
+/// A connection that nobody sees.
+pub(crate) fn arrived(cluster: &Cluster, connection_id: u64) -> Arrived {
+    let visitor = Visitor {
+        cluster: "test".into(),
+        peer: ([127, 0, 0, 1], 1).into(),
+        node_id: None,
+        tls: false,
+        subject: None,
+    };
+    cluster.observatory.arrives(Visit::new(connection_id, visitor))
 }
 
 /// One more connection of a cluster: its client, its broker, and the session between them.

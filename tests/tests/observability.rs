@@ -1,0 +1,325 @@
+//! What can be seen of a running proxy: metrics that add up, a trace that is switched on, an access log.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test stops at the first surprise"
+)]
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+use teeline_tests::admin_port;
+use teeline_tests::driver::{Driver, Family, Isolation, ProducerConfig};
+use teeline_tests::kafka::Kafka;
+use teeline_tests::programs::{Archive, Proxy, ProxySettings};
+use teeline_tests::record::Record;
+use teeline_tests::wait::{seconds, wait_for};
+use teeline_tests::workdir::WorkDir;
+
+struct Stage {
+    kafka: Kafka,
+    java: Driver,
+    work: WorkDir,
+}
+
+static STAGE: LazyLock<Stage> = LazyLock::new(|| Stage {
+    kafka: Kafka::start_one(),
+    java: Driver::start(Family::Java),
+    work: WorkDir::create("observability"),
+});
+
+const VALUE_BYTES: usize = 1000;
+
+fn proxy(name: &str) -> ProxySettings {
+    let directory = STAGE.work.subdirectory(name);
+    let archive = Archive::Directory(directory.join("archive"));
+    let mut settings = ProxySettings::new(&directory, &STAGE.kafka.bootstrap(), &archive);
+    settings.document["log"] = json!({"format": "json"});
+    settings
+}
+
+fn topic(name: &str) {
+    let topics = json!([{"name": name, "partitions": 1}]);
+    STAGE.java.create_topics(&STAGE.kafka.bootstrap(), &topics);
+}
+
+/// A producer under its own client id that sends each record in a request of its own.
+fn open(settings: &ProxySettings, client_id: &str) {
+    let config = ProducerConfig::of(&[("client.id", client_id), ("batch.size", "1")]);
+    STAGE
+        .java
+        .open_producer(client_id, &settings.bootstrap(), &config);
+}
+
+fn send(client_id: &str, topic: &str, count: usize) {
+    let records: Vec<Record> = (0..count)
+        .map(|index| Record::new(0, &format!("{client_id} {index}"), "x".repeat(VALUE_BYTES)))
+        .collect();
+    STAGE.java.send_all(client_id, topic, &records);
+}
+
+/// Lines of the log with this target.
+fn lines(proxy: &Proxy, target: &str) -> Vec<Value> {
+    let log = proxy.process.log();
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["target"] == target).collect()
+}
+
+fn post(settings: &ProxySettings, path: &str) -> String {
+    let answer = admin_port::post(&settings.admin(), path).unwrap();
+    assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    answer.body
+}
+
+/// A request header (version 1) with a client id and a body after it.
+fn request(key: i16, version: i16, client_id: &[u8], body: &[u8]) -> Vec<u8> {
+    let head = [
+        &key.to_be_bytes()[..],
+        &version.to_be_bytes(),
+        &7_i32.to_be_bytes(),
+        &i16::try_from(client_id.len()).unwrap().to_be_bytes(),
+        client_id,
+        body,
+    ]
+    .concat();
+    [&u32::try_from(head.len()).unwrap().to_be_bytes()[..], &head].concat()
+}
+
+/// Sends bytes, and waits until the peer closes.
+fn until_closed(address: &str, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(seconds(20))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut rest = Vec::new();
+    // A reset is an end, too.
+    if let Err(error) = stream.read_to_end(&mut rest) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    }
+}
+
+#[test]
+fn a_trace_tells_of_the_requests_that_it_was_asked_for_and_of_no_others() {
+    let settings = proxy("trace");
+    let mut proxy = settings.start();
+    topic("traced");
+    open(&settings, "watched");
+    open(&settings, "other");
+    send("watched", "traced", 5);
+    send("other", "traced", 5);
+    assert_eq!(lines(&proxy, "teeline_proxy::trace").len(), 0);
+    // Switched on for connections that are open already.
+    post(&settings, "/trace?client_id=watched&requests=20&seconds=600");
+    send("other", "traced", 30);
+    send("watched", "traced", 15);
+    let traced = wait_for("fifteen requests in the log", seconds(10), || {
+        let traced = lines(&proxy, "teeline_proxy::trace");
+        (traced.len() >= 15).then_some(traced).ok_or("not yet".to_owned())
+    });
+    let mut correlations = BTreeSet::new();
+    for line in traced.iter().filter(|line| line["api"] == "Produce") {
+        assert_eq!(line["client_id"], "watched", "{line}");
+        assert_eq!(
+            (&line["outcome"], &line["cluster"]),
+            (&json!("answered"), &json!("main"))
+        );
+        assert!(
+            line["request_bytes"].as_u64().unwrap() > VALUE_BYTES as u64,
+            "{line}"
+        );
+        let time = |part: &str| line[part].as_u64().unwrap();
+        let parts = ["forward_us", "broker_us", "read_us", "hold_us", "send_us"].map(time);
+        let (sum, total) = (parts.iter().sum::<u64>(), time("total_us"));
+        assert!(
+            sum <= total && total - sum < 5_000,
+            "the parts are the whole: {line}"
+        );
+        assert!(time("broker_us") > 0, "a broker takes time: {line}");
+        correlations.insert(line["correlation"].as_i64().unwrap());
+    }
+    assert_eq!(correlations.len(), 15, "each request once: {traced:?}");
+    // It ends by itself.
+    send("watched", "traced", 15);
+    let ended = || admin_port::get(&settings.admin(), "/trace").unwrap().body;
+    assert_eq!(ended(), "no trace goes on\n");
+    assert_eq!(lines(&proxy, "teeline_proxy::trace").len(), 20);
+    one_connection_is_listed_and_traced(&settings, &proxy);
+    STAGE.java.producer_op("close", "watched");
+    STAGE.java.producer_op("close", "other");
+    proxy.stop();
+}
+
+fn one_connection_is_listed_and_traced(settings: &ProxySettings, proxy: &Proxy) {
+    let mut stream = TcpStream::connect(settings.bootstrap()).unwrap();
+    stream.set_read_timeout(Some(seconds(20))).unwrap();
+    let mut versions = || {
+        stream.write_all(&request(18, 0, b"by\nhand", &[])).unwrap();
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut rest = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut rest).unwrap();
+    };
+    versions();
+    let list = admin_port::get(&settings.admin(), "/connections?client_id=by%0Ahand").unwrap();
+    assert_eq!(list.body.lines().count(), 1, "{}", list.body);
+    assert!(list.body.contains(r#"client_id="by\nhand""#), "{}", list.body);
+    assert!(list.body.contains(" requests=1 "), "{}", list.body);
+    let id = list.body.split([' ', '=']).nth(1).unwrap();
+    post(settings, &format!("/trace?connection={id}"));
+    let before = lines(proxy, "teeline_proxy::trace").len();
+    versions();
+    let line = wait_for("the request in the log", seconds(10), || {
+        let lines = lines(proxy, "teeline_proxy::trace");
+        lines.get(before).cloned().ok_or("not yet".to_owned())
+    });
+    assert_eq!(
+        (&line["api"], &line["client_id"]),
+        (&json!("ApiVersions"), &json!(r"by\nhand"))
+    );
+    assert_eq!(line["connection"].to_string(), id);
+    let refused = admin_port::post(&settings.admin(), "/trace?conection=1").unwrap();
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    let ended = admin_port::ask("DELETE", &settings.admin(), "/trace").unwrap();
+    assert_eq!((ended.status, ended.body.as_str()), (200, "1 ended\n"));
+}
+
+#[test]
+fn metrics_add_up_and_no_label_comes_from_a_peer() {
+    let mut settings = proxy("metrics");
+    settings.announce("connection closed:");
+    let mut proxy = settings.start();
+    topic("measured");
+    open(&settings, "measured");
+    send("measured", "measured", 200);
+    STAGE.java.producer_op("close", "measured");
+    STAGE
+        .java
+        .read_into(&settings.bootstrap(), &["measured"], Isolation::Committed, false);
+    let bytes = (200 * VALUE_BYTES) as f64;
+    let produced = proxy.metric_with("teeline_requests_total", r#"api="Produce""#);
+    assert!(produced >= 200.0, "{produced}");
+    let sent = proxy.metric_with("teeline_request_bytes_total", r#"api="Produce""#);
+    assert!((bytes..bytes * 1.3).contains(&sent), "{sent}");
+    let got = proxy.metric_with("teeline_response_bytes_total", r#"api="Fetch""#);
+    assert!((bytes..bytes * 1.5).contains(&got), "{got}");
+    for direction in ["request", "response"] {
+        let label = format!(r#"direction="{direction}""#);
+        let count = proxy.metric_with("teeline_added_latency_seconds_count", &label);
+        let sum = proxy.metric_with("teeline_added_latency_seconds_sum", &label);
+        assert!(
+            count > 0.0,
+            "one wake-up in eight is timed, and there were more than 200"
+        );
+        assert!(sum / count < 0.05, "{direction}: {sum} s for {count}");
+    }
+    hostile_bytes(&settings, &proxy);
+    wait_for("every connection to be open or ended", seconds(10), || {
+        let begun = proxy.metric("teeline_connections_total");
+        let open = proxy.metric("teeline_connections_open");
+        let ended = proxy.metric("teeline_connections_closed_total");
+        (begun == open + ended)
+            .then_some(())
+            .ok_or(format!("{begun} = {open} + {ended}"))
+    });
+    proxy.stop();
+}
+
+fn hostile_bytes(settings: &ProxySettings, proxy: &Proxy) {
+    let refused = |label: &str| proxy.metric_with("teeline_requests_refused_total", label);
+    until_closed(&settings.bootstrap(), &request(0, 7, b"x", &[0xff; 40]));
+    assert_eq!(refused(r#"api="Produce",reason="client_malformed""#), 1.0);
+    until_closed(&settings.bootstrap(), b"GET /label HTTP/1.1\r\n\r\n");
+    assert_eq!(refused(r#"api="Unknown""#), 1.0);
+    // Brokers close on a key that they do not know.
+    until_closed(&settings.bootstrap(), &request(31_337, 0, b"x", b"label"));
+    assert_eq!(
+        proxy.metric_with("teeline_requests_total", r#"api="Unknown""#),
+        1.0
+    );
+    // The listener of this broker has no SASL, and says so.
+    let mut stream = TcpStream::connect(settings.bootstrap()).unwrap();
+    stream.write_all(&request(17, 1, b"x", b"\0\x05PLAIN")).unwrap();
+    stream.read_exact(&mut [0; 8]).unwrap();
+    let mut stream = TcpStream::connect(settings.bootstrap()).unwrap();
+    stream.write_all(&request(17, 1, b"x", b"\0\x05label")).unwrap();
+    stream.read_exact(&mut [0; 8]).unwrap();
+    for mechanism in ["PLAIN", "other"] {
+        let label = format!(r#"mechanism="{mechanism}",reason="mechanism""#);
+        assert_eq!(proxy.metric_with("teeline_sasl_failures_total", &label), 1.0);
+    }
+    let page = admin_port::get(&settings.admin(), "/metrics").unwrap().body;
+    let own = |line: &&str| line.starts_with("teeline_") && line.contains("label");
+    assert_eq!(page.lines().find(own), None, "a peer's words are no label");
+    assert!(!page.contains("31337"));
+}
+
+#[test]
+fn an_answer_that_cannot_be_rewritten_is_counted_and_not_passed_on() {
+    let mut settings = proxy("closed");
+    // The broker's id lies outside of what is presented.
+    settings.document["clusters"][0]["listen"]["addressing"] =
+        json!({"node_port_count": 1, "node_id_start": 900});
+    for text in ["connection closed:", "broker"] {
+        settings.announce(text);
+    }
+    let proxy = settings.launch();
+    wait_for("the listener", seconds(30), || {
+        TcpStream::connect(settings.bootstrap())
+            .map(drop)
+            .map_err(|error| error.to_string())
+    });
+    until_closed(
+        &settings.bootstrap(),
+        &request(3, 1, b"x", &(-1_i32).to_be_bytes()),
+    );
+    let label = r#"api="Metadata",reason="unmappable_broker""#;
+    assert_eq!(proxy.metric_with("teeline_responses_refused_total", label), 1.0);
+    assert_eq!(proxy.metric("teeline_requests_refused_total"), 0.0);
+    drop(proxy);
+}
+
+#[test]
+fn the_access_log_has_a_line_for_each_connection_and_on_demand_for_each_request() {
+    let mut settings = proxy("access");
+    settings.document["log"]["access"] = json!("connections");
+    let mut proxy = settings.start();
+    topic("logged");
+    open(&settings, "logged");
+    send("logged", "logged", 5);
+    let access = |proxy: &Proxy, message: &str| -> Vec<Value> {
+        let mut lines = lines(proxy, "teeline_proxy::access");
+        lines.retain(|line| line["message"].as_str().unwrap().starts_with(message));
+        lines
+    };
+    assert_eq!(access(&proxy, "request").len(), 0);
+    post(&settings, "/access-log?level=requests");
+    send("logged", "logged", 7);
+    post(&settings, "/access-log?level=connections");
+    send("logged", "logged", 5);
+    STAGE.java.producer_op("close", "logged");
+    let requests = access(&proxy, "request");
+    let produced = requests.iter().filter(|line| line["api"] == "Produce").count();
+    assert_eq!(produced, 7, "{requests:?}");
+    let ended = wait_for("the producer's connections in the log", seconds(10), || {
+        let ended = access(&proxy, "connection: ");
+        let all: f64 = ended.iter().map(|line| line["requests"].as_f64().unwrap()).sum();
+        let counted = proxy.metric("teeline_requests_total");
+        let open = proxy.metric("teeline_connections_open");
+        (open == 0.0 && all == counted)
+            .then_some(ended)
+            .ok_or(format!("{all} of {counted} requests, {open} open"))
+    });
+    let producer =
+        |line: &&Value| line["client_id"] == "logged" && line["request_bytes"].as_u64() > Some(17_000);
+    let line = ended.iter().find(producer).expect("the producer's own line");
+    assert_eq!(
+        (&line["ended"], &line["unanswered"]),
+        (&json!("client"), &json!(0))
+    );
+    proxy.stop();
+}
