@@ -9,7 +9,7 @@ use crate::door::{Addressing, HostPattern, ListenTls, Network};
 use crate::endpoint::HostPort;
 use crate::jobs::Compression;
 use crate::pattern::TopicPattern;
-use crate::process::{LogFormat, LogLevel};
+use crate::process::{AccessLog, LogFormat, LogLevel};
 use crate::secret::Secret;
 use crate::storage::{Backend, Retry};
 
@@ -48,6 +48,7 @@ shown! {
     OnFailure => |value| Some(word(value)),
     OffsetsFrom => |value| Some(word(value)),
     StartAt => |value| Some(word(value)),
+    AccessLog => |value| Some(value.as_str().to_owned()),
     LogLevel => |value| Some(value.as_str().to_owned()),
     LogFormat => |value| Some(word(value)),
     Compression => |value| Some(value.as_str().to_owned()),
