@@ -21,7 +21,8 @@ pub(crate) struct Brokers {
     cluster: Arc<Cluster>,
     /// As sessions without credentials, on the sessions' listener; and by which configuration.
     client: Option<(Arc<Live>, Client)>,
-    ask_again: Option<Instant>,
+    /// Until then it is left in peace, unless a reload has changed how it is asked.
+    ask_again: Option<(Arc<Live>, Instant)>,
 }
 
 impl Brokers {
@@ -48,7 +49,9 @@ impl Brokers {
     /// are learnt from what sessions ask.
     pub(crate) async fn ask_as_sessions(&mut self, live: &Arc<Live>) {
         let now = Instant::now();
-        if !has_own_listener(live) || self.ask_again.is_some_and(|then| now < then) {
+        let refused = self.ask_again.as_ref();
+        let in_peace = refused.is_some_and(|(by, then)| Arc::ptr_eq(by, live) && now < *then);
+        if in_peace || !has_own_listener(live) {
             return;
         }
         match self.metadata(live).await {
@@ -62,7 +65,7 @@ impl Brokers {
                     "the sessions' listener does not answer without credentials: {}",
                     error_chain(&error)
                 );
-                self.ask_again = Some(now + REFUSED_PAUSE);
+                self.ask_again = Some((Arc::clone(live), now + REFUSED_PAUSE));
             }
         }
     }

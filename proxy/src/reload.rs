@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 use teeline_config::reload::{Change, Effect, changes};
-use teeline_config::{Config, ConfigErrors, Log};
+use teeline_config::{Config, ConfigErrors, Log, Problem};
 use teeline_runtime::admin::{Answer, Route, StatusCode};
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::logging;
@@ -175,7 +175,7 @@ pub(crate) async fn prepare(
     let source = Arc::clone(source);
     let read = tokio::task::spawn_blocking(move || source()).await;
     let read = read.map_err(|error| Report::refused(error_chain(&error)))?;
-    let config = read.map_err(|errors| Report::refused(errors.to_string()))?;
+    let config = read.map_err(unusable)?;
     let changes = changes(&environment.config, &config);
     let restarts: Vec<String> = changes
         .iter()
@@ -215,6 +215,14 @@ pub(crate) async fn prepare(
         store: environment.store,
         config: environment.config,
     })
+}
+
+/// Each problem of the file is a reason of its own.
+fn unusable(errors: ConfigErrors) -> Report {
+    let tell = |problem: &Problem| format!("{}: {problem}", errors.origin);
+    Report {
+        outcome: Outcome::Refused(errors.problems.iter().map(tell).collect()),
+    }
 }
 
 fn check_log(log: &Log) -> Result<(), Report> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use teeline_config::KafkaEndpoint;
+use teeline_config::{Config, KafkaEndpoint};
 use teeline_config::cluster::{Ack, OnFailure, VirtualCluster};
 use teeline_config::process::Process as ProcessSettings;
 use teeline_runtime::exit::error_chain;
@@ -224,10 +224,8 @@ impl RunningCluster {
     /// It is no longer part of the process, so its state says nothing about it.
     pub(crate) fn forget_health(name: &str, health: &Health) {
         for (component, _) in health.states() {
-            if component
-                .split_once('/')
-                .is_some_and(|(_, cluster)| cluster == name)
-            {
+            // As `listeners/main` or `segmenter/main/archive`.
+            if component.split('/').nth(1) == Some(name) {
                 health.component(component).remove();
             }
         }
@@ -266,6 +264,13 @@ impl RunningCluster {
     }
 }
 
+/// What may wait for the disk in all buffers together is half of the room for requests: while a disk stands still the
+/// other half is for those that pass uncaptured (`capture.on_failure: open`).
+fn pending_bytes_max(config: &Config) -> usize {
+    let buffers = config.clusters.len().max(1) as u64;
+    usize::try_from(config.process.in_flight_bytes / 2 / buffers).unwrap_or(usize::MAX)
+}
+
 async fn open_capture(
     settings: &VirtualCluster,
     environment: &Environment,
@@ -281,8 +286,7 @@ async fn open_capture(
         max_bytes: buffer.max_bytes,
         file_bytes: buffer.file_bytes,
         mode,
-        // Frames in the buffer's queue hold the process's budget, so this bounds nothing that is not bounded already.
-        pending_bytes_max: usize::try_from(environment.config.process.in_flight_bytes).unwrap_or(usize::MAX),
+        pending_bytes_max: pending_bytes_max(&environment.config),
     };
     let clock = Arc::clone(&environment.clock);
     let opened = tokio::task::spawn_blocking(move || Writer::open(writer, move || clock.now_ms())).await?;
