@@ -12,6 +12,9 @@ use std::{env, process};
 
 const DEFAULT_RANGE: Range<u16> = 20_000..31_900;
 const BLOCK_PORTS: u16 = 20;
+/// Between the other blocks and where outgoing connections begin.
+const WIDE_RANGE: Range<u16> = 31_900..32_768;
+const WIDE_PORTS: u16 = 108;
 
 /// Twenty consecutive ports that are ours until this is dropped.
 #[derive(Debug)]
@@ -23,19 +26,28 @@ pub struct PortBlock {
 impl PortBlock {
     /// Reserves a block whose ports all are free now.
     pub fn reserve() -> Self {
+        Self::reserve_in(&configured_range(), BLOCK_PORTS)
+    }
+
+    /// The same for a proxy that is started with flags: it listens at the hundred ports after its own at once, which
+    /// would be those of other tests.
+    pub fn reserve_wide() -> Self {
+        Self::reserve_in(&WIDE_RANGE, WIDE_PORTS)
+    }
+
+    fn reserve_in(range: &Range<u16>, size: u16) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let range = configured_range();
         let directory = env::temp_dir().join("teeline-ports");
         fs::create_dir_all(&directory).expect("create the directory of port locks");
-        let blocks = (range.end - range.start) / BLOCK_PORTS;
+        let blocks = (range.end - range.start) / size;
         // Start somewhere else in every process, so that a port just given back is not taken at once.
         let offset = u16::try_from(process::id() % u32::from(blocks)).expect("smaller than a u16");
         for _ in 0..blocks {
             let index = (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % blocks;
-            let first = range.start + index * BLOCK_PORTS;
+            let first = range.start + index * size;
             let lock = File::create(directory.join(format!("{first}.lock"))).expect("create a port lock");
             match lock.try_lock() {
-                Ok(()) if (first..first + BLOCK_PORTS).all(is_free) => return Self { first, _lock: lock },
+                Ok(()) if (first..first + size).all(is_free) => return Self { first, _lock: lock },
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => panic!("lock a port block: {error}"),
             }

@@ -46,7 +46,7 @@ fn archive_of(topic: &str, count: i32) -> ProxySettings {
 
 #[test]
 fn the_quick_start_needs_no_file() {
-    let (ports, directory) = (PortBlock::reserve(), STAGE.directory("quick"));
+    let (ports, directory) = (PortBlock::reserve_wide(), STAGE.directory("quick"));
     STAGE.create_topic("quick", 1);
     let (listen, admin) = (ports.address(1), ports.address(0));
     let mut command = Command::new(binary("teeline-proxy"));
