@@ -55,6 +55,8 @@ pub struct Listen {
     pub handshake_timeout: Duration,
     /// Connections of all clients of this cluster together.
     pub max_connections: u32,
+    /// Connections of one client address, or of one IPv6 network of 64 bits. Zero for any number.
+    pub max_connections_per_address: u32,
     /// The largest request frame; a larger one closes its connection.
     pub max_request_bytes: u64,
     /// A connection on which nothing moved for so long is closed. Zero never closes.
@@ -94,6 +96,8 @@ impl Listen {
     pub const DEFAULT_PORT: u16 = 19092;
     /// As many as one process can hold open with the usual hard limit of file descriptors (two per connection).
     pub const DEFAULT_MAX_CONNECTIONS: u32 = 10_000;
+    /// Any number, as brokers have it (`max.connections.per.ip`): behind one address may be a whole network.
+    pub const DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: u32 = 0;
     /// The brokers' own default (`socket.request.max.bytes`, 100 MiB) and 64 KiB more, so that it is the broker who refuses.
     pub const DEFAULT_MAX_REQUEST_BYTES: u64 = 100 * 1024 * 1024 + 64 * 1024;
     /// Longer than the brokers' own `connections.max.idle.ms` (10 min), so that brokers decide; only leftovers are closed by us.
@@ -137,6 +141,7 @@ impl Default for Listen {
             proxy_protocol_from: Vec::new(),
             handshake_timeout: Self::DEFAULT_HANDSHAKE_TIMEOUT,
             max_connections: Self::DEFAULT_MAX_CONNECTIONS,
+            max_connections_per_address: Self::DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
             max_request_bytes: Self::DEFAULT_MAX_REQUEST_BYTES,
             idle_timeout: Self::DEFAULT_IDLE_TIMEOUT,
             connection_age: None,

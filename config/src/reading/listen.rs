@@ -53,6 +53,7 @@ pub(super) fn listen(section: Option<Section<'_>>, alone: bool, cluster: &Sectio
     let handshake_timeout =
         section.duration("handshake_timeout", "handshake_timeout_ms", 10, HANDSHAKE_MS_MAX);
     let max_connections = section.number("max_connections", 1, 1_000_000);
+    let of_one_address = section.number("max_connections_per_address", 0, 1_000_000);
     let max_request = section.size("max_request", "max_request_bytes", 1 << 10, FRAME_BYTES_MAX);
     let idle_timeout = section.duration("idle_timeout", "idle_timeout_ms", 0, 7 * 24 * HOUR_MS);
     let connection_age = connection_age(&mut section);
@@ -68,6 +69,7 @@ pub(super) fn listen(section: Option<Section<'_>>, alone: bool, cluster: &Sectio
         proxy_protocol_from,
         handshake_timeout: handshake_timeout.unwrap_or(default.handshake_timeout),
         max_connections: max_connections.unwrap_or(default.max_connections),
+        max_connections_per_address: of_one_address.unwrap_or(default.max_connections_per_address),
         max_request_bytes: max_request.unwrap_or(default.max_request_bytes),
         idle_timeout: idle_timeout.unwrap_or(default.idle_timeout),
         connection_age,

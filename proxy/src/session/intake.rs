@@ -2,6 +2,9 @@
 //!
 //! What is cut shares the buffer's allocation until its last holder drops it, so a read is the only copy between the
 //! socket and the write-ahead buffer. An idle connection holds no buffer: an empty one is given back while waiting.
+//!
+//! A small buffer is everybody's. A larger one is borrowed from the process ([`Lender`]), and given back when the connection
+//! comes to rest with nothing left in it; while none can be had, what arrives is read in smaller pieces.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -11,20 +14,29 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::budget::{Lender, Loan};
+
 /// Bytes that were read and not yet consumed.
 #[derive(Debug)]
 pub(crate) struct Intake {
     buffer: BytesMut,
     /// How much the next read asks for; adapts to what arrives.
     read_bytes: usize,
+    lender: Lender,
+    loan: Option<Loan>,
+    /// What was cut off earlier is still held.
+    still_held: bool,
 }
 
 impl Intake {
     /// An empty intake; allocates when the first bytes are there.
-    pub(crate) fn new() -> Intake {
+    pub(crate) fn new(lender: Lender) -> Intake {
         Intake {
             buffer: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
+            lender,
+            loan: None,
+            still_held: false,
         }
     }
 
@@ -62,6 +74,9 @@ impl Intake {
             }
             if self.buffer.is_empty() && self.buffer.capacity() > 0 {
                 self.buffer = BytesMut::new();
+                if !self.still_held {
+                    self.loan = None;
+                }
             }
             Poll::Pending
         })
@@ -70,10 +85,35 @@ impl Intake {
         Ok(read)
     }
 
+    /// Whether room for a large buffer has been borrowed, now or before, and for as much of what is cut off it.
+    pub(crate) fn borrow(&mut self) -> bool {
+        if self.loan.is_none() {
+            self.loan = self.lender.lend(2 * READ_BYTES_MAX);
+        }
+        self.loan.is_some()
+    }
+
+    /// Says before waiting whether what was cut off is still held: then the loan is, too.
+    pub(crate) fn still_held(&mut self, still: bool) {
+        self.still_held = still;
+    }
+
+    /// How much more than what is here the next read may bring.
+    pub(crate) fn read_bytes(&self) -> usize {
+        self.read_bytes
+    }
+
     fn make_room(&mut self) -> usize {
         let spare = self.buffer.capacity().saturating_sub(self.buffer.len());
         if spare < self.read_bytes / 4 {
-            self.buffer.reserve(self.read_bytes);
+            let wanted = if self.read_bytes <= READ_BYTES_FREE || self.borrow() {
+                self.read_bytes
+            } else {
+                READ_BYTES_FREE
+            };
+            if spare < wanted / 4 {
+                self.buffer.reserve(wanted);
+            }
         }
         self.buffer.capacity().saturating_sub(self.buffer.len())
     }
@@ -102,6 +142,8 @@ impl Source for tokio::io::DuplexStream {
 
 /// The first read of a quiet connection: one small request and its neighbours.
 const READ_BYTES_MIN: usize = 4 * 1024;
+/// The largest read that borrows nothing.
+pub(crate) const READ_BYTES_FREE: usize = 16 * 1024;
 /// One read of a busy connection. Beyond this, fewer system calls no longer pay for the colder cache.
 pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
 
@@ -109,7 +151,12 @@ pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::budget::ProcessBudget;
     use tokio::io::AsyncWriteExt;
+
+    fn lender() -> Lender {
+        ProcessBudget::new(1 << 24).lender()
+    }
 
     #[tokio::test]
     async fn what_was_sent_comes_out_in_order_whatever_the_cuts() {
@@ -117,7 +164,7 @@ mod tests {
         let sent: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
         let copy = sent.clone();
         tokio::spawn(async move { near.write_all(&copy).await.unwrap() });
-        let (mut intake, mut got, mut cut) = (Intake::new(), Vec::new(), 1_usize);
+        let (mut intake, mut got, mut cut) = (Intake::new(lender()), Vec::new(), 1_usize);
         while intake.read(&mut far).await.unwrap() > 0 {
             cut = cut * 7 % 9973 + 1;
             got.extend_from_slice(&intake.take(cut));
@@ -129,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn an_empty_buffer_is_given_back_while_waiting() {
         let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
-        let mut intake = Intake::new();
+        let mut intake = Intake::new(lender());
         near.write_all(&vec![1; 1024 * 1024]).await.unwrap();
         while intake.len() < 1024 * 1024 {
             intake.read(&mut far).await.unwrap();
@@ -141,5 +188,31 @@ mod tests {
             poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
         }
         assert_eq!(intake.buffer.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_a_loan_it_is_read_in_small_pieces_and_a_loan_ends_with_the_buffer() {
+        let process = ProcessBudget::new(4 * READ_BYTES_MAX);
+        let (mut near, mut far) = tokio::io::duplex(4 * 1024 * 1024);
+        let taken = process.lender().lend(2 * READ_BYTES_MAX).unwrap();
+        let mut intake = Intake::new(process.lender());
+        let mut largest = async |intake: &mut Intake, bytes: usize| {
+            near.write_all(&vec![1; bytes]).await.unwrap();
+            let (mut got, mut largest) = (0, 0);
+            while got < bytes {
+                let read = intake.read(&mut far).await.unwrap();
+                (got, largest) = (got + read, largest.max(read));
+                drop(intake.take(usize::MAX));
+            }
+            {
+                let mut waiting = pin!(intake.read(&mut far));
+                poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
+            }
+            largest
+        };
+        assert!(largest(&mut intake, 1 << 20).await <= 2 * READ_BYTES_FREE);
+        drop(taken);
+        assert!(largest(&mut intake, 4 << 20).await > 64 * 1024);
+        assert_eq!(process.answer_bytes_used(), 0, "given back while waiting");
     }
 }

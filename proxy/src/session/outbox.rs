@@ -30,6 +30,7 @@ struct Chunk {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     chunks: VecDeque<Chunk>,
+    /// What the chunks take, their places in the queue included: many small ones are not for nothing.
     bytes: usize,
     /// Something was handed to the writer, which may still have it: TLS gathers records.
     written: bool,
@@ -44,12 +45,12 @@ impl Outbox {
     /// Adds bytes that may leave once their gate is open.
     pub(crate) fn push_gated(&mut self, bytes: Bytes, gate: Option<Gate>) {
         if !bytes.is_empty() {
-            self.bytes = self.bytes.saturating_add(bytes.len());
+            self.bytes = self.bytes.saturating_add(bytes.len()).saturating_add(CHUNK_BYTES);
             self.chunks.push_back(Chunk { bytes, gate });
         }
     }
 
-    /// Bytes queued.
+    /// Bytes that the queue takes.
     pub(crate) fn len(&self) -> usize {
         self.bytes
     }
@@ -115,11 +116,20 @@ impl Outbox {
                 return;
             }
             written = written.saturating_sub(chunk.bytes.len());
+            self.bytes = self.bytes.saturating_sub(CHUNK_BYTES);
             self.chunks.pop_front();
+        }
+        if self.chunks.capacity() > CHUNKS_KEPT {
+            // It was long once; most connections are idle afterwards.
+            self.chunks = VecDeque::new();
         }
     }
 }
 
+/// The place of a chunk in the queue.
+const CHUNK_BYTES: usize = size_of::<Chunk>();
+/// Places that an empty queue keeps.
+const CHUNKS_KEPT: usize = 64;
 /// Slices handed to one write: enough for a wake-up full of small frames, small enough to sit on the stack.
 const SLICES_MAX: usize = 32;
 
@@ -196,6 +206,17 @@ mod tests {
         flushed.unwrap();
         read.unwrap();
         assert_eq!(&got, b"eight---");
+    }
+
+    #[tokio::test]
+    async fn many_small_chunks_count_for_what_they_take_and_leave_nothing_behind() {
+        let mut outbox = Outbox::default();
+        for _ in 0..10_000 {
+            outbox.push(Bytes::from_static(b"12345678"));
+        }
+        assert!(outbox.len() > 10_000 * 48, "{}", outbox.len());
+        outbox.flush(&mut Vec::new()).await.unwrap();
+        assert_eq!((outbox.len(), outbox.chunks.capacity()), (0, 0));
     }
 
     #[test]
