@@ -82,6 +82,34 @@ async fn what_does_not_fit_is_refused_and_hints_move_nothing() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_stops_still_names_the_brokers_that_it_has_named_before() {
+    let (topology, changes) = Topology::open("test", &listen()).unwrap();
+    let told = topology.advertise(1, "b", 9092, Authority::Metadata);
+    drop(changes);
+    assert!(told.is_some());
+    assert_eq!(topology.advertise(1, "b", 9092, Authority::Metadata), told);
+    assert!(topology.advertise(2, "c", 9092, Authority::Metadata).is_none());
+    assert_eq!(topology.listeners(), 0);
+}
+
+#[tokio::test]
+async fn the_listener_of_a_broker_that_left_does_not_lead_to_who_has_its_address_now() {
+    let (topology, _changes) = Topology::open("test", &listen()).unwrap();
+    let tell = |node_id, host, authority| topology.advertise(node_id, host, 9092, authority).unwrap();
+    tell(0, "a", Authority::Metadata);
+    tell(1, "b", Authority::Metadata);
+    tell(2, "b", Authority::Hint);
+    assert_eq!(topology.upstream_of(1), Some(HostPort::new("b", 9092)));
+    tell(2, "c", Authority::Metadata);
+    // Brokers that change places.
+    tell(0, "b", Authority::Metadata);
+    assert_eq!(topology.upstream_of(1), None);
+    tell(1, "a", Authority::Metadata);
+    let places = [0, 1, 2].map(|node_id| topology.upstream_of(node_id).unwrap().host);
+    assert_eq!(places, ["b", "a", "c"]);
+}
+
+#[tokio::test]
 async fn a_new_plan_is_bound_before_clients_are_told_of_it() {
     let listen = listen();
     let (topology, mut changes) = Topology::open("test", &listen).unwrap();
@@ -120,7 +148,9 @@ async fn a_new_plan_is_bound_before_clients_are_told_of_it() {
 async fn who_asks_for_an_unknown_broker_waits_until_it_is_known_or_the_cluster_has_no_such() {
     let (topology, _changes) = Topology::open("test", &listen()).unwrap();
     let asked = AtomicU64::new(0);
-    let ask = || drop(asked.fetch_add(1, Ordering::Relaxed));
+    let ask = || {
+        asked.fetch_add(1, Ordering::Relaxed);
+    };
     let answers = async {
         tokio::task::yield_now().await;
         topology.keep(|_| true);

@@ -1,0 +1,407 @@
+//! A configuration changes under load: what can change does, what cannot is refused as a whole, and no connection drops
+//! that need not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test stops at the first surprise"
+)]
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use teeline_tests::admin_port;
+use teeline_tests::components;
+use teeline_tests::driver::{Driver, Isolation, ProducerConfig};
+use teeline_tests::programs::{Archive, Proxy, ProxySettings, Restorer};
+use teeline_tests::read_back::assert_acknowledged;
+use teeline_tests::record::{Record, read_load_log};
+use teeline_tests::stage::{Stage, Told};
+use teeline_tests::wait::{seconds, wait_for, wait_until};
+use teeline_tests::workdir::WorkDir;
+
+static STAGE: LazyLock<Stage> = LazyLock::new(Stage::set);
+
+const LOADS: [&str; 2] = ["reload-java", "reload-go"];
+
+/// Ports of the block beside admin, bootstrap and the ten of the brokers.
+const MOVED: u16 = 12;
+const SECOND: u16 = 13;
+const SECOND_NODES: u16 = 14;
+const TAKEN: u16 = 17;
+
+#[test]
+fn a_configuration_changes_under_load_as_a_whole_or_not_at_all() {
+    let mut scene = Scene::set();
+    scene.capture_rules_change_at_once();
+    scene.limits_and_tls_change_for_those_that_come();
+    scene.what_cannot_be_is_refused_and_changes_nothing();
+    scene.a_cluster_comes_and_goes();
+    scene.the_bootstrap_address_moves();
+    scene.end();
+}
+
+struct Scene {
+    settings: ProxySettings,
+    proxy: Proxy,
+    loads: Vec<PathBuf>,
+    told: Told,
+    /// Records of the topic whose capture is switched on and off, and the last of them.
+    captured: u64,
+    last_captured: Option<u64>,
+    reloads: f64,
+}
+
+impl Scene {
+    fn set() -> Self {
+        for (topic, partitions) in [(LOADS[0], 3), (LOADS[1], 3), ("toggled", 1), ("second", 1)] {
+            STAGE.create_topic(topic, partitions);
+        }
+        let mut settings = STAGE.proxy("reload");
+        let (port, main) = (settings.port(2), &mut settings.document["clusters"][0]);
+        main["backup_id"] = json!("e2e");
+        main["listen"]["addressing"]["node_port_start"] = json!(port);
+        settings.announce("not reloaded");
+        settings.announce("the configuration stays as it was");
+        let proxy = settings.start();
+        let config = ProducerConfig::of(&[("acks", "all"), ("linger.ms", "5")]);
+        let shape = || json!({"partitions": 3, "rate": 200, "value_bytes": 300});
+        let start = |(driver, name): (&Driver, &str)| {
+            driver.start_load(name, &settings.bootstrap(), name, &config, shape())
+        };
+        let loads = drivers().into_iter().zip(LOADS).map(start).collect();
+        // Connected before anything changes, and never again: it could not hide a lost connection.
+        STAGE
+            .java
+            .open_producer("toggled", &settings.bootstrap(), &ProducerConfig::of(&[]));
+        let mut scene = Self {
+            settings,
+            proxy,
+            loads,
+            told: Told::default(),
+            captured: 0,
+            last_captured: None,
+            reloads: 0.0,
+        };
+        scene.toggle(10, true);
+        scene
+    }
+
+    fn capture_rules_change_at_once(&mut self) {
+        let connections = self.connections();
+        self.main("capture")["exclude"] = json!(["toggled"]);
+        let text = self.reload();
+        assert!(text.contains("clusters[main].capture.exclude"), "{text}");
+        self.toggle(7, false);
+        self.main("capture")["exclude"] = json!([]);
+        self.hang_up();
+        self.toggle(5, true);
+        self.main("capture")["include"] = json!(["reload-*"]);
+        self.main("capture")["on_failure"] = json!("closed");
+        self.hang_up();
+        self.toggle(3, false);
+        self.await_progress();
+        assert_eq!(
+            self.connections(),
+            connections,
+            "a connection was lost and made again"
+        );
+    }
+
+    fn limits_and_tls_change_for_those_that_come(&mut self) {
+        let connections = self.connections();
+        let certificate = |name: &str| components::source("certificates").join(name);
+        self.settings.document["clusters"][0]["limits"] = json!({"connection_in_flight": "1MiB"});
+        self.settings.document["process"] = json!({"in_flight": "64MiB", "drain_timeout": "20s"});
+        self.settings.document["log"] = json!({"level": "debug"});
+        let listen = self.main("listen");
+        listen["idle_timeout"] = json!("5m");
+        listen["max_connections"] = json!(200);
+        listen["max_request"] = json!("2MiB");
+        listen["tls"] = json!({"cert_file": certificate("proxy.pem"), "key_file": certificate("proxy.key")});
+        let text = self.reload();
+        assert!(
+            text.contains("clusters[main].listen.tls: changed (for new connections)"),
+            "{text}"
+        );
+        self.await_progress();
+        assert_eq!(
+            self.connections(),
+            connections,
+            "a connection was lost and made again"
+        );
+        let authority = certificate("authority.pem").display().to_string();
+        let over_tls = [
+            ("security.protocol", "SSL"),
+            ("ssl.truststore.type", "PEM"),
+            ("ssl.truststore.location", authority.as_str()),
+            ("ssl.endpoint.identification.algorithm", ""),
+        ];
+        let bootstrap = self.settings.bootstrap();
+        let records = some_records(4);
+        self.told
+            .send_with(&STAGE.java, &bootstrap, &over_tls, "toggled", &records);
+        self.main("listen")["tls"] = Value::Null;
+        self.hang_up();
+        self.told
+            .send_with(&STAGE.java, &bootstrap, &[], "toggled", &records);
+    }
+
+    fn what_cannot_be_is_refused_and_changes_nothing(&mut self) {
+        let in_force = self.settings.document.clone();
+        let taken = TcpListener::bind(("127.0.0.1", self.settings.port(TAKEN))).unwrap();
+        type Spoil = fn(&mut Value, u16);
+        let cases: [(Spoil, &str); 4] = [
+            (
+                |document, _| document["clusters"][0]["capture"]["exlcude"] = json!([]),
+                "exlcude",
+            ),
+            (
+                |document, _| document["clusters"][0]["capture"]["buffer"]["dir"] = json!("/elsewhere"),
+                "clusters[main].capture.buffer.dir",
+            ),
+            (
+                |document, port| {
+                    document["clusters"][0]["listen"]["address"] = json!(format!("127.0.0.1:{port}"))
+                },
+                "listen on 127.0.0.1:",
+            ),
+            (
+                |document, _| {
+                    document["clusters"][0]["listen"]["tls"] =
+                        json!({"cert_file": "/dev/null", "key_file": "/dev/null"})
+                },
+                "read the certificates of cluster main",
+            ),
+        ];
+        for (index, (spoil, named)) in cases.into_iter().enumerate() {
+            spoil(&mut self.settings.document, taken.local_addr().unwrap().port());
+            // What could change must not, either.
+            self.settings.document["clusters"][0]["capture"]["include"] = json!([]);
+            self.settings.write();
+            let answer = admin_port::post(&self.settings.admin(), "/reload").unwrap();
+            assert_eq!(answer.status, 409, "{}", answer.body);
+            let told = answer.body.contains(named) && answer.body.contains("nothing was changed");
+            assert!(told, "{}", answer.body);
+            let refused = self.proxy.metric_with("teeline_config_reloads_total", "refused");
+            assert_eq!(refused, (index + 1) as f64);
+            self.settings.document = in_force.clone();
+        }
+        assert_eq!(self.proxy.metric("teeline_config_last_reload_successful"), 0.0);
+        self.toggle(2, false);
+        let text = self.reload();
+        assert!(text.contains("in force already"), "{text}");
+        assert_eq!(self.proxy.metric("teeline_config_last_reload_successful"), 1.0);
+    }
+
+    fn a_cluster_comes_and_goes(&mut self) {
+        let connections = self.connections();
+        let (bootstrap, nodes) = (self.settings.port(SECOND), self.settings.port(SECOND_NODES));
+        let buffer = STAGE.directory("reload-second");
+        let second = json!({
+            "name": "second",
+            "backup_id": "second",
+            "upstream": {"bootstrap_servers": STAGE.source.bootstrap()},
+            "listen": {
+                "address": format!("127.0.0.1:{bootstrap}"),
+                "addressing": {"node_port_start": nodes, "node_port_count": 3},
+            },
+            "capture": {"include": ["second"], "buffer": {"dir": buffer}, "catalog_poll_interval": "1s"},
+        });
+        self.settings.document["clusters"]
+            .as_array_mut()
+            .unwrap()
+            .push(second);
+        let text = self.reload();
+        assert!(text.contains("clusters[second]"), "{text}");
+        let address = format!("127.0.0.1:{bootstrap}");
+        self.told
+            .send_with(&STAGE.java, &address, &[], "second", &some_records(20));
+        self.settings.document["clusters"].as_array_mut().unwrap().pop();
+        self.hang_up();
+        wait_until("the second cluster to be gone", seconds(30), || {
+            self.proxy
+                .process
+                .log()
+                .contains("it is no longer part of the process")
+        });
+        assert!(TcpStream::connect(&address).is_err());
+        let health = admin_port::get(&self.settings.admin(), "/readyz").unwrap();
+        assert_eq!(health.status, 200, "{}", health.body);
+        let restorer = Restorer::at(
+            &STAGE.directory("reload-restore"),
+            &Archive::Directory(PathBuf::from(
+                self.settings.document["storage"]["path"].as_str().unwrap(),
+            )),
+            "second",
+        );
+        restorer.restore_all(&STAGE.target.bootstrap(), &["--topic", "second"]);
+        assert_eq!(STAGE.read_target(&["second"]).count(), 20);
+        self.await_progress();
+        let only_main = self
+            .proxy
+            .metric_with("teeline_connections_total", "cluster=\"main\"");
+        assert_eq!(only_main, connections, "a connection was lost and made again");
+    }
+
+    fn the_bootstrap_address_moves(&mut self) {
+        let (before, moved) = (self.settings.bootstrap(), self.settings.port(MOVED));
+        self.main("listen")["address"] = json!(format!("127.0.0.1:{moved}"));
+        self.reload();
+        assert!(
+            TcpStream::connect(before).is_err(),
+            "the former address is still listened on"
+        );
+        let records = some_records(6);
+        let address = format!("127.0.0.1:{moved}");
+        self.told
+            .send_with(&STAGE.java, &address, &[], "toggled", &records);
+        self.await_progress();
+        self.toggle(1, false);
+    }
+
+    fn end(mut self) {
+        for (driver, name) in drivers().into_iter().zip(LOADS) {
+            let counts = driver.stop_load(name, 60);
+            assert_eq!(counts["unknown"], 0, "{name}: {counts}");
+        }
+        assert_eq!(self.proxy.metric("teeline_missed_batches_total"), 0.0);
+        // A stop that comes while the file is read wins.
+        self.main("listen")["idle_timeout"] = json!("6m");
+        self.settings.write();
+        self.signal(Signal::HUP);
+        self.proxy.stop();
+        let source = STAGE.read_source(&[LOADS[0], LOADS[1], "toggled", "second"], Isolation::Committed);
+        self.told.assert_in(&source);
+        for (topic, log) in LOADS.into_iter().zip(&self.loads) {
+            assert_acknowledged(&source, topic, &read_load_log(log));
+        }
+        STAGE.assert_round_trip(&self.settings, &LOADS);
+        let described = Restorer::for_archive_of(&self.settings).run(&["describe", "e2e", "--json"]);
+        let described: Value = serde_json::from_str(&described.stdout).unwrap();
+        let lives = described["topic_lives"].as_array().unwrap();
+        let toggled = lives.iter().find(|life| life["name"] == "toggled").unwrap();
+        let partition = &toggled["partitions"][0];
+        let (records, last) = (partition["records"].as_u64(), partition["last_offset"].as_u64());
+        // What was left out between two times of capture may be filled in from the log while it counts again; of what was
+        // left out at last nothing is there.
+        let through = self.last_captured.unwrap();
+        assert_eq!(last, Some(through), "{toggled}");
+        assert!(
+            records >= Some(self.captured) && records <= Some(through + 1),
+            "{toggled}"
+        );
+    }
+
+    fn main(&mut self, section: &str) -> &mut Value {
+        &mut self.settings.document["clusters"][0][section]
+    }
+
+    /// By the admin port; it must be taken.
+    fn reload(&mut self) -> String {
+        self.settings.write();
+        let answer = admin_port::post(&self.settings.admin(), "/reload").unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        self.reloads += 1.0;
+        answer.body
+    }
+
+    /// By signal; it must be taken.
+    fn hang_up(&mut self) {
+        self.settings.write();
+        self.signal(Signal::HUP);
+        self.reloads += 1.0;
+        let wanted = self.reloads;
+        wait_for("the reload by SIGHUP", seconds(20), || {
+            self.proxy.process.assert_running();
+            let done = self
+                .proxy
+                .metric_with("teeline_config_reloads_total", "result=\"done\"");
+            let unchanged = self
+                .proxy
+                .metric_with("teeline_config_reloads_total", "result=\"unchanged\"");
+            match done + unchanged >= wanted {
+                true => Ok(()),
+                false => Err(self.proxy.process.log_tail()),
+            }
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.proxy.process.pid()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Sends records one by one to the topic whose capture is switched on and off.
+    fn toggle(&mut self, count: usize, captured: bool) {
+        let skipped = || {
+            self.proxy
+                .metric_with("teeline_skipped_batches_total", "excluded")
+        };
+        let before = skipped();
+        let mut last = 0;
+        for record in some_records(count) {
+            last = self.told.send(&STAGE.java, "toggled", "toggled", &[record])[0].offset;
+        }
+        let after = before + if captured { 0.0 } else { count as f64 };
+        assert_eq!(skipped(), after, "captured: {captured}");
+        if captured {
+            self.captured += count as u64;
+            self.last_captured = u64::try_from(last).ok();
+        }
+    }
+
+    fn connections(&self) -> f64 {
+        self.proxy.metric("teeline_connections_total")
+    }
+
+    fn await_progress(&self) {
+        for (driver, name) in drivers().into_iter().zip(LOADS) {
+            let acknowledged = || driver.load_status(name)["acknowledged"].as_u64().unwrap();
+            let before = acknowledged();
+            wait_until("the load to go on", seconds(30), || acknowledged() > before + 50);
+        }
+    }
+}
+
+fn drivers() -> [&'static Driver; 2] {
+    [&STAGE.java, STAGE.go()]
+}
+
+fn some_records(count: usize) -> Vec<Record> {
+    (0..count)
+        .map(|index| Record::new(0, &format!("key {index}"), format!("value {index}")))
+        .collect()
+}
+
+#[test]
+fn a_client_that_knows_a_brokers_port_is_let_in_before_the_cluster_is_known() {
+    let work = WorkDir::create("early");
+    // It takes connections and says nothing, so that the proxy knows no broker.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = silent.local_addr().unwrap().to_string();
+    let mut settings = ProxySettings::new(work.path(), &upstream, &Archive::Directory(work.join("archive")));
+    let main = &mut settings.document["clusters"][0];
+    main["capture"]["enabled"] = json!(false);
+    main["upstream"]["connect_timeout"] = json!("2s");
+    let mut proxy = settings.launch();
+    wait_until("the proxy to serve", seconds(20), || {
+        proxy.process.assert_running();
+        proxy.process.log().contains("serving")
+    });
+    // Broker 3's, by the default numbering.
+    let mut client = TcpStream::connect(("127.0.0.1", settings.port(2 + 3))).unwrap();
+    client.set_read_timeout(Some(seconds(20))).unwrap();
+    let began = std::time::Instant::now();
+    assert_eq!(client.read(&mut [0; 1]).unwrap_or(0), 0);
+    assert!(began.elapsed() >= seconds(1), "it was not waited for");
+    wait_until("the reason in the log", seconds(10), || {
+        proxy.process.log().contains("the broker's address is not known")
+    });
+    proxy.process.terminate();
+    proxy.process.wait_exit(seconds(30));
+}
