@@ -6,6 +6,7 @@
 mod access;
 mod orders;
 mod routes;
+mod subject;
 mod traced;
 mod visits;
 
@@ -18,6 +19,7 @@ use teeline_config::AccessLog;
 pub(crate) use access::{Farewell, TurnedAway};
 pub(crate) use orders::{Filter, Order};
 pub(crate) use routes::routes;
+pub(crate) use subject::subject;
 pub(crate) use traced::{Ending, Line, Traced};
 pub(crate) use visits::{Arrived, Visit, Visitor, shown};
 

@@ -57,6 +57,15 @@ impl Stream {
         Stream::Tls(Box::new(Secured::from(stream)))
     }
 
+    /// What the peer has shown that it is.
+    pub(crate) fn certificate(&self) -> Option<Vec<u8>> {
+        let Stream::Tls(secured) = self else { return None };
+        let state = secured.lock();
+        let (_, session) = state.stream.get_ref();
+        let shown = session.peer_certificates()?.first()?;
+        Some(shown.to_vec())
+    }
+
     /// Both directions.
     pub(crate) fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
         match self {

@@ -104,7 +104,7 @@ impl<'a> Meter<'a> {
             let added = woke.elapsed().saturating_sub(self.excused);
             self.metrics
                 .added_latency(self.direction)
-                .record_many(added.as_secs_f64(), self.completed);
+                .record_many(added.as_secs_f64(), self.completed.min(WEIGHT_MAX));
         }
         self.hand_over();
     }
@@ -132,6 +132,13 @@ impl<'a> Meter<'a> {
     }
 }
 
+/// A connection may end in the middle of a wake-up.
+impl Drop for Meter<'_> {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
 /// Notes since when a write has been waiting, if it does.
 pub(crate) fn note_wait<T>(polled: Poll<T>, since: &mut Option<Instant>) -> Poll<T> {
     if polled.is_pending() && since.is_none() {
@@ -142,3 +149,5 @@ pub(crate) fn note_wait<T>(polled: Poll<T>, since: &mut Option<Instant>) -> Poll
 
 /// Enough samples within seconds of any traffic worth a look, and next to no cost.
 const SAMPLED_ONE_IN: u32 = 8;
+/// Each costs a few instructions, and a client may send thousands of tiny requests at once.
+const WEIGHT_MAX: usize = 100;

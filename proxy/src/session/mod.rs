@@ -10,9 +10,9 @@
 //! without going on is closed: [`watch`].
 
 mod answers;
-mod ending;
 #[cfg(test)]
 mod capture_tests;
+mod ending;
 pub(crate) mod in_flight;
 pub(crate) mod intake;
 mod meter;
@@ -21,10 +21,10 @@ pub(crate) mod outbox;
 mod requests;
 mod responses;
 pub(crate) mod sasl;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod testing;
 #[cfg(test)]
 mod steady_tests;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -43,7 +43,7 @@ use tokio::time::Instant;
 use crate::budget::Budgets;
 use crate::cluster::{Cluster, Footing, Live};
 use crate::metrics::Closed;
-use crate::observe::{Arrived, Visit, Visitor};
+use crate::observe::{Arrived, Visit, Visitor, subject};
 use crate::stop::Stop;
 use crate::stream::Stream;
 use crate::upstream::Connected;
@@ -161,7 +161,7 @@ pub(crate) async fn serve(
         peer,
         node_id,
         tls: matches!(client, Stream::Tls(_)),
-        subject: None,
+        subject: client.certificate().and_then(|certificate| subject(&certificate)),
     };
     let visit = Visit::new(connection_id, visitor);
     let shared = Shared::new(footing, cluster.observatory.arrives(visit));
