@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a program for a developer's terminal")]
 
 mod prerequisites;
+mod soak;
 mod steps;
 mod tasks;
 
@@ -16,7 +17,8 @@ usage: cargo xtask <command>
 
   demo [--keep]    two real Kafka clusters, a disaster, and everything back (about a minute once built)
   test [FILTER]    every test: unit, property, end to end against real Kafka and a real S3 server
-  soak [HOURS]     the long form of the fault tests, with new seeds until the time is over (default 1)
+  soak [HOURS]     the long form of the fault tests and the fuzzers, with new seeds until the time is over (default 1);
+                   soak fuzz [HOURS]: only the fuzzers. Adds a line to tests/soak-results.md
   matrix [FLAGS]   every client family, feature by feature, directly and through the proxy, on several versions of
                    Kafka; writes docs/COMPATIBILITY.md. --kafka VERSION, --client NAME and --feature NAME, each as
                    often as needed; --secured: TLS and SASL; --json; --page: only the page, from the kept results;
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
     let done = match arguments.first().map(String::as_str) {
         Some("demo") => tasks::demo(rest),
         Some("test") => tasks::test(rest.first().map(String::as_str)),
-        Some("soak") => tasks::soak(rest.first().map(String::as_str)),
+        Some("soak") => soak::soak(rest),
         Some("matrix") => tasks::matrix(rest),
         Some("bench") => tasks::bench(rest),
         Some("lint") => tasks::lint(),

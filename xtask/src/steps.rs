@@ -57,6 +57,40 @@ impl Steps {
         }
     }
 
+    /// The same, and a failure is kept for the end.
+    pub(crate) fn run_kept(&mut self, name: &str, command: Command) -> Result<(), String> {
+        let before = self.rows.len();
+        match self.run(name, command) {
+            // It ran, so it has its row.
+            Err(_) if self.rows.len() > before => Ok(()),
+            other => other,
+        }
+    }
+
+    /// How long all of them took so far.
+    pub(crate) fn hours(&self) -> f64 {
+        self.started.elapsed().as_secs_f64() / 3600.0
+    }
+
+    /// In a few words.
+    pub(crate) fn verdict(&self) -> String {
+        let tests = self.rows.iter().filter_map(|row| row.tests);
+        let (passed, failed) = tests.fold((0, 0), |sum, tests| (sum.0 + tests.passed, sum.1 + tests.failed));
+        let wrong: Vec<&str> = self
+            .rows
+            .iter()
+            .filter(|row| !row.passed)
+            .map(|row| row.name.as_str())
+            .collect();
+        match wrong.is_empty() {
+            true => format!("{passed} tests passed, {} steps, none failed", self.rows.len()),
+            false => format!(
+                "{passed} tests passed, {failed} failed; wrong: {}",
+                wrong.join(", ")
+            ),
+        }
+    }
+
     /// Runs `cargo test`, whose counts the summary shows. A failure is kept for the end.
     pub(crate) fn run_tests(&mut self, name: &str, mut command: Command) -> Result<(), String> {
         println!("\n== {name}");

@@ -4,7 +4,6 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use crate::prerequisites;
 use crate::steps::{Steps, cargo};
@@ -18,15 +17,6 @@ const PROGRAMS: [&str; 4] = [
 ];
 /// Kafka versions that round trips are tried against; the first is the one of every other test.
 const KAFKA_VERSIONS: [&str; 4] = ["4.3.1", "4.2.1", "4.0.2", "3.9.2"];
-/// Test binaries that the long fault run repeats.
-const FAULT_TESTS: [&str; 6] = [
-    "chaos",
-    "sidecars",
-    "sigkill",
-    "cluster",
-    "power_loss",
-    "simulation",
-];
 /// End-to-end tests start Kafka nodes: more at once than this makes them slower, not faster.
 const TEST_THREADS_MAX: usize = 4;
 
@@ -60,37 +50,6 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), String> {
     tests.args(filter).env("TEELINE_TEST_NOTES", &notes);
     limit_threads(&mut tests);
     steps.run_tests("all tests", tests)?;
-    print_notes(&notes);
-    steps.summary()
-}
-
-/// `cargo xtask soak`
-pub(crate) fn soak(hours: Option<&str>) -> Result<(), String> {
-    prerequisites::for_tests()?;
-    let hours: f64 = hours
-        .unwrap_or("1")
-        .parse()
-        .map_err(|_| "soak takes a number of hours".to_owned())?;
-    let end = Instant::now() + Duration::from_secs_f64(hours * 3600.0);
-    let notes = fresh_notes()?;
-    let mut steps = Steps::new();
-    prepare(&mut steps)?;
-    let mut round = 0;
-    while Instant::now() < end {
-        round += 1;
-        let mut tests = cargo(&["test", "-p", "teeline-tests", "--no-fail-fast"]);
-        for name in FAULT_TESTS {
-            tests.args(["--test", name]);
-        }
-        tests
-            .env("TEELINE_TEST_NOTES", &notes)
-            .env("TEELINE_CHAOS_ROUNDS", "25")
-            .env("TEELINE_SIDECAR_ROUNDS", "50")
-            .env("TEELINE_SIGKILL_ROUNDS", "100")
-            .env("TEELINE_POWER_LOSS_ROUNDS", "500")
-            .env("TEELINE_SIMULATION_ROUNDS", "50");
-        steps.run_tests(&format!("fault tests, round {round}"), tests)?;
-    }
     print_notes(&notes);
     steps.summary()
 }
@@ -166,7 +125,7 @@ pub(crate) fn setup() -> Result<(), String> {
 }
 
 /// Builds the programs and every test, and fetches the components.
-fn prepare(steps: &mut Steps) -> Result<(), String> {
+pub(crate) fn prepare(steps: &mut Steps) -> Result<(), String> {
     steps.run("build", cargo(&["build", "--workspace", "--all-targets"]))?;
     let mut setup = lab("debug");
     setup.arg("setup");
@@ -179,7 +138,7 @@ fn lab(profile: &str) -> Command {
 }
 
 /// Our own binary lies in `target/debug`.
-fn target_directory() -> PathBuf {
+pub(crate) fn target_directory() -> PathBuf {
     let own = env::current_exe().ok();
     let found = own
         .as_deref()
@@ -198,13 +157,13 @@ fn limit_threads(command: &mut Command) {
     }
 }
 
-fn fresh_notes() -> Result<PathBuf, String> {
+pub(crate) fn fresh_notes() -> Result<PathBuf, String> {
     let path = target_directory().join("test-notes.txt");
     fs::write(&path, "").map_err(|error| format!("write {}: {error}", path.display()))?;
     Ok(path)
 }
 
-fn print_notes(path: &Path) {
+pub(crate) fn print_notes(path: &Path) {
     // Without notes there is just nothing to print.
     let notes = fs::read_to_string(path).unwrap_or_default();
     if !notes.is_empty() {
