@@ -146,6 +146,10 @@ impl Sockets {
         if self.is_open(address) {
             return Ok(false);
         }
+        // Clients would be taken in by nobody, for as long as it takes to notice.
+        if self.changes.is_closed() {
+            return Err(EnsureError::Stopped);
+        }
         let listener = bind(address, entrance)?;
         self.accept(address, entrance, Arc::new(listener))
             .map_err(|Stopped| EnsureError::Stopped)?;
