@@ -106,7 +106,8 @@ fn find(version: i16, arrived: &[u8]) -> Result<(Vec<Found<'_>>, usize), WireErr
             to: reader.position(),
         });
         if version >= 1 {
-            reader.nullable_string(flexible)?;
+            // The rack: not ours to read, so it need not be text.
+            reader.nullable_string_range(flexible)?;
         }
         reader.skip_tagged_fields_if(flexible)?;
     }

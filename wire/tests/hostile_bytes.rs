@@ -4,7 +4,7 @@
 //! is what the parser under test asked for.
 
 #![allow(unsafe_code, reason = "a global allocator can be written in no other way")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 #[path = "../fuzz/src/lib.rs"]
 #[allow(missing_docs, unreachable_pub)]
@@ -83,6 +83,20 @@ fn committed() -> Vec<(&'static str, PathBuf, Vec<u8>)> {
         assert!(all.len() > before, "{}: no corpus", folder.display());
     }
     all
+}
+
+#[test]
+fn every_target_has_a_program_and_a_place_on_the_page() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("../docs/FUZZING.md")).unwrap();
+    for (name, _) in targets::ALL {
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "docs/FUZZING.md does not tell of {name}"
+        );
+        let program = root.join(format!("fuzz/fuzz_targets/{name}.rs"));
+        assert!(program.exists(), "{}", program.display());
+    }
 }
 
 #[test]
@@ -197,7 +211,7 @@ fn what_real_clients_and_brokers_sent_is_understood() {
 fn damaged_frames_hurt_nobody() {
     let _turn = TURN.lock().unwrap();
     let inputs = captured();
-    let end = Instant::now() + Duration::from_secs(number("TEELINE_FUZZ_SECONDS", 6));
+    let end = Instant::now() + Duration::from_secs(number("TEELINE_FUZZ_SECONDS", 3));
     let first = number("TEELINE_FUZZ_SEED", 1);
     let mut seed = first;
     while Instant::now() < end {

@@ -5,7 +5,6 @@
 //! * Each answer that reached the client is the answer to the next request that has one, and nothing is left out.
 //! * Answers that need not be understood are the broker's own, byte for byte.
 //! * No answer names a broker by another address than the proxy's, as an independent decoder reads it.
-//! * The room for bytes in flight is given back.
 
 use std::collections::VecDeque;
 
@@ -68,9 +67,10 @@ pub(super) fn tokens_after(tokens: u8, content: &[u8]) -> u8 {
     name.map_or(0, |name| Mechanism::named(name).rounds().unwrap_or(0))
 }
 
-pub(super) fn judge(cluster: &Cluster, seen: &Seen) {
+/// Panics when something does not hold; says how many answers the client got.
+pub(super) fn judge(cluster: &Cluster, seen: &Seen) -> u64 {
     let coming = forwarded(seen);
-    received(cluster, seen, coming);
+    received(cluster, seen, coming)
 }
 
 /// Holds what was forwarded against what was sent, and says which answers are due.
@@ -107,11 +107,13 @@ fn forwarded(seen: &Seen) -> VecDeque<Coming> {
     coming
 }
 
-fn received(cluster: &Cluster, seen: &Seen, mut coming: VecDeque<Coming>) {
+fn received(cluster: &Cluster, seen: &Seen, mut coming: VecDeque<Coming>) -> u64 {
+    let mut count = 0;
     let mut answers = seen.answered.iter();
     let mut left = seen.received.as_slice();
     while let Some((frame, rest)) = split_frame(left) {
         left = rest;
+        count += 1;
         let next = coming.pop_front();
         let content = Bytes::copy_from_slice(&frame[4..]);
         let its_id = content.first_chunk().map(|bytes| i32::from_be_bytes(*bytes));
@@ -149,6 +151,7 @@ fn received(cluster: &Cluster, seen: &Seen, mut coming: VecDeque<Coming>) {
         let begun = answers.next().is_some_and(|answer| answer.starts_with(left));
         assert!(begun, "half an answer that is not the broker's: {left:02x?}");
     }
+    count
 }
 
 fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -5,7 +5,7 @@
 //! [`judge`] then looks at what came out on either side. A plain test replays seeds for a moment; `proxy/fuzz` gives
 //! the same functions to a fuzzer that watches which branches are taken.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, unreachable_pub)]
 
 #[path = "../../../wire/fuzz/src/damage.rs"]
 pub mod damage;
@@ -51,6 +51,12 @@ pub fn session(data: &[u8]) {
             });
         });
     });
+}
+
+/// How many answers reached clients since this thread's first session, or since the last time the stage was struck.
+#[cfg(test)]
+fn answers() -> u64 {
+    THEATRE.with_borrow(|theatre| theatre.as_ref().map_or(0, |theatre| theatre.answers))
 }
 
 /// What a load balancer sends first. Nothing beyond the header may be taken.

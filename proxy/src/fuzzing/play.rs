@@ -21,6 +21,8 @@ pub(super) struct Theatre {
     corpus: Corpus,
     stage: Stage,
     played: u32,
+    /// Answers that clients got.
+    pub(super) answers: u64,
 }
 
 impl Theatre {
@@ -37,6 +39,7 @@ impl Theatre {
             corpus: Corpus::read(),
             stage: Stage::with(choices).await,
             played: 0,
+            answers: 0,
         }
     }
 
@@ -64,7 +67,7 @@ impl Theatre {
             .await
             .expect("every session comes to its end once both sides have");
         assert!(ended.is_ok(), "the session panicked");
-        judge::judge(
+        self.answers += judge::judge(
             &self.stage.cluster,
             &Seen {
                 sent,
@@ -222,4 +225,5 @@ const PLAYED_MAX: u32 = 2_000;
 const STEPS_MAX: i32 = 64;
 /// Longer than the proxy lingers for a client that is gone.
 const PLAY_MAX: Duration = Duration::from_secs(45);
-const SILENCE_MAX: Duration = Duration::from_millis(15);
+/// Short: it is most of what a session takes that ends in the middle of something.
+const SILENCE_MAX: Duration = Duration::from_millis(3);
