@@ -98,7 +98,9 @@ impl ProcessBudget {
 #[derive(Debug)]
 struct Pool {
     bytes_max: AtomicUsize,
+    /// Changed under the lock only, and together with what a party uses: a look at it needs none.
     used: AtomicUsize,
+    account: StdMutex<()>,
     /// How many wait for room: nobody is woken while nobody waits.
     waiting: AtomicUsize,
     changed: Notify,
@@ -162,6 +164,7 @@ impl Pool {
         Pool {
             bytes_max: AtomicUsize::new(bytes_max.clamp(1, BYTES_MAX)),
             used: AtomicUsize::new(0),
+            account: StdMutex::new(()),
             waiting: AtomicUsize::new(0),
             changed: Notify::new(),
             overdraft: Arc::new(Semaphore::new(1)),
@@ -170,27 +173,31 @@ impl Pool {
 
     /// Takes room if there is enough, and the party stays within its share.
     fn take(&self, party: &Party, bytes: usize) -> bool {
-        let bytes_max = self.bytes_max.load(Ordering::SeqCst);
-        let enough = |used: usize| used.checked_add(bytes).filter(|used| *used <= bytes_max);
-        let Ok(before) = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enough) else {
+        let _account = self.lock();
+        let used = self.used.load(Ordering::Relaxed).saturating_add(bytes);
+        let of_party = party.used.load(Ordering::Relaxed).saturating_add(bytes);
+        let Some(free) = self.bytes_max.load(Ordering::Relaxed).checked_sub(used) else {
             return false;
         };
-        let free = bytes_max.saturating_sub(before.saturating_add(bytes));
-        let of_party = party
-            .used
-            .fetch_add(bytes, Ordering::SeqCst)
-            .saturating_add(bytes);
-        if of_party <= free.saturating_mul(SHARE) {
-            return true;
+        let within = of_party <= free.saturating_mul(SHARE);
+        if within {
+            self.used.store(used, Ordering::Relaxed);
+            party.used.store(of_party, Ordering::Relaxed);
         }
-        self.give_back(party, bytes);
-        false
+        within
     }
 
     fn give_back(&self, party: &Party, bytes: usize) {
-        party.used.fetch_sub(bytes, Ordering::SeqCst);
-        self.used.fetch_sub(bytes, Ordering::SeqCst);
+        let account = self.lock();
+        party.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        drop(account);
         self.wake();
+    }
+
+    fn lock(&self) -> StdMutexGuard<'_, ()> {
+        // Nothing in between can panic.
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whoever begins to wait counts itself first and looks at the room then: one of both sees the other.
@@ -331,9 +338,9 @@ impl ConnectionBudget {
         }
     }
 
-    /// Whether a frame of this connection, complete or not, has what others may be waiting for.
+    /// Whether a frame of this connection, complete or not, has what others are waiting for.
     pub(crate) fn in_the_way(&self) -> bool {
-        self.overdrawn.load(Ordering::Relaxed)
+        self.overdrawn.load(Ordering::Relaxed) && self.is_contended()
     }
 
     /// Whether anybody waits for room in the pool.
@@ -419,10 +426,12 @@ impl Lender {
     pub(crate) fn lend(&self, bytes: usize) -> Option<Loan> {
         let pool = &self.pool;
         let lendable = pool.bytes_max.load(Ordering::Relaxed) / 2;
-        let enough = |used: usize| used.checked_add(bytes).filter(|used| *used <= lendable);
-        pool.used
-            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, enough)
-            .ok()?;
+        let _account = pool.lock();
+        let used = pool.used.load(Ordering::Relaxed).saturating_add(bytes);
+        if used > lendable {
+            return None;
+        }
+        pool.used.store(used, Ordering::Relaxed);
         Some(Loan {
             pool: Arc::clone(pool),
             bytes,
@@ -432,7 +441,9 @@ impl Lender {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        self.pool.used.fetch_sub(self.bytes, Ordering::SeqCst);
+        let account = self.pool.lock();
+        self.pool.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        drop(account);
         self.pool.wake();
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Upstream {
     pub(crate) endpoint: KafkaEndpoint,
     pub(crate) tls: Option<Arc<TlsClient>>,
     /// Whether it serves clients without SASL.
-    pub(crate) openness: Openness,
+    pub(crate) openness: Arc<Openness>,
     next_bootstrap: AtomicUsize,
 }
 
@@ -63,7 +63,7 @@ impl Upstream {
         Upstream {
             endpoint: endpoint.clone(),
             tls: endpoint.security.tls.clone().map(TlsClient::new).map(Arc::new),
-            openness: Openness::default(),
+            openness: Arc::default(),
             next_bootstrap: AtomicUsize::new(0),
         }
     }
@@ -215,3 +215,20 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5 * 60);
 /// A client gives up long before more than this were tried.
 const BOOTSTRAP_ATTEMPTS_MAX: usize = 8;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_vanished_is_noticed_whether_or_not_it_owes_anything() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+    }
+}

@@ -19,6 +19,7 @@
 //! - [`source_log`], [`archived`], [`comparison`]: the log as a raw read gives it, an archive as its own readers give
 //!   it, and whether both are the same, offset by offset
 //! - [`economy`], [`requests`]: what many partitions cost in requests, counted by the programs and by the server
+//! - [`raw`]: a client of bare sockets, for what no proper client would do
 //! - [`matrix`]: every client family, feature by feature, directly and through the proxy
 //! - [`capture_frames`]: what real clients and brokers send, for the corpus that parsers are fuzzed with
 //! - [`namespace`]: hosts and links of a test's own
@@ -55,6 +56,7 @@ pub mod ports;
 pub mod power_loss;
 pub mod process;
 pub mod programs;
+pub mod raw;
 pub mod read_back;
 pub mod reaper;
 pub mod record;

@@ -18,11 +18,15 @@ use teeline_tests::driver::{Isolation, ProducerConfig};
 use teeline_tests::kafka::Kafka;
 use teeline_tests::notes::note;
 use teeline_tests::programs::{Archive, ProxySettings};
+use teeline_tests::raw::{frame, request};
 use teeline_tests::read_back::assert_acknowledged;
 use teeline_tests::record::{Record, read_load_log};
 use teeline_tests::stage::{Stage, Told};
 use teeline_tests::wait::{seconds, wait_for, wait_until};
 use teeline_tests::workdir::WorkDir;
+
+#[path = "hostile/steady.rs"]
+mod steady;
 
 static STAGE: LazyLock<Stage> = LazyLock::new(Stage::set);
 /// A proxy that held what peers announce, not what they send, would need gigabytes.
@@ -40,22 +44,6 @@ fn until_closed(address: &str, bytes: &[u8]) -> Vec<u8> {
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => answer,
         Err(error) => panic!("the connection was not closed: {error}"),
     }
-}
-
-fn frame(body: &[u8]) -> Vec<u8> {
-    [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], body].concat()
-}
-
-/// A request header (version 1) with a body after it.
-fn request(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
-    let head = [
-        &key.to_be_bytes()[..],
-        &version.to_be_bytes(),
-        &7_i32.to_be_bytes(),
-        &(-1_i16).to_be_bytes(),
-    ]
-    .concat();
-    frame(&[&head[..], body].concat())
 }
 
 #[test]

@@ -127,6 +127,7 @@ impl Answer {
             api_key, api_version, ..
         } = self.request;
         let authority = match api_key {
+            _ if !shared.is_current() => Authority::Former,
             apis::METADATA => Authority::Metadata,
             _ => Authority::Hint,
         };
@@ -155,8 +156,12 @@ pub(super) fn metadata_head(
     arrived: &[u8],
 ) -> Result<Option<Head>, ResponsesEnd> {
     let topology = &shared.cluster.topology;
+    let authority = match shared.is_current() {
+        true => Authority::Metadata,
+        false => Authority::Former,
+    };
     let mut mapper =
-        |node_id: i32, host: &str, port: i32| topology.advertise(node_id, host, port, Authority::Metadata);
+        |node_id: i32, host: &str, port: i32| topology.advertise(node_id, host, port, authority);
     let head = metadata_head::rewrite_head(version, length, arrived, &mut mapper)
         .map_err(|error| refused_as(apis::METADATA, version, &error))?;
     if head.is_some() && shared.authentication.not_asked() {

@@ -136,6 +136,12 @@ impl Shared {
         }
     }
 
+    /// Whether the brokers are still reached as this connection reached its own. After a reload that changed it, what its
+    /// broker says of others is not where connections are to lead.
+    pub(crate) fn is_current(&self) -> bool {
+        Arc::ptr_eq(&self.live.upstream, &self.cluster.live.load().upstream)
+    }
+
     pub(crate) fn settled(&self, batches: u64) {
         self.unresolved.fetch_sub(batches, Ordering::Relaxed);
     }

@@ -20,7 +20,7 @@ use teeline_wire::{WireError, api_versions, apis, end_txn, rewrite};
 use tokio::io::AsyncWrite;
 
 use super::in_flight::{Captured, Expect, Request};
-use super::intake::{Intake, Source};
+use super::intake::{Intake, READ_BYTES_FREE, Source};
 use super::meter::{Meter, note_wait};
 use super::observer::{Asking, Topic};
 use super::outbox::Outbox;
@@ -524,7 +524,13 @@ impl<'a> Requests<'a> {
         let head = Head { api_version, ..head };
         let frame = header::response_frame(head.api_key, api_version, head.correlation_id, body)
             .map_err(|error| malformed(Some(head.api_key), &error))?;
-        let request = head.expecting(Expect::Local(frame), None);
+        let mut room = Room::default();
+        // As an answer of the broker's would. The client decides how large it is, and may not read it.
+        if frame.len() > READ_BYTES_FREE && !self.shared.budgets.answers.try_grow(&mut room, frame.len()) {
+            let text = "there is no room for an answer of the proxy's own (hint: process.in_flight_bytes)";
+            return Err(Refused::new(Closed::NotCaptured, text.to_owned()).into());
+        }
+        let request = head.expecting(Expect::Local(room.hold(frame)), None);
         self.shared.in_flight.push(request);
         Ok(())
     }

@@ -217,7 +217,8 @@ impl<'a> Responses<'a> {
         let in_flight = &self.shared.in_flight;
         match self.client_gone {
             true => in_flight.captured() == 0,
-            false => in_flight.len() == 0 && self.outbox.is_empty(),
+            // What passes in pieces is no longer among what is in flight, and not over either.
+            false => in_flight.len() == 0 && self.outbox.is_empty() && matches!(self.body, Body::Between),
         }
     }
 

@@ -94,7 +94,11 @@ async fn announcing_much_and_sending_little_holds_little() {
     head[..4].copy_from_slice(&(90_i32 << 20).to_be_bytes());
     stage.client.send(&head[..40]).await;
     wait_until("it to be read", || stage.cluster.in_flight_bytes() > 0).await;
-    assert!(stage.cluster.in_flight_bytes() <= 8 * 1024, "{}", stage.cluster.in_flight_bytes());
+    assert!(
+        stage.cluster.in_flight_bytes() <= 8 * 1024,
+        "{}",
+        stage.cluster.in_flight_bytes()
+    );
 }
 
 #[tokio::test]

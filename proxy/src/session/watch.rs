@@ -6,7 +6,7 @@
 //! | nothing moves in either direction | `listen.idle_timeout` |
 //! | a request was begun, and the client is silent or sends next to nothing ([`RATE_BYTES_MIN`]), whatever is missing of it: of its length, its header, its body | [`SILENCE_MAX`] |
 //! | a request that has to be read whole takes too long to arrive | [`WHOLE_MAX`] and a second for each [`WHOLE_RATE_BYTES`] of it; [`IN_THE_WAY_MAX`] while others wait for room |
-//! | a request or an answer of this connection has the overdraft ([`crate::budget`]) | [`IN_THE_WAY_MAX`] |
+//! | a request or an answer of this connection has the overdraft ([`crate::budget`]), and others wait | [`IN_THE_WAY_MAX`] |
 //!
 //! Only the time in which the proxy waits for the client counts against it, never that in which it does not read.
 
@@ -170,7 +170,8 @@ struct Watch {
     last_at: Instant,
     moved_at: Instant,
     silent_since: Option<Instant>,
-    whole_since: Option<(u64, Instant)>,
+    /// How long the client has been waited for since the frame began that is read whole.
+    whole_took: Option<(u64, Duration)>,
     request_in_the_way_since: Option<Instant>,
     answer_in_the_way_since: Option<Instant>,
 }
@@ -184,7 +185,7 @@ impl Watch {
             last_at: now,
             moved_at: now,
             silent_since: None,
-            whole_since: None,
+            whole_took: None,
             request_in_the_way_since: None,
             answer_in_the_way_since: None,
         };
@@ -214,18 +215,21 @@ impl Watch {
             return Some(Finding::Silent);
         }
 
-        self.whole_since = sight.whole.map(|(number, _)| match self.whole_since {
-            Some((seen, since)) if seen == number => (number, since),
-            _ => (number, now),
+        let waited = match sight.awaits_rest && last.awaits_rest {
+            true => now - last_at,
+            false => Duration::ZERO,
+        };
+        self.whole_took = sight.whole.map(|(number, _)| match self.whole_took {
+            Some((seen, took)) if seen == number => (number, took + waited),
+            _ => (number, Duration::ZERO),
         });
-        if let (Some((_, length)), Some((_, since)), true) =
-            (sight.whole, self.whole_since, sight.awaits_rest)
+        if let (Some((_, length)), Some((_, took)), true) = (sight.whole, self.whole_took, sight.awaits_rest)
         {
             let limit = match sight.contended {
                 true => IN_THE_WAY_MAX,
                 false => WHOLE_MAX + Duration::from_secs(length as u64 / WHOLE_RATE_BYTES),
             };
-            if now - since >= limit {
+            if took >= limit {
                 return Some(Finding::Slow);
             }
         }

@@ -80,6 +80,12 @@ fn the_time_in_which_the_proxy_does_not_read_is_not_the_clients_fault() {
         sight.contended = true;
     });
     assert_eq!(pushed_back, None);
+    let then_goes_on = watched(None, 500, |at, sight| {
+        sight.whole = Some((1, 1 << 20));
+        sight.awaits_rest = at > 480;
+        moves(sight, 100_000);
+    });
+    assert_eq!(then_goes_on, None, "what went before does not count");
 }
 
 #[test]

@@ -218,3 +218,26 @@ fn two_clusters_in_one_process_one_by_name_and_one_by_port_with_client_certifica
     assert_eq!(read.count(), 100);
     proxy.stop();
 }
+
+#[test]
+fn four_hundred_greetings_at_once_all_succeed() {
+    let work = WorkDir::create("storm");
+    let mut settings = forwarding(work.path(), &SECURED.kafka.bootstrap());
+    listen_tls(&mut settings);
+    let mut proxy = settings.start();
+    teeline_tests::raw::raise_open_files_limit();
+    let address = by_name(&settings);
+    let connecting = (0..400).map(|_| Cluster::connect(impatient(&address, trusting("authority.pem"))));
+    let connected = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(futures_util::future::join_all(connecting));
+    let failed: Vec<_> = connected
+        .iter()
+        .filter_map(|connected| connected.as_ref().err())
+        .collect();
+    assert!(failed.is_empty(), "{} of 400: {failed:?}", failed.len());
+    drop(connected);
+    proxy.stop();
+}
