@@ -72,6 +72,8 @@ pub(crate) struct Destinations {
     wake: Notify,
     /// Counts what the cluster said of its brokers.
     polls: watch::Sender<u64>,
+    /// Since when the cluster does not name a broker any more.
+    absent: Mutex<HashMap<i32, Instant>>,
     /// The proxy's ends of its own connections to them.
     own: Arc<Mutex<HashSet<SocketAddr>>>,
     failures: Quiet,
@@ -112,6 +114,7 @@ impl Default for Destinations {
             asked: AtomicU64::new(0),
             wake: Notify::new(),
             polls: watch::Sender::new(0),
+            absent: Mutex::default(),
             own: Arc::default(),
             failures: Quiet::default(),
         }
@@ -184,9 +187,21 @@ impl Destinations {
         self.wake.notify_one();
     }
 
-    /// The cluster said who its brokers are.
-    pub(crate) fn polled(&self) {
+    /// The cluster said who its brokers are, and did not name these.
+    pub(crate) fn polled(&self, missing: &[i32]) {
+        let mut absent = lock(&self.absent);
+        absent.retain(|node_id, _| missing.contains(node_id));
+        for node_id in missing {
+            absent.entry(*node_id).or_insert_with(Instant::now);
+        }
+        drop(absent);
         self.polls.send_modify(|polls| *polls = polls.wrapping_add(1));
+    }
+
+    /// Whether a broker has gone for good, as far as that can be told: its address may be somebody else's by then.
+    fn has_gone(&self, node_id: i32, now: Instant) -> bool {
+        let since = lock(&self.absent).get(&node_id).copied();
+        since.is_some_and(|since| now.saturating_duration_since(since) >= GONE_AFTER)
     }
 
     fn publish(&self, brokers: HashMap<SocketAddr, Broker>, answered: u64) {
@@ -296,24 +311,19 @@ fn names(cluster: &Cluster) -> Vec<Name> {
     if !cluster.topology.intercepts() {
         return Vec::new();
     }
-    let nodes = cluster
-        .topology
-        .nodes()
-        .into_iter()
-        .map(|(node_id, address)| Name {
-            address,
-            node_id: Some(node_id),
-        });
+    let (now, topology) = (Instant::now(), &cluster.topology);
+    let nodes = topology.nodes().into_iter();
+    let nodes = nodes.filter(|(node_id, _)| !topology.destinations.has_gone(*node_id, now));
+    let nodes = nodes.map(|(node_id, address)| Name {
+        address,
+        node_id: Some(node_id),
+    });
     let live = cluster.live.load();
-    let servers = live
-        .upstream
-        .endpoint
-        .bootstrap_servers
-        .iter()
-        .map(|address| Name {
-            address: address.clone(),
-            node_id: None,
-        });
+    let servers = live.upstream.endpoint.bootstrap_servers.iter();
+    let servers = servers.map(|address| Name {
+        address: address.clone(),
+        node_id: None,
+    });
     nodes.chain(servers).collect()
 }
 
@@ -367,9 +377,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn lock(own: &Mutex<HashSet<SocketAddr>>) -> MutexGuard<'_, HashSet<SocketAddr>> {
-    // Addresses come and go whole, so a poisoned lock still guards a sound set.
-    own.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(entries: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Entries come and go whole, so a poisoned lock still guards a sound collection.
+    entries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What names resolve to changes rarely, and a client that meets the change makes them be looked up at once.
@@ -378,6 +388,8 @@ const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
 /// A resolver that does not answer tries its second server after five seconds.
 const LOOKUP_MAX: Duration = Duration::from_secs(6);
 const LOOKUPS_AT_ONCE: usize = 16;
+/// A broker that is only being restarted is back by then.
+const GONE_AFTER: Duration = Duration::from_secs(600);
 /// A cluster answers in milliseconds, or has other troubles.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
@@ -437,6 +449,20 @@ mod tests {
         let expected = |at: &str| found.get(&address(at)).and_then(|broker| broker.node_id);
         assert_eq!(expected("10.0.0.3:9092"), Some(3));
         assert_eq!(expected("127.0.0.1:9092"), Some(1));
+    }
+
+    #[test]
+    fn a_broker_that_the_cluster_does_not_name_for_long_has_gone() {
+        let destinations = Destinations::default();
+        destinations.polled(&[2, 3]);
+        destinations.polled(&[3]);
+        let now = Instant::now();
+        let gone = |after| {
+            let later = now + after;
+            [1, 2, 3].map(|node_id| destinations.has_gone(node_id, later))
+        };
+        assert_eq!(gone(Duration::from_secs(60)), [false, false, false]);
+        assert_eq!(gone(GONE_AFTER), [false, false, true]);
     }
 
     #[tokio::test]

@@ -361,7 +361,9 @@ impl Topology {
     pub(crate) fn keep(&self, is_there: impl Fn(i32) -> bool) {
         self.surveys.fetch_add(1, Ordering::AcqRel);
         self.news.notify_waiters();
-        self.destinations.polled();
+        let nodes: Vec<i32> = self.read().keys().copied().collect();
+        let missing: Vec<i32> = nodes.into_iter().filter(|node_id| !is_there(*node_id)).collect();
+        self.destinations.polled(&missing);
         let mut unpresentable = self.lock_unpresentable();
         let before = unpresentable.len();
         unpresentable.retain(|node_id, _| is_there(*node_id));
