@@ -64,6 +64,8 @@ pub(crate) enum Authority {
     Metadata,
     /// Anything else (coordinators, leader hints, controllers): only fills in what was not known.
     Hint,
+    /// Said on a connection that was made by a configuration no longer in force: teaches nothing.
+    Former,
 }
 
 /// Why a broker cannot be presented to clients.
@@ -284,14 +286,20 @@ impl Topology {
             let plan = self.plan.load();
             if let Some(address) = plan.listener_of(node_id).map_err(|NoPlace| no_port())? {
                 let entrance = Entrance::Route(Route::Node(node_id));
-                let bound = sockets.ensure(address, entrance).map_err(|error| match error {
-                    EnsureError::Stopped => AdvertiseError::Closed,
-                    EnsureError::Bind(source) => AdvertiseError::Bind {
-                        node_id,
-                        address,
-                        source,
-                    },
-                })?;
+                let bound = match sockets.ensure(address, entrance) {
+                    Ok(bound) => bound,
+                    // Clients were told of it before, and whoever takes over from us serves it: an answer that was asked
+                    // for before the end may still be given.
+                    Err(EnsureError::Stopped) if known.is_some() => false,
+                    Err(EnsureError::Stopped) => return Err(AdvertiseError::Closed),
+                    Err(EnsureError::Bind(source)) => {
+                        return Err(AdvertiseError::Bind {
+                            node_id,
+                            address,
+                            source,
+                        });
+                    }
+                };
                 if bound {
                     tracing::info!(cluster = self.cluster, node_id, listen = %address, "broker listener opened");
                 }
@@ -304,20 +312,27 @@ impl Topology {
 
     fn note(&self, node_id: i32, known: Option<HostPort>, upstream: Option<HostPort>, authority: Authority) {
         match (known, upstream) {
+            _ if authority == Authority::Former => {}
             (Some(known), Some(upstream)) if known != upstream && authority == Authority::Metadata => {
                 tracing::info!(cluster = self.cluster, node_id, from = %known, to = %upstream, "broker moved");
-                self.learn(node_id, upstream);
+                self.learn(node_id, upstream, authority);
             }
             (None, Some(upstream)) => {
                 tracing::info!(cluster = self.cluster, node_id, %upstream, "broker found");
-                self.learn(node_id, upstream);
+                self.learn(node_id, upstream, authority);
             }
             _ => {}
         }
     }
 
-    fn learn(&self, node_id: i32, upstream: HostPort) {
-        self.write().insert(node_id, Node { upstream });
+    fn learn(&self, node_id: i32, upstream: HostPort, authority: Authority) {
+        let mut nodes = self.write();
+        if authority == Authority::Metadata {
+            // A broker that left, and whose address another one has now: its listener must not lead to that one.
+            nodes.retain(|_, other| other.upstream != upstream);
+        }
+        nodes.insert(node_id, Node { upstream });
+        drop(nodes);
         self.news.notify_waiters();
         self.destinations.named();
     }
