@@ -11,6 +11,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::thread;
 
 use serde_json::json;
 use teeline_tests::archived::Archived;
@@ -118,22 +119,27 @@ impl Site {
             "ip rule add fwmark 0x7ee1 lookup 7661; ip route add local 0.0.0.0/0 dev lo table 7661
              ip -6 rule add fwmark 0x7ee1 lookup 7661; ip -6 route add local ::/0 dev lo table 7661",
         );
-        let mut kafka = Kafka::prepare(
-            2,
-            &format!(
-                "listeners=PLAINTEXT://:{{own port}},CONTROLLER://{{own controller}}\n\
-                 advertised.listeners=PLAINTEXT://{BROKERS}:{{own port}}\n"
-            ),
+        let properties = format!(
+            "listeners=PLAINTEXT://:{{own port}},CONTROLLER://{{own controller}}\n\
+             advertised.listeners=PLAINTEXT://{BROKERS}:{{own port}}\n"
         );
-        kafka.start_all();
-        let go = || Driver::start(Family::Go);
+        // Both at once: they wait more than they compute.
+        let (kafka, java, go, beside) = thread::scope(|scope| {
+            let kafka = scope.spawn(|| {
+                let mut kafka = Kafka::prepare(2, &properties);
+                kafka.start_all();
+                kafka
+            });
+            let (java, go) = clients.enter(|| (Driver::start(Family::Java), Driver::start(Family::Go)));
+            (kafka.join().unwrap(), java, go, Driver::start(Family::Go))
+        });
         let site = Self {
-            java: clients.enter(|| Driver::start(Family::Java)),
-            go: clients.enter(go),
-            beside: go(),
             gateway,
             clients,
             kafka,
+            java,
+            go,
+            beside,
             other: TcpListener::bind((BROKERS, 0)).unwrap(),
             work: WorkDir::create("intercept"),
         };
