@@ -17,7 +17,7 @@
 //! connection is closed in time. Frames that are not complete could hold all the room of a party and wait for each other;
 //! therefore one frame of a pool may go on without room (the *overdraft*). So the memory of a pool is bounded by its room
 //! and one frame of the largest size, and a frame that has begun can always come to its end. Who has the overdraft must be
-//! quick: see [`ConnectionBudget::in_the_way`], and whoever is silent in the middle of a frame is disconnected.
+//! quick: see [`ConnectionBudget::has_overdraft`], and whoever is silent in the middle of a frame is disconnected.
 //!
 //! **Read buffers** are small for everybody without asking. Large ones are lent ([`Lender`]) while there is room, and
 //! nobody waits for one: without it data passes all the same, in smaller pieces.
@@ -98,9 +98,7 @@ impl ProcessBudget {
 #[derive(Debug)]
 struct Pool {
     bytes_max: AtomicUsize,
-    /// Changed under the lock only, and together with what a party uses: a look at it needs none.
     used: AtomicUsize,
-    account: StdMutex<()>,
     /// How many wait for room: nobody is woken while nobody waits.
     waiting: AtomicUsize,
     changed: Notify,
@@ -164,40 +162,36 @@ impl Pool {
         Pool {
             bytes_max: AtomicUsize::new(bytes_max.clamp(1, BYTES_MAX)),
             used: AtomicUsize::new(0),
-            account: StdMutex::new(()),
             waiting: AtomicUsize::new(0),
             changed: Notify::new(),
             overdraft: Arc::new(Semaphore::new(1)),
         }
     }
 
-    /// Takes room if there is enough, and the party stays within its share.
+    /// Takes room if there is enough, and the party stays within its share. Decided before anything is taken: nobody ever
+    /// sees room missing that is there. Two of a party at the same moment may go beyond its share by one frame.
     fn take(&self, party: &Party, bytes: usize) -> bool {
-        let _account = self.lock();
-        let used = self.used.load(Ordering::Relaxed).saturating_add(bytes);
-        let of_party = party.used.load(Ordering::Relaxed).saturating_add(bytes);
-        let Some(free) = self.bytes_max.load(Ordering::Relaxed).checked_sub(used) else {
-            return false;
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        let of_party = party.used.load(Ordering::SeqCst).saturating_add(bytes);
+        let next = |used: usize| {
+            let used = used.checked_add(bytes)?;
+            let free = bytes_max.checked_sub(used)?;
+            (of_party <= free.saturating_mul(SHARE)).then_some(used)
         };
-        let within = of_party <= free.saturating_mul(SHARE);
-        if within {
-            self.used.store(used, Ordering::Relaxed);
-            party.used.store(of_party, Ordering::Relaxed);
+        let taken = self
+            .used
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, next)
+            .is_ok();
+        if taken {
+            party.used.fetch_add(bytes, Ordering::SeqCst);
         }
-        within
+        taken
     }
 
     fn give_back(&self, party: &Party, bytes: usize) {
-        let account = self.lock();
-        party.used.fetch_sub(bytes, Ordering::Relaxed);
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-        drop(account);
+        party.used.fetch_sub(bytes, Ordering::SeqCst);
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
         self.wake();
-    }
-
-    fn lock(&self) -> StdMutexGuard<'_, ()> {
-        // Nothing in between can panic.
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whoever begins to wait counts itself first and looks at the room then: one of both sees the other.
@@ -338,14 +332,19 @@ impl ConnectionBudget {
         }
     }
 
-    /// Whether a frame of this connection, complete or not, has what others are waiting for.
-    pub(crate) fn in_the_way(&self) -> bool {
-        self.overdrawn.load(Ordering::Relaxed) && self.is_contended()
+    /// Whether a frame of this connection, complete or not, has the overdraft.
+    pub(crate) fn has_overdraft(&self) -> bool {
+        self.overdrawn.load(Ordering::Relaxed)
     }
 
     /// Whether anybody waits for room in the pool.
     pub(crate) fn is_contended(&self) -> bool {
         self.pool.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether anybody waits whose peer is the same.
+    pub(crate) fn is_contended_here(&self) -> bool {
+        self.party.waiting.load(Ordering::Relaxed) > 0
     }
 
     fn missing_own(&self, room: &Room, bytes: usize) -> u32 {
@@ -426,12 +425,10 @@ impl Lender {
     pub(crate) fn lend(&self, bytes: usize) -> Option<Loan> {
         let pool = &self.pool;
         let lendable = pool.bytes_max.load(Ordering::Relaxed) / 2;
-        let _account = pool.lock();
-        let used = pool.used.load(Ordering::Relaxed).saturating_add(bytes);
-        if used > lendable {
-            return None;
-        }
-        pool.used.store(used, Ordering::Relaxed);
+        let next = |used: usize| used.checked_add(bytes).filter(|used| *used <= lendable);
+        pool.used
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, next)
+            .ok()?;
         Some(Loan {
             pool: Arc::clone(pool),
             bytes,
@@ -441,9 +438,7 @@ impl Lender {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        let account = self.pool.lock();
-        self.pool.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        drop(account);
+        self.pool.used.fetch_sub(self.bytes, Ordering::SeqCst);
         self.pool.wake();
     }
 }

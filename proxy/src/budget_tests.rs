@@ -47,7 +47,8 @@ async fn unfinished_frames_that_hold_all_the_room_do_not_wait_for_each_other() {
     let two = process.requests(party, 100);
     let (mut first, mut second) = (room(&one, 35).unwrap(), room(&two, 35).unwrap());
     one.grow(&mut first, 70).await;
-    assert!(!one.in_the_way(), "nobody waits yet");
+    assert!(one.has_overdraft() && !two.has_overdraft());
+    assert!(!one.is_contended(), "nobody waits yet");
     let waiting = tokio::spawn({
         let two = two.clone();
         async move {
@@ -57,10 +58,14 @@ async fn unfinished_frames_that_hold_all_the_room_do_not_wait_for_each_other() {
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished(), "only one frame may go beyond");
-    assert!(one.in_the_way() && !two.in_the_way());
+    assert!(one.is_contended() && one.is_contended_here());
+    assert!(
+        !budget(&process, 100).is_contended_here(),
+        "not before another broker"
+    );
     drop(first);
     let second = waiting.await.unwrap();
-    assert!(!one.in_the_way(), "over with its frame");
+    assert!(!one.has_overdraft(), "over with its frame");
     assert!(!two.is_contended());
     drop(second);
     assert_eq!(process.bytes_used(), 0);
@@ -85,6 +90,27 @@ async fn what_is_stuck_before_one_broker_leaves_room_for_the_others() {
     for _ in 0..100 {
         assert!(room(&moving, 30).is_some(), "{} are used", process.bytes_used());
     }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn whoever_waits_for_a_stopped_broker_lets_everything_else_run() {
+    let process = ProcessBudget::new(100);
+    let party = Arc::<Party>::default();
+    let client = |party: &Arc<Party>| process.requests(Arc::clone(party), 100);
+    // The share is full, and the overdraft taken.
+    let held = room(&client(&party), 75).unwrap();
+    let mut overdrawn = Room::default();
+    client(&party).grow(&mut overdrawn, 10).await;
+    let waits = client(&party);
+    let waiting = tokio::spawn(async move { waits.grow(&mut Room::default(), 10).await });
+    for _ in 0..20 {
+        // A timer fires only if the waiting one sleeps.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        drop(room(&budget(&process, 100), 10).unwrap());
+    }
+    assert!(!waiting.is_finished());
+    drop(held);
+    waiting.await.unwrap();
 }
 
 #[tokio::test]

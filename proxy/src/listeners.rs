@@ -123,7 +123,9 @@ fn refused(cluster: &Cluster, peer: SocketAddr, refusal: Refusal) {
 fn no_place(cluster: &Cluster, peer: SocketAddr, refusal: Refusal) {
     refused(cluster, peer, refusal);
     let limit = match refusal {
-        Refusal::AddressLimit => "as many are open from its address as listen.max_connections_per_address allows",
+        Refusal::AddressLimit => {
+            "as many are open from its address as listen.max_connections_per_address allows"
+        }
         Refusal::ProcessLimit => {
             "as many are open in this process as its limit of open files allows (hint: raise it; see LimitNOFILE, ulimit -n)"
         }
@@ -142,7 +144,7 @@ async fn connect(
     mut place: Place,
 ) {
     // A client whose socket takes no options is gone already.
-    if tune(&client).is_err() {
+    if tune(&client, footing.live.idle_timeout).is_err() {
         return;
     }
     let Footing { cluster, live, stop } = &footing;

@@ -152,7 +152,7 @@ impl Upstream {
         let connected = tokio::time::timeout(self.endpoint.connect_timeout, connecting)
             .await
             .map_err(|_elapsed| UpstreamError::NoAnswer(address.clone()))?;
-        let stream = connected.and_then(|stream| tune(&stream).map(|()| stream));
+        let stream = connected.and_then(|stream| tune(&stream, UNACKNOWLEDGED_MAX).map(|()| stream));
         stream.map_err(|source| UpstreamError::Failed {
             address: address.clone(),
             source,
@@ -194,24 +194,23 @@ impl Upstream {
 
 /// Small requests must not wait for each other's acknowledgements, and a peer that vanished must be noticed: by probes
 /// while nothing is under way, by the age of what it has not acknowledged otherwise. The latter ends a connection, too,
-/// whose peer is there and has not read a byte for as long.
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+/// whose peer is there and has not read a byte for as long: for clients it is `listen.idle_timeout`, as when nothing moves.
+pub(crate) fn tune(stream: &TcpStream, unacknowledged_max: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_AFTER)
         .with_interval(KEEPALIVE_EVERY);
     let socket = SockRef::from(stream);
-    // The kernel's own patience is a quarter of an hour. Elsewhere than on Linux it has to do.
+    // Zero leaves it to the kernel, whose own patience is a quarter of an hour. Elsewhere than on Linux it has to do.
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.set_tcp_user_timeout(Some(unacknowledged_max).filter(|max| !max.is_zero()))?;
     socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Before the usual five minutes after which firewalls forget a connection.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-/// Half of what brokers allow for connections on which nothing moves (`connections.max.idle.ms`).
-#[cfg(target_os = "linux")]
+/// How long a broker may leave what it was sent unacknowledged, or unread. Clients give up long before.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5 * 60);
 /// A client gives up long before more than this were tried.
 const BOOTSTRAP_ATTEMPTS_MAX: usize = 8;
@@ -225,10 +224,10 @@ mod tests {
     async fn a_peer_that_vanished_is_noticed_whether_or_not_it_owes_anything() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tune(&stream).unwrap();
+        tune(&stream, Duration::from_secs(300)).unwrap();
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
         #[cfg(target_os = "linux")]
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(300)));
     }
 }

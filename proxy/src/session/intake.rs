@@ -11,7 +11,7 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::budget::{Lender, Loan};
@@ -22,6 +22,8 @@ pub(crate) struct Intake {
     buffer: BytesMut,
     /// How much the next read asks for; adapts to what arrives.
     read_bytes: usize,
+    /// The size of the buffer that bytes are cut off.
+    allocated: usize,
     lender: Lender,
     loan: Option<Loan>,
     /// What was cut off earlier is still held.
@@ -34,6 +36,7 @@ impl Intake {
         Intake {
             buffer: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
+            allocated: 0,
             lender,
             loan: None,
             still_held: false,
@@ -55,9 +58,19 @@ impl Intake {
         self.buffer.split_to(count.min(self.buffer.len()))
     }
 
+    /// Cuts the first `count` bytes off for somebody who keeps them. A few bytes must not keep a whole buffer.
+    pub(crate) fn take_to_keep(&mut self, count: usize) -> Bytes {
+        let taken = self.take(count);
+        if taken.len() < KEPT_WHOLE_BYTES_MIN && taken.len() < self.allocated / 4 {
+            return Bytes::copy_from_slice(&taken);
+        }
+        taken.freeze()
+    }
+
     /// Makes room so that `count` bytes from here on lie in one piece. The caller has taken the budget for them.
     pub(crate) fn expect(&mut self, count: usize) {
         self.buffer.reserve(count.saturating_sub(self.buffer.len()));
+        self.allocated = self.allocated.max(self.buffer.capacity());
     }
 
     /// Reads once, waiting if nothing is there. 0 means that the peer has ended its side. Cancel-safe.
@@ -72,8 +85,10 @@ impl Intake {
                     return Poll::Ready(read.map(|read| (read, spare)));
                 }
             }
-            if self.buffer.is_empty() && self.buffer.capacity() > 0 {
-                self.buffer = BytesMut::new();
+            if self.buffer.is_empty() {
+                if self.buffer.capacity() > 0 {
+                    self.buffer = BytesMut::new();
+                }
                 if !self.still_held {
                     self.loan = None;
                 }
@@ -112,7 +127,12 @@ impl Intake {
                 READ_BYTES_FREE
             };
             if spare < wanted / 4 {
+                if self.buffer.is_empty() && self.loan.is_none() {
+                    // What it was once is what `reserve` would make it again.
+                    self.buffer = BytesMut::new();
+                }
                 self.buffer.reserve(wanted);
+                self.allocated = self.buffer.capacity();
             }
         }
         self.buffer.capacity().saturating_sub(self.buffer.len())
@@ -142,6 +162,8 @@ impl Source for tokio::io::DuplexStream {
 
 /// The first read of a quiet connection: one small request and its neighbours.
 const READ_BYTES_MIN: usize = 4 * 1024;
+/// What is smaller may be copied out of a much larger buffer; what is larger never is.
+pub(crate) const KEPT_WHOLE_BYTES_MIN: usize = 4 * 1024;
 /// The largest read that borrows nothing.
 pub(crate) const READ_BYTES_FREE: usize = 16 * 1024;
 /// One read of a busy connection. Beyond this, fewer system calls no longer pay for the colder cache.
@@ -188,6 +210,44 @@ mod tests {
             poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
         }
         assert_eq!(intake.buffer.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_few_bytes_that_are_kept_do_not_keep_a_buffer() {
+        let (mut near, mut far) = tokio::io::duplex(64 * 1024);
+        let mut intake = Intake::new(lender());
+        near.write_all(&[1; 4_000]).await.unwrap();
+        while intake.len() < 4_000 {
+            intake.read(&mut far).await.unwrap();
+        }
+        let within = intake.bytes().as_ptr_range();
+        let (small, large) = (intake.take_to_keep(300), intake.take_to_keep(3_700));
+        assert!(!within.contains(&small.as_ptr()), "copied");
+        assert!(within.contains(&large.as_ptr()), "most of the buffer: not copied");
+    }
+
+    #[tokio::test]
+    async fn a_loan_never_stays_with_whoever_waits_with_nothing() {
+        let process = ProcessBudget::new(4 * READ_BYTES_MAX);
+        let (_near, mut far) = tokio::io::duplex(1024);
+        let mut intake = Intake::new(process.lender());
+        assert!(intake.borrow());
+        let mut waits = |intake: &mut Intake| {
+            let waker = std::task::Waker::noop();
+            let mut waiting = pin!(intake.read(&mut far));
+            assert!(
+                waiting
+                    .as_mut()
+                    .poll(&mut Context::from_waker(waker))
+                    .is_pending()
+            );
+        };
+        intake.still_held(true);
+        waits(&mut intake);
+        assert!(process.answer_bytes_used() > 0);
+        intake.still_held(false);
+        waits(&mut intake);
+        assert_eq!(process.answer_bytes_used(), 0);
     }
 
     #[tokio::test]

@@ -11,6 +11,8 @@ use teeline_archive::ids::BufferPosition;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::intake::KEPT_WHOLE_BYTES_MIN;
+
 /// A condition on the write-ahead buffer that holds a response back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gate {
@@ -45,6 +47,11 @@ impl Outbox {
     /// Adds bytes that may leave once their gate is open.
     pub(crate) fn push_gated(&mut self, bytes: Bytes, gate: Option<Gate>) {
         if !bytes.is_empty() {
+            let bytes = match gate {
+                // It may stay for long, and must not keep the buffer that it was read into.
+                Some(_) if bytes.len() < KEPT_WHOLE_BYTES_MIN => Bytes::copy_from_slice(&bytes),
+                _ => bytes,
+            };
             self.bytes = self.bytes.saturating_add(bytes.len()).saturating_add(CHUNK_BYTES);
             self.chunks.push_back(Chunk { bytes, gate });
         }

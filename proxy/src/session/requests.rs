@@ -390,7 +390,7 @@ impl<'a> Requests<'a> {
         }
         self.shared.pulse.whole_ended();
         let room = std::mem::take(&mut self.room);
-        Ok(Some(room.hold(self.intake.take(bytes).freeze())))
+        Ok(Some(room.hold(self.intake.take_to_keep(bytes))))
     }
 
     async fn whole<W: AsyncWrite + Unpin>(
@@ -528,7 +528,7 @@ impl<'a> Requests<'a> {
         // As an answer of the broker's would. The client decides how large it is, and may not read it.
         if frame.len() > READ_BYTES_FREE && !self.shared.budgets.answers.try_grow(&mut room, frame.len()) {
             let text = "there is no room for an answer of the proxy's own (hint: process.in_flight_bytes)";
-            return Err(Refused::new(Closed::NotCaptured, text.to_owned()).into());
+            return Err(Refused::new(Closed::TooLarge, text.to_owned()).into());
         }
         let request = head.expecting(Expect::Local(room.hold(frame)), None);
         self.shared.in_flight.push(request);

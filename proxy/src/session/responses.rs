@@ -86,6 +86,8 @@ pub(crate) struct Responses<'a> {
     room: Room,
     /// Room that has to be waited for before anything more of it is read.
     wanted: Option<usize>,
+    /// An answer of our own waits for the outbox to be emptied.
+    more: bool,
     hold: Option<Hold<'a>>,
     client_gone: bool,
 }
@@ -101,6 +103,7 @@ impl<'a> Responses<'a> {
             body: Body::Between,
             room: Room::default(),
             wanted: None,
+            more: false,
             hold: None,
             client_gone: false,
         }
@@ -131,6 +134,9 @@ impl<'a> Responses<'a> {
         self.meter.flushed();
         if self.is_drained() {
             return Err(ResponsesEnd::Drained);
+        }
+        if std::mem::take(&mut self.more) && self.outbox.len() < OUTBOX_BYTES_FREE {
+            return Ok(());
         }
         self.arm_hold();
         let wanted = self.wanted.take();
@@ -232,6 +238,10 @@ impl<'a> Responses<'a> {
             .in_flight
             .with_head(|head| matches!(head.expect, Expect::Local(_)))
         {
+            Some(true) if self.outbox.len() >= OUTBOX_BYTES_FREE => {
+                self.more = true;
+                return Ok(false);
+            }
             Some(true) => {
                 if let Some(Request {
                     api_key,
@@ -508,7 +518,9 @@ const FETCH_WHOLE_BYTES_MAX: usize = 64 * 1024;
 const WHOLE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// A larger answer needs room before it is read.
 const WHOLE_BYTES_FREE: usize = READ_BYTES_FREE;
-/// Larger answers with metadata are not held, and the catalog does not learn from them: the poller asks anyway.
+/// Larger answers with metadata are not held, and the catalog does not learn from them. The poller does, where it may ask;
+/// where it may not (SASL without `capture_credentials`), a topic that clients see only in such answers is attributed by what
+/// the log says.
 const METADATA_WHOLE_BYTES_MAX: usize = 1024 * 1024;
 /// What may wait for the disk without asking; beyond it the broker is not read from unless more is lent.
 const OUTBOX_BYTES_FREE: usize = READ_BYTES_FREE;

@@ -5,8 +5,8 @@
 //! |---|---|
 //! | nothing moves in either direction | `listen.idle_timeout` |
 //! | a request was begun, and the client is silent or sends next to nothing ([`RATE_BYTES_MIN`]), whatever is missing of it: of its length, its header, its body | [`SILENCE_MAX`] |
-//! | a request that has to be read whole takes too long to arrive | [`WHOLE_MAX`] and a second for each [`WHOLE_RATE_BYTES`] of it; [`IN_THE_WAY_MAX`] while others wait for room |
-//! | a request or an answer of this connection has the overdraft ([`crate::budget`]), and others wait | [`IN_THE_WAY_MAX`] |
+//! | a request that has to be read whole takes too long to arrive | [`WHOLE_MAX`] and a second for each [`WHOLE_RATE_BYTES`] of it; [`IN_THE_WAY_MAX`] while others wait for room before the same broker |
+//! | a request or an answer of this connection has the overdraft ([`crate::budget`]), and others wait | [`IN_THE_WAY_MAX`] of their time |
 //!
 //! Only the time in which the proxy waits for the client counts against it, never that in which it does not read.
 
@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Shared;
+use crate::budget::ConnectionBudget;
 use crate::metrics::Closed;
 
 /// What the two directions leave for the watch to see. Both run in the watch's own task: the atomics only satisfy the
@@ -139,9 +140,34 @@ struct Sight {
     rests: u64,
     awaits_rest: bool,
     whole: Option<(u64, usize)>,
-    request_in_the_way: bool,
-    answer_in_the_way: bool,
+    request: Overdrawn,
+    answer: Overdrawn,
+    /// Others wait for room before the same broker.
     contended: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Overdrawn {
+    holds: bool,
+    others_wait: bool,
+}
+
+impl Overdrawn {
+    fn of(budget: &ConnectionBudget) -> Overdrawn {
+        Overdrawn {
+            holds: budget.has_overdraft(),
+            others_wait: budget.is_contended(),
+        }
+    }
+
+    /// For how long others were seen to wait while it was held.
+    fn added(self, before: Duration, elapsed: Duration) -> Duration {
+        match (self.holds, self.others_wait) {
+            (false, _) => Duration::ZERO,
+            (true, false) => before,
+            (true, true) => before + elapsed,
+        }
+    }
 }
 
 impl Sight {
@@ -154,9 +180,9 @@ impl Sight {
             rests: pulse.rests.load(Ordering::Relaxed),
             awaits_rest: pulse.awaits.load(Ordering::Relaxed) == THE_REST,
             whole: (whole > 0).then(|| (pulse.wholes.load(Ordering::Relaxed), whole)),
-            request_in_the_way: shared.budgets.requests.in_the_way(),
-            answer_in_the_way: shared.budgets.answers.in_the_way(),
-            contended: shared.budgets.requests.is_contended(),
+            request: Overdrawn::of(&shared.budgets.requests),
+            answer: Overdrawn::of(&shared.budgets.answers),
+            contended: shared.budgets.requests.is_contended_here(),
         }
     }
 }
@@ -172,8 +198,8 @@ struct Watch {
     silent_since: Option<Instant>,
     /// How long the client has been waited for since the frame began that is read whole.
     whole_took: Option<(u64, Duration)>,
-    request_in_the_way_since: Option<Instant>,
-    answer_in_the_way_since: Option<Instant>,
+    request_in_the_way: Duration,
+    answer_in_the_way: Duration,
 }
 
 impl Watch {
@@ -186,8 +212,8 @@ impl Watch {
             moved_at: now,
             silent_since: None,
             whole_took: None,
-            request_in_the_way_since: None,
-            answer_in_the_way_since: None,
+            request_in_the_way: Duration::ZERO,
+            answer_in_the_way: Duration::ZERO,
         };
         watch.allow(idle_max);
         watch
@@ -234,9 +260,9 @@ impl Watch {
             }
         }
 
-        let since = |holds: bool, since: Option<Instant>| holds.then(|| since.unwrap_or(now));
-        self.request_in_the_way_since = since(sight.request_in_the_way, self.request_in_the_way_since);
-        if over(self.request_in_the_way_since, IN_THE_WAY_MAX) {
+        let elapsed = now - last_at;
+        self.request_in_the_way = sight.request.added(self.request_in_the_way, elapsed);
+        if self.request_in_the_way >= IN_THE_WAY_MAX {
             let client = sight.whole.is_some() && sight.awaits_rest;
             return Some(if client {
                 Finding::Slow
@@ -244,8 +270,8 @@ impl Watch {
                 Finding::RequestInTheWay
             });
         }
-        self.answer_in_the_way_since = since(sight.answer_in_the_way, self.answer_in_the_way_since);
-        if over(self.answer_in_the_way_since, IN_THE_WAY_MAX) {
+        self.answer_in_the_way = sight.answer.added(self.answer_in_the_way, elapsed);
+        if self.answer_in_the_way >= IN_THE_WAY_MAX {
             return Some(Finding::AnswerInTheWay);
         }
         let idle = self.idle_max.is_some_and(|idle| now - self.moved_at >= idle);

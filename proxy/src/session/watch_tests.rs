@@ -104,14 +104,23 @@ fn a_frame_that_holds_memory_has_to_arrive_in_time_and_sooner_while_others_wait(
 }
 
 #[test]
-fn whoever_has_the_overdraft_must_be_quick() {
+fn whoever_has_the_overdraft_must_be_quick_while_others_wait() {
+    let held = |others_wait: bool| Overdrawn {
+        holds: true,
+        others_wait,
+    };
     let request = watched(None, 1_000, |_, sight| {
         moves(sight, 0);
-        sight.request_in_the_way = true;
+        sight.request = held(true);
     });
-    assert_eq!(request, Some((40, Finding::RequestInTheWay)));
-    let answer = watched(None, 1_000, |at, sight| sight.answer_in_the_way = at > 50);
-    assert_eq!(answer, Some((90, Finding::AnswerInTheWay)));
-    let in_turns = watched(None, 1_000, |at, sight| sight.answer_in_the_way = at % 40 != 0);
+    assert_eq!(request, Some((30, Finding::RequestInTheWay)));
+    let answer = watched(None, 1_000, |at, sight| sight.answer = held(at > 50));
+    assert_eq!(answer, Some((80, Finding::AnswerInTheWay)));
+    // Those who wait come and go: their time adds up.
+    let at_times = watched(None, 1_000, |at, sight| sight.answer = held(at % 20 == 0));
+    assert_eq!(at_times, Some((60, Finding::AnswerInTheWay)));
+    let others_do_not = watched(None, 1_000, |_, sight| sight.answer = held(false));
+    assert_eq!(others_do_not, None);
+    let in_turns = watched(None, 1_000, |at, sight| sight.answer.holds = at % 20 == 0);
     assert_eq!(in_turns, None);
 }
