@@ -140,6 +140,8 @@ impl Job {
             until.trigger();
             let ended = tokio::time::timeout(AGAIN_PATIENCE, &mut segmenter).await;
             let stopping = self.stop.is_triggered();
+            // It has worked: what cannot work by the new settings is told, and ends nobody else.
+            self.fatal = None;
             match ended {
                 Ok(ended) if stopping || ended.is_err() => return self.ended(ended),
                 Err(_) if stopping => return self.ended(segmenter.await),

@@ -37,6 +37,9 @@ impl Brokers {
     /// Takes the answer to a question that the poller asked by this configuration.
     pub(crate) fn learn(&self, live: &Live, answer: &ClusterMetadata) {
         self.cluster.metrics.brokers.set(answer.brokers.len() as f64);
+        if let Some(id) = &answer.cluster_id {
+            self.cluster.identity.get_or_init(|| id.clone());
+        }
         if live.capture_credentials.is_none() {
             live.upstream.openness.seen_open();
         }

@@ -87,6 +87,18 @@ pub(crate) async fn append(
     topics: Vec<CatalogTopic>,
     asked_after: BufferPosition,
 ) -> bool {
+    if !cluster_id.is_empty() && *cluster.identity.get_or_init(|| cluster_id.clone()) != cluster_id {
+        // The backup and the buffer belong to one cluster for ever: a catalog of another one would spoil both.
+        if let Some(suppressed) = cluster.unreachable.admit() {
+            tracing::error!(
+                cluster = cluster.name,
+                cluster_id,
+                suppressed,
+                "another cluster answers at upstream.bootstrap_servers; what is written to it is not attributed"
+            );
+        }
+        return false;
+    }
     let catalog = Catalog {
         requested_after: asked_after.lsn,
         at_ms,

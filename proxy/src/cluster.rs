@@ -1,6 +1,6 @@
 //! One virtual cluster: what its listeners, sessions and poller share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -42,6 +42,8 @@ pub(crate) struct Cluster {
     pub(crate) refusals: Quiet,
     /// Lines about brokers that cannot be reached.
     pub(crate) unreachable: Quiet,
+    /// The cluster's own id, as it was first told.
+    pub(crate) identity: OnceLock<String>,
     /// A client found no broker: the poller looks at once.
     pub(crate) trouble: Notify,
     budget: ProcessBudget,
@@ -141,6 +143,7 @@ impl Cluster {
             stop: process.stop.child(),
             refusals: Quiet::default(),
             unreachable: Quiet::default(),
+            identity: OnceLock::new(),
             trouble: Notify::new(),
             budget: process.budget.clone(),
             parties: Parties::default(),

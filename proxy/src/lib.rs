@@ -25,7 +25,7 @@
 //! | `poller`, `brokers`, `catalog`, `topics`, `leaders`, `terms` | the proxy's own questions to the cluster; topic names and ids; who leads |
 //! | `running`, `archiving` | the tasks of one virtual cluster; the segmenter inside |
 //! | `reload` | a new configuration in the place of the one in force |
-//! | [`buffer`] | the write-ahead buffer's writer |
+//! | [`buffer`], `buffer_state` | the write-ahead buffer's writer; what is shown of it |
 //! | [`budget`], `places` | bytes in flight; places for connections |
 //! | `metrics`, `quiet` | what is measured; log lines that must not flood |
 //! | `observe` | open connections, traces of requests, the access log |
@@ -34,6 +34,7 @@ mod archiving;
 mod brokers;
 pub mod budget;
 pub mod buffer;
+mod buffer_state;
 mod capture;
 mod catalog;
 mod certificates;

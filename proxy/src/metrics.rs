@@ -36,6 +36,8 @@ pub(crate) struct ClusterMetrics {
     pub(crate) buffer_pending_bytes: Gauge,
     pub(crate) buffer_full: Gauge,
     pub(crate) buffer_broken: Gauge,
+    missed: [Counter; Missed::ALL.len()],
+    skipped: [Counter; Skipped::ALL.len()],
     pushed_back: [Histogram; Backpressure::ALL.len()],
     added_latency: [Histogram; Direction::ALL.len()],
     apis: apis::Apis,
@@ -73,6 +75,12 @@ impl ClusterMetrics {
             buffer_pending_bytes: gauge!("teeline_buffer_pending_bytes", "cluster" => name()),
             buffer_full: gauge!("teeline_buffer_full", "cluster" => name()),
             buffer_broken: gauge!("teeline_buffer_broken", "cluster" => name()),
+            missed: Missed::ALL.map(
+                |reason| counter!("teeline_missed_batches_total", "cluster" => name(), "reason" => reason.as_str()),
+            ),
+            skipped: Skipped::ALL.map(
+                |reason| counter!("teeline_skipped_batches_total", "cluster" => name(), "reason" => reason.as_str()),
+            ),
             pushed_back: Backpressure::ALL.map(
                 |cause| histogram!("teeline_pushed_back_seconds", "cluster" => name(), "cause" => cause.as_str()),
             ),
@@ -80,6 +88,20 @@ impl ClusterMetrics {
                 |way| histogram!("teeline_added_latency_seconds", "cluster" => name(), "direction" => way.as_str()),
             ),
             apis: apis::Apis::new(cluster),
+        }
+    }
+
+    /// Its cluster is no longer served: nothing of it is wrong any more. Series cannot be taken back.
+    pub(crate) fn gone(&self) {
+        self.upstream_up.set(f64::NAN);
+        for gauge in [
+            &self.brokers,
+            &self.buffer_used_bytes,
+            &self.buffer_pending_bytes,
+            &self.buffer_full,
+            &self.buffer_broken,
+        ] {
+            gauge.set(0.0);
         }
     }
 
@@ -159,16 +181,16 @@ impl ClusterMetrics {
 
     /// Batches were not captured although they should have been.
     pub(crate) fn missed(&self, missed: Missed, batches: usize) {
-        let reason = missed.as_str();
-        counter!("teeline_missed_batches_total", "cluster" => self.cluster.clone(), "reason" => reason)
-            .increment(batches as u64);
+        if let Some(counter) = self.missed.get(missed as usize) {
+            counter.increment(batches as u64);
+        }
     }
 
     /// A batch is not captured, and that is right.
     pub(crate) fn skipped(&self, skipped: Skipped) {
-        let reason = skipped.as_str();
-        counter!("teeline_skipped_batches_total", "cluster" => self.cluster.clone(), "reason" => reason)
-            .increment(1);
+        if let Some(counter) = self.skipped.get(skipped as usize) {
+            counter.increment(1);
+        }
     }
 
     /// Connections ended with requests unanswered.

@@ -31,6 +31,7 @@ use crate::places::Places;
 use crate::reload::{self, Source};
 use crate::running::{OpenCluster, RunningCluster};
 use crate::stop::Stop;
+use crate::upstream::Upstream;
 
 /// A proxy that is to be run.
 pub struct Proxy {
@@ -204,6 +205,8 @@ struct Fleet {
     environment: Environment,
     clusters: Vec<RunningCluster>,
     leaving: JoinSet<(String, Drained)>,
+    /// Something that was captured by a cluster that has gone is not archived.
+    incomplete: bool,
 }
 
 async fn serve(
@@ -251,7 +254,7 @@ fn environment(
     let in_flight = usize::try_from(config.process.in_flight_bytes).unwrap_or(usize::MAX);
     let process = cluster::Process {
         budget: ProcessBudget::new(in_flight),
-        places: places(&config),
+        places: Places::new(places_most(&config)),
         observatory,
         stop: Stop::default(),
     };
@@ -270,13 +273,16 @@ impl Fleet {
     async fn start(environment: Environment, fatal: &mpsc::Sender<ProxyError>) -> Result<Fleet, ProxyError> {
         let mut clusters = Vec::with_capacity(environment.config.clusters.len());
         for settings in &environment.config.clusters {
-            let open = OpenCluster::open(settings, &environment).await?;
+            // Certificates for brokers that are not there yet may come later, too.
+            let upstream = Arc::new(Upstream::new(&settings.upstream));
+            let open = OpenCluster::open(settings, &environment, upstream).await?;
             clusters.push(open.start(&environment, Some(fatal.clone())));
         }
         Ok(Fleet {
             environment,
             clusters,
             leaving: JoinSet::new(),
+            incomplete: false,
         })
     }
 
@@ -285,6 +291,7 @@ impl Fleet {
         let ready = tokio::select! {
             biased;
             () = stop.triggered() => Err(reload::Report::refused(reload::STOPPING)),
+            () = tokio::time::sleep(PREPARE_MAX) => Err(reload::Report::refused(reload::TOO_SLOW)),
             ready = Box::pin(reload::prepare(source, &self.clusters, &self.environment)) => ready,
         };
         let report = match ready {
@@ -295,7 +302,7 @@ impl Fleet {
                     tracing::info!(cluster = cluster.name(), "no longer served: draining");
                     let name = cluster.name().to_owned();
                     self.leaving
-                        .spawn(async move { (name, Box::pin(cluster.stop(deadline)).await) });
+                        .spawn(async move { (name, Box::pin(cluster.retire(deadline)).await) });
                 }
                 report
             }
@@ -304,7 +311,7 @@ impl Fleet {
         request.answer(report);
     }
 
-    fn gone(&self, gone: Result<(String, Drained), JoinError>) {
+    fn gone(&mut self, gone: Result<(String, Drained), JoinError>) {
         match gone {
             Ok((name, drained)) => {
                 // It may be there again by now.
@@ -312,13 +319,17 @@ impl Fleet {
                     RunningCluster::forget_health(&name, &self.environment.health);
                 }
                 let archived = drained == Drained::Archived;
+                self.incomplete |= !archived;
                 tracing::info!(
                     cluster = name,
                     archived,
                     "drained; it is no longer part of the process"
                 );
             }
-            Err(error) => panicked(&error),
+            Err(error) => {
+                self.incomplete = true;
+                panicked(&error);
+            }
         }
     }
 
@@ -347,7 +358,10 @@ impl Fleet {
             let name = cluster.name().to_owned();
             stopping.spawn(async move { (name, Box::pin(cluster.stop(deadline)).await) });
         }
-        let mut code = ExitCode::Done;
+        let mut code = match self.incomplete {
+            true => ExitCode::Incomplete,
+            false => ExitCode::Done,
+        };
         while let Some(stopped) = stopping.join_next().await {
             match stopped {
                 Ok((_, Drained::Archived)) => {}
@@ -376,22 +390,27 @@ fn panicked(error: &JoinError) {
 }
 
 /// Room for as many connections as may be open here, whatever each cluster allows.
-fn places(config: &Config) -> Arc<Places> {
-    let ports = |listen: &Listen| listen.addressing.ports().map_or(0, |ports| ports.all_ports().count());
+pub(crate) fn places_most(config: &Config) -> usize {
+    let ports = |listen: &Listen| {
+        listen
+            .addressing
+            .ports()
+            .map_or(0, |ports| ports.all_ports().count())
+    };
     let listens = config.clusters.iter().map(|cluster| &cluster.listen);
     let (mut listeners, mut wanted) = (0_usize, 0_usize);
     for listen in listens {
         listeners = listeners.saturating_add(1).saturating_add(ports(listen));
         wanted = wanted.saturating_add(listen.max_connections as usize);
     }
-    let places = Places::for_open_files(getrlimit(Resource::Nofile).current, listeners);
-    if places.most() < wanted {
+    let most = Places::for_open_files(getrlimit(Resource::Nofile).current, listeners).most();
+    if most < wanted {
         tracing::info!(
-            connections = places.most(),
+            connections = most,
             "the limit of open files allows fewer connections than listen.max_connections"
         );
     }
-    places
+    most
 }
 
 /// Each client connection takes two sockets. The soft limit is low by default only for programs that use `select`.
@@ -415,5 +434,7 @@ async fn watch_budget(budget: ProcessBudget) {
 }
 
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
+/// A file on a disk that does not answer must not keep the next reload, or the end of a cluster, from being seen.
+const PREPARE_MAX: Duration = Duration::from_secs(60);
 /// Whoever asks while so many wait, waits to ask.
 const RELOADS_WAITING_MAX: usize = 8;

@@ -21,8 +21,8 @@ use teeline_runtime::store::Store;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics;
-use crate::process::{Environment, ProxyError};
-use crate::running::{OpenCluster, Prepared, RunningCluster};
+use crate::process::{Environment, ProxyError, places_most};
+use crate::running::{OpenCluster, Prepared, RunningCluster, open_upstream};
 
 /// Reads the configuration file again, as the command line says.
 pub(crate) type Source = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
@@ -191,30 +191,47 @@ pub(crate) async fn prepare(
     let refused = |error: ProxyError| Report::refused(error_chain(&error));
     let mut environment = environment.with(config);
     environment.open_store().map_err(refused)?;
-    let (mut stay, mut come) = (Vec::new(), Vec::new());
-    for settings in &environment.config.clusters {
-        match clusters
-            .iter()
-            .position(|cluster| cluster.name() == settings.name)
-        {
-            Some(index) => {
-                let prepared = clusters
-                    .get(index)
-                    .map(|cluster| cluster.prepare(settings, &environment.config.process));
-                if let Some(prepared) = prepared {
-                    stay.push((index, prepared.await.map_err(refused)?));
-                }
+    let mut come = Vec::new();
+    match all_ready(clusters, &environment, &mut come).await {
+        Ok(stay) => Ok(Ready {
+            changes,
+            stay,
+            come,
+            store: environment.store,
+            config: environment.config,
+        }),
+        Err(error) => {
+            // Before anybody is told: the corrected file may follow at once, and find the buffer free.
+            for cluster in come {
+                cluster.abandon().await;
             }
-            None => come.push(OpenCluster::open(settings, &environment).await.map_err(refused)?),
+            Err(refused(error))
         }
     }
-    Ok(Ready {
-        changes,
-        stay,
-        come,
-        store: environment.store,
-        config: environment.config,
-    })
+}
+
+/// Those that stay, made ready; what is opened for those that come is put where it can be closed again.
+async fn all_ready(
+    clusters: &[RunningCluster],
+    environment: &Environment,
+    come: &mut Vec<OpenCluster>,
+) -> Result<Vec<(usize, Prepared)>, ProxyError> {
+    let mut stay = Vec::new();
+    let process = &environment.config.process;
+    for settings in &environment.config.clusters {
+        let there = clusters.iter().enumerate();
+        match there
+            .into_iter()
+            .find(|(_, cluster)| cluster.name() == settings.name)
+        {
+            Some((index, cluster)) => stay.push((index, cluster.prepare(settings, process).await?)),
+            None => {
+                let upstream = open_upstream(settings, None).await?;
+                come.push(OpenCluster::open(settings, environment, upstream).await?);
+            }
+        }
+    }
+    Ok(stay)
 }
 
 /// Each problem of the file is a reason of its own.
@@ -241,6 +258,10 @@ impl Ready {
         let process = &environment.config.process;
         let in_flight = usize::try_from(process.in_flight_bytes).unwrap_or(usize::MAX);
         environment.process.budget.resize(in_flight);
+        environment
+            .process
+            .places
+            .set_most(places_most(&environment.config));
         let access = environment.config.log.access;
         environment.process.observatory.set_access(access);
         if let Err(error) = logging::change(&environment.config.log) {
@@ -278,5 +299,8 @@ impl Ready {
     }
 }
 
+/// What whoever asks is told when the file, a name or a cluster takes too long.
+pub(crate) const TOO_SLOW: &str =
+    "it took more than a minute to read the file and to make ready what it needs";
 /// What whoever asks in that moment is told.
 pub(crate) const STOPPING: &str = "the proxy is stopping";

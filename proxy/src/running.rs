@@ -3,25 +3,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use teeline_config::{Config, KafkaEndpoint};
-use teeline_config::cluster::{Ack, OnFailure, VirtualCluster};
+use teeline_config::cluster::{Ack, VirtualCluster};
 use teeline_config::process::Process as ProcessSettings;
+use teeline_config::{Config, KafkaEndpoint};
 use teeline_runtime::exit::error_chain;
-use teeline_runtime::health::{ComponentHealth, Health};
+use teeline_runtime::health::Health;
 use teeline_runtime::shutdown::Shutdown;
+use teeline_wire::client::{ClientConfig, Cluster as Client, RetryPolicy, TopicSelection};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::archiving::{Drained, RunningSegmenter, notice};
 use crate::buffer::{SyncMode, Writer, WriterSettings};
+use crate::buffer_state;
 use crate::capture::Capture;
 use crate::certificates;
 use crate::cluster::{Cluster, Live};
 use crate::door::Door;
 use crate::intercept;
 use crate::listeners;
-use crate::metrics::{ClusterMetrics, Missed};
+use crate::metrics::ClusterMetrics;
+use crate::openness::Openness;
 use crate::poller::Poller;
 use crate::process::{Environment, ProxyError};
 use crate::sockets::{BindError, Change};
@@ -47,6 +50,30 @@ pub(crate) struct OpenCluster {
     cluster: Arc<Cluster>,
     settings: VirtualCluster,
     changes: mpsc::Receiver<Change>,
+    unused: CloseUnused,
+}
+
+/// Closes the buffer of a cluster that is dropped before it starts: its thread, and its lock with it, would stay.
+struct CloseUnused(Option<Arc<Cluster>>);
+
+impl Drop for CloseUnused {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.0.take() {
+            tokio::spawn(async move { close_unused(&cluster).await });
+        }
+    }
+}
+
+async fn close_unused(cluster: &Cluster) {
+    if let Some(capture) = &cluster.capture
+        && let Err(error) = capture.writer().close().await
+    {
+        tracing::warn!(
+            cluster = cluster.name,
+            "the write-ahead buffer of a cluster that was not taken was not closed: {}",
+            error_chain(&error)
+        );
+    }
 }
 
 /// New settings of a running cluster, with all that they need.
@@ -57,27 +84,43 @@ pub(crate) struct Prepared {
 }
 
 impl OpenCluster {
-    /// Opens the buffer and binds the listeners. Nobody is let in yet: capture must work first.
+    /// Binds the listeners and opens the buffer. Nobody is let in yet: capture must work first. The buffer comes last,
+    /// because it is not closed by being dropped.
     pub(crate) async fn open(
         settings: &VirtualCluster,
         environment: &Environment,
+        upstream: Arc<Upstream>,
     ) -> Result<OpenCluster, ProxyError> {
-        let metrics = Arc::new(ClusterMetrics::new(&settings.name));
-        let capture = match settings.capture.enabled {
-            true => Some(open_capture(settings, environment, &metrics).await?),
-            false => None,
-        };
         let door = open_door(settings).await?;
-        let upstream = Arc::new(Upstream::new(&settings.upstream));
-        let opened = Topology::open(&settings.name, &settings.listen);
+        // Names are resolved, which may take its time.
+        let (name, listen) = (settings.name.clone(), settings.listen.clone());
+        let opened = tokio::task::spawn_blocking(move || Topology::open(&name, &listen)).await?;
         let (topology, changes) = opened.map_err(|error| cannot_listen(settings, error))?;
         let live = Live::new(settings, &environment.config.process, door, upstream);
+        let (capture, metrics) = match settings.capture.enabled {
+            true => {
+                let writer = open_buffer(settings, environment).await?;
+                // Registered when nothing can go wrong any more: a cluster that never came has no series.
+                let metrics = Arc::new(ClusterMetrics::new(&settings.name));
+                (Some(capture(settings, environment, writer, &metrics)), metrics)
+            }
+            false => (None, Arc::new(ClusterMetrics::new(&settings.name))),
+        };
         let cluster = Cluster::new(settings, live, topology, capture, metrics, &environment.process);
+        let cluster = Arc::new(cluster);
         Ok(OpenCluster {
-            cluster: Arc::new(cluster),
+            unused: CloseUnused(Some(Arc::clone(&cluster))),
+            cluster,
             settings: settings.clone(),
             changes,
         })
+    }
+
+    /// Closes the buffer again: others may open it when this returns.
+    pub(crate) async fn abandon(mut self) {
+        if let Some(cluster) = self.unused.0.take() {
+            close_unused(&cluster).await;
+        }
     }
 
     /// Starts the tasks. `fatal` is told what can never work.
@@ -90,7 +133,9 @@ impl OpenCluster {
             cluster,
             settings,
             changes,
+            mut unused,
         } = self;
+        unused.0 = None;
         let health = |part: &str| environment.health.component(format!("{part}/{}", settings.name));
         cluster.topology.report_to(health("listeners"));
         let poller_stop = Shutdown::new();
@@ -102,7 +147,7 @@ impl OpenCluster {
         let watcher = cluster
             .capture
             .is_some()
-            .then(|| tokio::spawn(watch_buffer(Arc::clone(&cluster), health("buffer"))));
+            .then(|| tokio::spawn(buffer_state::watch(Arc::clone(&cluster), health("buffer"))));
         announce(&settings, cluster.topology.listeners());
         RunningCluster {
             listeners: tokio::spawn(listeners::serve(Arc::clone(&cluster), changes)),
@@ -190,8 +235,15 @@ impl RunningCluster {
         };
         let upstream = match self.settings.upstream == settings.upstream {
             true => Arc::clone(&live.upstream),
-            false => open_upstream(settings).await?,
+            false => {
+                let former = (!leads_elsewhere(&self.settings.upstream, &settings.upstream))
+                    .then(|| Arc::clone(&live.upstream.openness));
+                open_upstream(settings, former).await?
+            }
         };
+        if settings.capture.enabled && leads_elsewhere(&self.settings.upstream, &settings.upstream) {
+            self.check_identity(settings).await?;
+        }
         let moved = old.address != new.address
             || old.advertised_host != new.advertised_host
             || old.addressing != new.addressing;
@@ -209,6 +261,40 @@ impl RunningCluster {
             settings: settings.clone(),
             moved,
         })
+    }
+
+    /// What is captured belongs to one cluster: other servers have to be the same one's.
+    async fn check_identity(&self, settings: &VirtualCluster) -> Result<(), ProxyError> {
+        let Some(known) = self.cluster.identity.get() else {
+            // Nobody has answered yet, so nothing was captured of it in this process: as at a start.
+            return Ok(());
+        };
+        let unusable = |why: String| {
+            let name = &settings.name;
+            ProxyError::Unusable(format!("the new servers of cluster {name} {why}"))
+        };
+        let config = ClientConfig {
+            retry: IDENTITY_RETRY,
+            ..ClientConfig::from(settings.own_endpoint())
+        };
+        let asked = async {
+            Client::connect(config)
+                .await?
+                .metadata(TopicSelection::None)
+                .await
+        };
+        let answer = asked.await.map_err(|error| {
+            let why = error_chain(&error);
+            unusable(format!(
+                "cannot be asked whether they are the same cluster: {why}"
+            ))
+        })?;
+        match answer.cluster_id {
+            Some(id) if id != *known => Err(unusable(format!(
+                "are another cluster ({id}, and not {known}); a backup holds one cluster only (hint: give it as a cluster of its own)"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Its name.
@@ -229,6 +315,22 @@ impl RunningCluster {
                 health.component(component).remove();
             }
         }
+    }
+
+    /// The same for one that goes alone: what is measured of it must not look like trouble for ever.
+    pub(crate) async fn retire(self, deadline: Instant) -> Drained {
+        let (metrics, settings) = (Arc::clone(&self.cluster.metrics), self.settings.clone());
+        let drained = self.stop(deadline).await;
+        metrics.gone();
+        if drained == Drained::InBuffer {
+            tracing::warn!(
+                cluster = settings.name,
+                dir = %settings.capture.buffer.dir.display(),
+                "a cluster that is no longer served leaves captured data in its buffer (hint: `teeline-segmenter run` \
+                 with the former configuration archives it)"
+            );
+        }
+        drained
     }
 
     /// Drains the cluster, phase by phase; sessions have been told to by now.
@@ -271,11 +373,7 @@ fn pending_bytes_max(config: &Config) -> usize {
     usize::try_from(config.process.in_flight_bytes / 2 / buffers).unwrap_or(usize::MAX)
 }
 
-async fn open_capture(
-    settings: &VirtualCluster,
-    environment: &Environment,
-    metrics: &Arc<ClusterMetrics>,
-) -> Result<Capture, ProxyError> {
+async fn open_buffer(settings: &VirtualCluster, environment: &Environment) -> Result<Writer, ProxyError> {
     let buffer = &settings.capture.buffer;
     let mode = match settings.capture.ack {
         Ack::Durable => SyncMode::OnAppend,
@@ -302,16 +400,19 @@ async fn open_capture(
         bytes = report.bytes,
         "write-ahead buffer opened"
     );
+    Ok(writer)
+}
+
+fn capture(
+    settings: &VirtualCluster,
+    environment: &Environment,
+    writer: Writer,
+    metrics: &Arc<ClusterMetrics>,
+) -> Capture {
     let topics = Arc::new(Topics::new(settings.capture.topics()));
     let clock = Arc::clone(&environment.clock);
-    Ok(Capture::new(
-        &settings.name,
-        &settings.capture,
-        writer,
-        topics,
-        Arc::clone(metrics),
-        clock,
-    ))
+    let metrics = Arc::clone(metrics);
+    Capture::new(&settings.name, &settings.capture, writer, topics, metrics, clock)
 }
 
 async fn open_door(settings: &VirtualCluster) -> Result<Arc<Door>, ProxyError> {
@@ -323,8 +424,17 @@ async fn open_door(settings: &VirtualCluster) -> Result<Arc<Door>, ProxyError> {
 }
 
 /// With its files read once, so that those that cannot be used are found before anything changes.
-async fn open_upstream(settings: &VirtualCluster) -> Result<Arc<Upstream>, ProxyError> {
-    let upstream = Arc::new(Upstream::new(&settings.upstream));
+///
+/// What is known of the brokers' listener stays if it is the same one.
+pub(crate) async fn open_upstream(
+    settings: &VirtualCluster,
+    former: Option<Arc<Openness>>,
+) -> Result<Arc<Upstream>, ProxyError> {
+    let mut upstream = Upstream::new(&settings.upstream);
+    if let Some(openness) = former {
+        upstream.openness = openness;
+    }
+    let upstream = Arc::new(upstream);
     let looking = Arc::clone(&upstream);
     let looked = tokio::task::spawn_blocking(move || match &looking.tls {
         Some(tls) => tls.reload().map(drop),
@@ -357,50 +467,10 @@ fn cannot_listen(settings: &VirtualCluster, error: ListenError) -> ProxyError {
     }
 }
 
-/// Shows the state of the buffer in metrics, health and log.
-async fn watch_buffer(cluster: Arc<Cluster>, health: ComponentHealth) {
-    let Some(capture) = &cluster.capture else { return };
-    let mut last = None;
-    let mut lost_intents = 0;
-    loop {
-        let state = capture.writer().state();
-        cluster.metrics.buffer_used_bytes.set(state.used_bytes as f64);
-        cluster
-            .metrics
-            .buffer_pending_bytes
-            .set(state.pending_bytes as f64);
-        let newly_lost = state.lost_intents.saturating_sub(lost_intents);
-        if newly_lost > 0 {
-            let batches = usize::try_from(newly_lost).unwrap_or(usize::MAX);
-            cluster.metrics.missed(Missed::Lost, batches);
-            lost_intents = state.lost_intents;
-        }
-        cluster.metrics.buffer_full.set(f64::from(u8::from(state.full)));
-        cluster
-            .metrics
-            .buffer_broken
-            .set(f64::from(u8::from(state.broken.is_some())));
-        let (trouble, on_failure) = (state.trouble(), capture.on_failure());
-        let known = last.replace((trouble.clone(), on_failure));
-        if known != last {
-            match (&trouble, on_failure) {
-                (None, _) => health.ready(),
-                // Clients are served all the same: taking the proxy out of service would be worse for them.
-                (Some(_), OnFailure::Open) => health.ready(),
-                (Some(trouble), OnFailure::Closed) => health.not_ready(trouble.clone()),
-            }
-            if let Some(trouble) = &trouble {
-                tracing::warn!(
-                    cluster = cluster.name,
-                    ?on_failure,
-                    "capture is suspended: {trouble}"
-                );
-            } else if known.is_some_and(|(trouble, _)| trouble.is_some()) {
-                tracing::info!(cluster = cluster.name, "capture goes on");
-            }
-        }
-        tokio::time::sleep(WATCH_INTERVAL).await;
-    }
-}
-
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Whoever waits for a reload waits for this.
+const IDENTITY_RETRY: RetryPolicy = RetryPolicy {
+    deadline: Duration::from_secs(5),
+    unknown_topic_deadline: Duration::ZERO,
+    backoff_first: Duration::from_millis(50),
+    backoff_max: Duration::from_millis(500),
+};

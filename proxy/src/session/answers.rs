@@ -160,8 +160,7 @@ pub(super) fn metadata_head(
         true => Authority::Metadata,
         false => Authority::Former,
     };
-    let mut mapper =
-        |node_id: i32, host: &str, port: i32| topology.advertise(node_id, host, port, authority);
+    let mut mapper = |node_id: i32, host: &str, port: i32| topology.advertise(node_id, host, port, authority);
     let head = metadata_head::rewrite_head(version, length, arrived, &mut mapper)
         .map_err(|error| refused_as(apis::METADATA, version, &error))?;
     if head.is_some() && shared.authentication.not_asked() {

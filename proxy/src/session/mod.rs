@@ -6,7 +6,7 @@
 //! **What bounds the memory of a connection**: two read buffers (at most 16 KiB each, none while idle; up to 256 KiB while
 //! the process lends it); Produce frames, and answers that have to be read whole, counted against the connection's and the
 //! process's budgets from before they are read until broker and disk, or the client, have them ([`crate::budget`]); at most
-//! 16 KiB of answers waiting for the disk, or 1 MiB while it is lent; 1024 requests noted as unanswered. Who holds any of it
+//! 16 KiB of answers waiting for the disk, or 256 KiB while it is lent; 1024 requests noted as unanswered. Who holds any of it
 //! without going on is closed: [`watch`].
 
 mod answers;
@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use teeline_wire::apis;
 use tokio::time::Instant;
 
 use crate::budget::Budgets;
@@ -198,8 +199,8 @@ pub(crate) async fn serve(
 /// * *The client hangs up, or sends what cannot be forwarded*: its side stops. The broker's side goes on until captured
 ///   requests are answered ([`LINGER`] at most), since the answers carry the offsets; others get [`LINGER_UNCAPTURED`].
 /// * *The broker closes, or sends what must not be passed on*: both stop. Answers already received are let out first.
-/// * *The proxy stops*: the client's side stops between two requests, then as if the client had hung up. At the
-///   deadline both stop.
+/// * *The proxy stops*: the client's side stops between two requests. Who waits for the answer to anything but a long poll gets
+///   it, up to the deadline, when both stop; the others have as much time as if they had hung up.
 /// * *The broker limits the session of a proxy that speaks for its clients*: as when the proxy stops, but this connection
 ///   alone, and in time.
 /// * *The connection is as old as `listen.connection_max_age` allows*: the same, in a moment when nothing is in flight if
@@ -249,6 +250,13 @@ async fn drive(
             },
             () = tokio::time::sleep_until(deadline), if asked.is_some() => match asked.take() {
                 Some((end, since)) if shared.in_flight.captured() > 0 && since.elapsed() < LINGER => {
+                    asked = Some((end, since));
+                }
+                // The client is there and waits: without this answer it may send the same again.
+                Some((end @ RequestsEnd::Draining, since))
+                    if shared.in_flight.is_waited_for()
+                        && (shared.stop.drain.is_triggered() || since.elapsed() < LINGER) =>
+                {
                     asked = Some((end, since));
                 }
                 // A client that only ended its own side still reads, and what is being answered comes to its end.
@@ -312,13 +320,20 @@ fn control<'a>(
     control
 }
 
-/// Waits for a moment in which nothing is in flight. A client that always asks has none, and is not waited for.
+/// Waits for a moment in which nothing is in flight. A client that always asks has none, and is not waited for; but one that
+/// joins a group is, since a rebalance that it leaves begins again for all.
 async fn quiet_moment(shared: &Shared) {
     for _ in 0..QUIET_LOOKS {
         if shared.in_flight.len() == 0 && shared.resting.load(Ordering::Relaxed) {
             return;
         }
         tokio::time::sleep(QUIET_LOOK_EVERY).await;
+    }
+    for _ in 0..JOIN_LOOKS {
+        if !shared.in_flight.has_any(apis::waits_for_a_group) {
+            return;
+        }
+        tokio::time::sleep(JOIN_LOOK_EVERY).await;
     }
 }
 
@@ -331,3 +346,6 @@ const LIFETIME_USED: f64 = 0.9;
 /// A connection that became too old has two seconds for a moment without requests.
 const QUIET_LOOKS: u32 = 100;
 const QUIET_LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A rebalance takes as long as its slowest member: five minutes, by default, and nobody waits for an old connection to end.
+const JOIN_LOOKS: u32 = 1200;
+const JOIN_LOOK_EVERY: Duration = Duration::from_millis(250);
