@@ -5,7 +5,12 @@
 //! [`judge`] then looks at what came out on either side. A plain test replays seeds for a moment; `proxy/fuzz` gives
 //! the same functions to a fuzzer that watches which branches are taken.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    unreachable_pub
+)]
 
 #[path = "../../../wire/fuzz/src/damage.rs"]
 pub mod damage;
