@@ -24,6 +24,7 @@ pub(crate) mod sasl;
 #[cfg(test)]
 mod steady_tests;
 #[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
