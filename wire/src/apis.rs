@@ -17,6 +17,10 @@ pub const OFFSET_COMMIT: i16 = 8;
 pub const OFFSET_FETCH: i16 = 9;
 /// FindCoordinator
 pub const FIND_COORDINATOR: i16 = 10;
+/// JoinGroup
+pub const JOIN_GROUP: i16 = 11;
+/// SyncGroup
+pub const SYNC_GROUP: i16 = 14;
 /// ListGroups
 pub const LIST_GROUPS: i16 = 16;
 /// SaslHandshake
@@ -75,6 +79,16 @@ pub fn name(api_key: i16) -> &'static str {
 /// Whether the key is in the table.
 pub fn is_known(api_key: i16) -> bool {
     find(api_key).is_some()
+}
+
+/// Whether the answer may take as long as the request allows because there is nothing to tell yet.
+pub const fn polls_long(api_key: i16) -> bool {
+    matches!(api_key, FETCH | SHARE_FETCH)
+}
+
+/// Whether the answer waits for other members of a group.
+pub const fn waits_for_a_group(api_key: i16) -> bool {
+    matches!(api_key, JOIN_GROUP | SYNC_GROUP)
 }
 
 /// Whether a version uses the compact encodings and tagged fields. None for an unknown key.

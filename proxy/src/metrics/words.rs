@@ -87,6 +87,16 @@ pub(crate) enum Missed {
 }
 
 impl Missed {
+    /// In the order of their declaration.
+    pub(crate) const ALL: [Missed; 6] = [
+        Missed::Full,
+        Missed::Broken,
+        Missed::Slow,
+        Missed::Unauthenticated,
+        Missed::Lost,
+        Missed::TooLarge,
+    ];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Missed::Full => "buffer_full",
@@ -113,6 +123,14 @@ pub(crate) enum Skipped {
 }
 
 impl Skipped {
+    /// In the order of their declaration.
+    pub(crate) const ALL: [Skipped; 4] = [
+        Skipped::Excluded,
+        Skipped::OldFormat,
+        Skipped::Malformed,
+        Skipped::Superseded,
+    ];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Skipped::Excluded => "excluded",

@@ -57,12 +57,16 @@ impl Farewell<'_> {
 impl TurnedAway<'_> {
     /// Writes the line if it is asked for.
     pub(crate) fn write(&self, observatory: &Observatory) {
-        if observatory.access() != AccessLog::Off {
+        // Whoever is turned away may come again at once, and the log is written by those who serve.
+        if observatory.access() != AccessLog::Off
+            && let Some(suppressed) = observatory.refusals.admit()
+        {
             tracing::info!(
                 target: "teeline_proxy::access",
                 cluster = self.cluster,
                 peer = %self.peer,
                 refused = self.refused,
+                suppressed,
                 "connection refused"
             );
         }

@@ -46,7 +46,7 @@ pub(crate) enum Ending {
     },
     /// It has no answer (acks=0).
     Unanswered,
-    /// The client did not get it.
+    /// The client did not get it, or there was none.
     Lost,
 }
 
@@ -66,7 +66,12 @@ impl Line<'_> {
         };
         let received = Some(traced.received);
         let forward_us = between(received, traced.forwarded);
-        let broker_us = between(traced.forwarded.or(received), traced.answering);
+        let answering = match self.end {
+            // The broker had it until now.
+            Ending::Lost => traced.answering.or(Some(now)),
+            _ => traced.answering,
+        };
+        let broker_us = between(traced.forwarded.or(received), answering);
         let read_us = between(traced.answering, read);
         let (hold_us, send_us) = match held {
             true => (between(read, Some(now)), 0),

@@ -7,7 +7,7 @@ use teeline_wire::apis;
 use super::requests::RequestsEnd;
 use super::responses::ResponsesEnd;
 use super::watch::Finding;
-use super::{Refused, Shared};
+use super::{Refused, Shared, observer};
 use crate::metrics::{Closed, Direction, Side};
 use crate::observe::Farewell;
 
@@ -70,6 +70,7 @@ pub(super) fn report(shared: &Shared, peer: SocketAddr, end: &End, unresolved: u
         mechanism: shared.authentication.mechanism(),
     };
     farewell.write(&shared.arrived.observatory);
+    observer::unanswered(&shared.arrived, &shared.in_flight);
 }
 
 /// Counts what was not passed on: the connection ended instead.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use teeline_archive::ids::{BufferPosition, Lsn};
+use teeline_wire::apis;
 use teeline_wire::end_txn::EndTxnRequest;
 use teeline_wire::produce::TopicRef;
 use tokio::sync::Notify;
@@ -141,6 +142,10 @@ impl InFlight {
             .captured
             .saturating_sub(usize::from(matters(&request.expect)));
         let had_no_room = state.requests.len().saturating_add(1) >= REQUESTS_MAX;
+        if state.requests.is_empty() && state.requests.capacity() > REQUESTS_KEPT {
+            // It was long once; most connections are idle afterwards.
+            state.requests = VecDeque::new();
+        }
         drop(state);
         if had_no_room {
             self.answered.notify_one();
@@ -181,6 +186,26 @@ impl InFlight {
         self.lock().requests.len()
     }
 
+    /// Whether the client waits for an answer that does not take its time by design.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.has_any(|api_key| !apis::polls_long(api_key) && !apis::waits_for_a_group(api_key))
+    }
+
+    /// Whether such a request is not yet answered.
+    pub(crate) fn has_any(&self, wanted: impl Fn(i16) -> bool) -> bool {
+        self.lock().requests.iter().any(|request| wanted(request.api_key))
+    }
+
+    /// Those that somebody wanted to see and that will not be answered.
+    pub(crate) fn traced(&self) -> Vec<Request> {
+        let mut state = self.lock();
+        let left = std::mem::take(&mut state.requests);
+        drop(state);
+        left.into_iter()
+            .filter(|request| request.trace.is_some())
+            .collect()
+    }
+
     /// Requests not yet answered whose answers matter to capture.
     pub(crate) fn captured(&self) -> usize {
         self.lock().captured
@@ -202,6 +227,8 @@ fn matters(expect: &Expect) -> bool {
 
 /// Far more than any client pipelines (5 by default), little memory if one tries.
 const REQUESTS_MAX: usize = 1024;
+/// Places that an empty queue keeps.
+const REQUESTS_KEPT: usize = 32;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -58,10 +58,8 @@ impl<'a> Meter<'a> {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 17;
         self.random ^= self.random << 5;
-        if self.random.is_multiple_of(SAMPLED_ONE_IN) {
-            self.woke = Some(Instant::now());
-            self.excused = Duration::ZERO;
-        }
+        self.woke = self.random.is_multiple_of(SAMPLED_ONE_IN).then(Instant::now);
+        self.excused = Duration::ZERO;
         self.completed = 0;
     }
 
@@ -98,8 +96,9 @@ impl<'a> Meter<'a> {
 
     /// Everything that was read is with the other side, as far as it may be.
     pub(crate) fn flushed(&mut self) {
-        if let Some(woke) = self.woke.take()
-            && self.completed > 0
+        // What was read and is not complete may wait for room, without another read.
+        if self.completed > 0
+            && let Some(woke) = self.woke.take()
         {
             let added = woke.elapsed().saturating_sub(self.excused);
             self.metrics

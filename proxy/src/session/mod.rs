@@ -324,7 +324,8 @@ fn control<'a>(
 /// Waits for a moment in which nothing is in flight. A client that always asks has none, and is not waited for; but one that
 /// joins a group is, since a rebalance that it leaves begins again for all.
 async fn quiet_moment(shared: &Shared) {
-    for _ in 0..QUIET_LOOKS {
+    let until = Instant::now() + QUIET_LOOK_EVERY * QUIET_LOOKS;
+    while Instant::now() < until {
         if shared.in_flight.len() == 0 && shared.resting.load(Ordering::Relaxed) {
             return;
         }

@@ -122,6 +122,15 @@ impl<'a> Asking<'a> {
     }
 }
 
+/// What was never forwarded has no other end.
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        for (topic, traced) in self.unanswered.drain(..) {
+            write(self.arrived, topic, &traced, Ending::Lost);
+        }
+    }
+}
+
 /// The side of the answers.
 #[derive(Debug)]
 pub(super) struct Answering<'a> {
@@ -206,8 +215,30 @@ impl<'a> Answering<'a> {
 
     /// The client is gone.
     pub(super) fn lost(&mut self) {
-        for answer in self.leaving.drain(..) {
+        let Answering { leaving, current, .. } = self;
+        for answer in leaving.drain(..).chain(current.take()) {
             write(self.arrived, answer.topic, &answer.traced, Ending::Lost);
+        }
+    }
+}
+
+/// What did not come to its end is told, too.
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.lost();
+    }
+}
+
+/// Tells of the requests that are not answered when the connection ends: those may be the ones that are looked for.
+pub(super) fn unanswered(arrived: &Arrived, in_flight: &InFlight) {
+    for request in in_flight.traced() {
+        let topic = Topic {
+            api_key: request.api_key,
+            api_version: request.api_version,
+            correlation_id: request.correlation_id,
+        };
+        if let Some(traced) = &request.trace {
+            write(arrived, topic, traced, Ending::Lost);
         }
     }
 }

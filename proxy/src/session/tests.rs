@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::capture_tests::kinds;
 use super::testing::{Choices, Stage, batch, correlation_of, produce, produced, request, response};
-use super::{QUIET_LOOK_EVERY, QUIET_LOOKS};
+use super::{LINGER_UNCAPTURED, QUIET_LOOK_EVERY, QUIET_LOOKS};
 
 #[tokio::test]
 async fn answers_of_our_own_keep_their_place_among_the_brokers() {
@@ -208,6 +208,20 @@ async fn stopping_lets_what_is_in_flight_finish_and_takes_nothing_new() {
     assert!(stage.client.rest().await.is_empty());
     assert!(stage.broker.rest().await.is_empty());
     assert_eq!(kinds(&stage.frames().await), ["intent", "outcome", "closed"]);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_slow_answer_gets_it_although_the_proxy_stops() {
+    let mut stage = Stage::set().await;
+    stage.client.send(&request(apis::LIST_OFFSETS, 1, 1, b"a")).await;
+    stage.broker.receive().await;
+    stage.cluster.stop.drain.trigger();
+    // Nothing moves for longer than those are waited for who hung up.
+    tokio::time::sleep(LINGER_UNCAPTURED * 2 + Duration::from_millis(300)).await;
+    let answer = response(apis::LIST_OFFSETS, 1, 1, b"a");
+    stage.broker.send(&answer).await;
+    assert_eq!(stage.client.receive().await, answer);
+    assert!(stage.client.rest().await.is_empty());
 }
 
 #[tokio::test]
