@@ -33,6 +33,8 @@ const MOVED: u16 = 12;
 const SECOND: u16 = 13;
 const SECOND_NODES: u16 = 14;
 const TAKEN: u16 = 17;
+/// The second cluster's, once it is gone.
+const MOVED_NODES: u16 = 14;
 
 #[test]
 fn a_configuration_changes_under_load_as_a_whole_or_not_at_all() {
@@ -41,6 +43,7 @@ fn a_configuration_changes_under_load_as_a_whole_or_not_at_all() {
     scene.limits_and_tls_change_for_those_that_come();
     scene.what_cannot_be_is_refused_and_changes_nothing();
     scene.a_cluster_comes_and_goes();
+    scene.servers_change_and_another_cluster_is_refused();
     scene.the_bootstrap_address_moves();
     scene.end();
 }
@@ -129,6 +132,10 @@ impl Scene {
             "{text}"
         );
         self.await_progress();
+        assert!(
+            self.proxy.process.log().contains(" DEBUG "),
+            "log.level is not in force"
+        );
         assert_eq!(
             self.connections(),
             connections,
@@ -212,16 +219,27 @@ impl Scene {
             },
             "capture": {"include": ["second"], "buffer": {"dir": buffer}, "catalog_poll_interval": "1s"},
         });
-        self.settings.document["clusters"]
-            .as_array_mut()
-            .unwrap()
-            .push(second);
+        // Refused together with one whose port is taken: the corrected file must find its buffer free.
+        let taken = TcpListener::bind(("127.0.0.1", self.settings.port(TAKEN))).unwrap();
+        let mut third = second.clone();
+        third["name"] = json!("third");
+        third["backup_id"] = json!("third");
+        third["capture"]["buffer"]["dir"] = json!(STAGE.directory("reload-third"));
+        third["listen"]["address"] = json!(taken.local_addr().unwrap().to_string());
+        third["listen"]["addressing"] =
+            json!({"node_port_start": taken.local_addr().unwrap().port() + 1, "node_port_count": 1});
+        self.clusters().extend([second, third]);
+        self.settings.write();
+        let answer = admin_port::post(&self.settings.admin(), "/reload").unwrap();
+        assert_eq!(answer.status, 409, "{}", answer.body);
+        assert!(answer.body.contains("for cluster third"), "{}", answer.body);
+        self.clusters().pop();
         let text = self.reload();
         assert!(text.contains("clusters[second]"), "{text}");
         let address = format!("127.0.0.1:{bootstrap}");
         self.told
             .send_with(&STAGE.java, &address, &[], "second", &some_records(20));
-        self.settings.document["clusters"].as_array_mut().unwrap().pop();
+        self.clusters().pop();
         self.hang_up();
         wait_until("the second cluster to be gone", seconds(30), || {
             self.proxy
@@ -248,6 +266,45 @@ impl Scene {
         assert_eq!(only_main, connections, "a connection was lost and made again");
     }
 
+    fn servers_change_and_another_cluster_is_refused(&mut self) {
+        let connections = self.connections();
+        let in_force = self.settings.document.clone();
+        self.main("upstream")["bootstrap_servers"] = json!(STAGE.target.bootstrap());
+        self.settings.write();
+        let answer = admin_port::post(&self.settings.admin(), "/reload").unwrap();
+        assert_eq!(answer.status, 409, "{}", answer.body);
+        assert!(answer.body.contains("are another cluster"), "{}", answer.body);
+        self.settings.document = in_force;
+        // The same servers by another name: what is known of the brokers' addresses is forgotten, and learnt again.
+        let by_name = STAGE.source.bootstrap().replace("127.0.0.1", "localhost");
+        self.main("upstream")["bootstrap_servers"] = json!(by_name);
+        self.reload();
+        self.await_progress();
+        assert_eq!(
+            self.connections(),
+            connections,
+            "a connection was lost and made again"
+        );
+        let bootstrap = self.settings.bootstrap();
+        self.told
+            .send_with(&STAGE.java, &bootstrap, &[], "toggled", &some_records(2));
+    }
+
+    /// Once the loads are over: their clients know neither the new ports nor the new bootstrap address.
+    fn the_ports_of_brokers_move(&mut self) {
+        let (moved, bootstrap) = (self.settings.port(MOVED_NODES), self.settings.port(MOVED));
+        self.main("listen")["addressing"] = json!({"node_port_start": moved, "node_port_count": 3});
+        self.hang_up();
+        let former = ("127.0.0.1", self.settings.port(2 + 1));
+        assert!(
+            TcpStream::connect(former).is_err(),
+            "the former port is still listened on"
+        );
+        let address = format!("127.0.0.1:{bootstrap}");
+        self.told
+            .send_with(&STAGE.java, &address, &[], "toggled", &some_records(2));
+    }
+
     fn the_bootstrap_address_moves(&mut self) {
         let (before, moved) = (self.settings.bootstrap(), self.settings.port(MOVED));
         self.main("listen")["address"] = json!(format!("127.0.0.1:{moved}"));
@@ -269,6 +326,7 @@ impl Scene {
             let counts = driver.stop_load(name, 60);
             assert_eq!(counts["unknown"], 0, "{name}: {counts}");
         }
+        self.the_ports_of_brokers_move();
         assert_eq!(self.proxy.metric("teeline_missed_batches_total"), 0.0);
         // A stop that comes while the file is read wins.
         self.main("listen")["idle_timeout"] = json!("6m");
@@ -295,6 +353,10 @@ impl Scene {
             records >= Some(self.captured) && records <= Some(through + 1),
             "{toggled}"
         );
+    }
+
+    fn clusters(&mut self) -> &mut Vec<Value> {
+        self.settings.document["clusters"].as_array_mut().unwrap()
     }
 
     fn main(&mut self, section: &str) -> &mut Value {

@@ -79,6 +79,11 @@ async fn what_does_not_fit_is_refused_and_hints_move_nothing() {
             .is_some()
     );
     assert_eq!(topology.upstream_of(2), Some(HostPort::new("moved", 9092)));
+    // What an answer of former servers says is told in our words, and teaches nothing.
+    let former = |node_id| topology.advertise(node_id, "former", 9092, Authority::Former);
+    assert!(former(2).is_some() && former(0).is_some());
+    assert_eq!(topology.upstream_of(2), Some(HostPort::new("moved", 9092)));
+    assert_eq!(topology.upstream_of(0), None);
 }
 
 #[tokio::test]
