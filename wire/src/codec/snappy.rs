@@ -13,6 +13,8 @@ const HEADER: [u8; 16] = [
     0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
 ];
 const MAGIC_BYTES: usize = 8;
+/// No block unfolds to more than so many times its size.
+const UNFOLDS_MAX: usize = 32;
 /// The block size of the Java library.
 const BLOCK_BYTES: usize = 32 * 1024;
 
@@ -73,6 +75,10 @@ fn append_block(block: &[u8], limit: usize, output: &mut Vec<u8>) -> Result<(), 
             codec: Compression::Snappy,
             limit,
         });
+    }
+    // Three bytes copy 64 at most: a claim of more is none that the block can keep.
+    if length > block.len().saturating_mul(UNFOLDS_MAX) {
+        return Err(damaged("it says that it unfolds to more than it can"));
     }
     output.resize(end, 0);
     let target = output.get_mut(start..).unwrap_or_default();
