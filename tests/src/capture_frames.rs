@@ -134,8 +134,7 @@ fn between(client: TcpStream, broker: &str, kept: &Arc<Mutex<Kept>>) {
     let requests = thread::spawn(move || {
         pass(&client, &upstream, |frame| {
             if let Some(request) = Asked::of(frame) {
-                let mut kept = kept_too.lock().expect("nobody panicked");
-                kept.take(Direction::Request, request.api_key, request.api_version, frame);
+                keep(&kept_too, Direction::Request, &request, frame);
                 noted.lock().expect("nobody panicked").push_back(request);
             }
         })
@@ -144,14 +143,14 @@ fn between(client: TcpStream, broker: &str, kept: &Arc<Mutex<Kept>>) {
         let Some(correlation_id) = frame.first_chunk().map(|bytes| i32::from_be_bytes(*bytes)) else {
             return;
         };
-        let mut asked = asked.lock().expect("nobody panicked");
-        // Some requests have no answer: what lies before the one that is answered was of these.
-        while let Some(request) = asked.pop_front() {
-            if request.correlation_id == correlation_id {
-                let mut kept = kept.lock().expect("nobody panicked");
-                kept.take(Direction::Response, request.api_key, request.api_version, frame);
-                return;
-            }
+        // Some requests have no answer: what lies before the one that is answered was of these. Not under one lock with
+        // what follows: the other direction takes both as well.
+        let answered = {
+            let mut asked = asked.lock().expect("nobody panicked");
+            std::iter::from_fn(|| asked.pop_front()).find(|request| request.correlation_id == correlation_id)
+        };
+        if let Some(request) = answered {
+            keep(kept, Direction::Response, &request, frame);
         }
     });
     let _ = requests.join();
@@ -173,6 +172,11 @@ fn pass(mut from: &TcpStream, mut to: &TcpStream, mut show: impl FnMut(&[u8])) -
     })();
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     result
+}
+
+fn keep(kept: &Mutex<Kept>, direction: Direction, of: &Asked, frame: &[u8]) {
+    let mut kept = kept.lock().expect("nobody panicked");
+    kept.take(direction, of.api_key, of.api_version, frame);
 }
 
 struct Asked {
