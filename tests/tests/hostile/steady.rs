@@ -206,7 +206,8 @@ fn what_is_stuck_before_a_stopped_broker_leaves_the_others_alone() {
     // A broker that was stopped: its kernel takes connections, and nobody reads from them.
     let stopped = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut settings = STAGE.proxy("stuck");
-    settings.document["process"] = json!({"in_flight_bytes": 32 << 20});
+    // One thread: whoever waits must let all others run.
+    settings.document["process"] = json!({"in_flight_bytes": 32 << 20, "worker_threads": 1});
     let address = format!("127.0.0.1:{}", settings.port(15));
     let clusters = settings.document["clusters"].as_array_mut().unwrap();
     clusters.push(json!({
