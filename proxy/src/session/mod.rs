@@ -13,6 +13,7 @@ mod answers;
 #[cfg(test)]
 mod capture_tests;
 mod ending;
+mod head;
 pub(crate) mod in_flight;
 pub(crate) mod intake;
 mod meter;

@@ -19,54 +19,18 @@ use teeline_wire::read::Reader;
 use teeline_wire::{WireError, api_versions, apis, end_txn, rewrite};
 use tokio::io::AsyncWrite;
 
-use super::in_flight::{Captured, Expect, Request};
+pub(super) use super::head::RequestsEnd;
+use super::head::{Head, Passage, malformed};
+use super::in_flight::{Captured, Expect};
 use super::intake::{Intake, READ_BYTES_FREE, Source};
 use super::meter::{Meter, note_wait};
-use super::observer::{Asking, Topic};
+use super::observer::Asking;
 use super::outbox::Outbox;
 use super::sasl::{Access, Mechanism};
 use super::{Refused, Shared};
 use crate::budget::Room;
 use crate::capture::Verdict;
 use crate::metrics::{Backpressure, Closed, Direction, record_wait};
-use crate::observe::Traced;
-
-/// Why the client's side came to its end.
-#[derive(Debug)]
-pub(crate) enum RequestsEnd {
-    /// The client sends no more.
-    ClientClosed,
-    /// The client's connection failed.
-    ClientFailed(std::io::Error),
-    /// The broker's connection takes no more.
-    UpstreamFailed(std::io::Error),
-    /// The proxy is stopping, and no request is half forwarded.
-    Draining,
-    /// The client sent what cannot be forwarded.
-    Refused(Refused),
-}
-
-impl fmt::Display for RequestsEnd {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RequestsEnd::ClientClosed => out.write_str("the client closed the connection"),
-            RequestsEnd::ClientFailed(error) => write!(out, "the client's connection failed: {error}"),
-            RequestsEnd::UpstreamFailed(error) => {
-                write!(out, "the broker's connection takes no more: {error}")
-            }
-            RequestsEnd::Draining => {
-                out.write_str("no further request is taken: the proxy is stopping, or the session ends")
-            }
-            RequestsEnd::Refused(refused) => out.write_str(&refused.text),
-        }
-    }
-}
-
-impl From<Refused> for RequestsEnd {
-    fn from(refused: Refused) -> Self {
-        RequestsEnd::Refused(refused)
-    }
-}
 
 /// The request loop of one connection.
 pub(crate) struct Requests<'a> {
@@ -81,42 +45,6 @@ pub(crate) struct Requests<'a> {
     room: Room,
     /// Tokens of the old SASL exchange that are still to come: they have no Kafka header.
     tokens: u8,
-}
-
-/// The fixed start of a request.
-#[derive(Debug, Clone, Copy)]
-struct Head {
-    api_key: i16,
-    api_version: i16,
-    correlation_id: i32,
-}
-
-impl Head {
-    fn expecting(self, expect: Expect, trace: Option<Box<Traced>>) -> Request {
-        Request {
-            api_key: self.api_key,
-            api_version: self.api_version,
-            correlation_id: self.correlation_id,
-            expect,
-            trace,
-        }
-    }
-
-    fn topic(self) -> Topic {
-        Topic {
-            api_key: self.api_key,
-            api_version: self.api_version,
-            correlation_id: self.correlation_id,
-        }
-    }
-}
-
-/// How a request passes.
-enum Passage {
-    /// Unread, with this to be done about the answer.
-    Stream(Expect),
-    /// Read whole first; at most so many bytes.
-    Whole(usize),
 }
 
 impl<'a> Requests<'a> {
@@ -534,13 +462,6 @@ impl<'a> Requests<'a> {
         self.shared.in_flight.push(request);
         Ok(())
     }
-}
-
-fn malformed(api_key: Option<i16>, error: &WireError) -> RequestsEnd {
-    let what = api_key.map_or("request header", apis::name);
-    let mut refused = Refused::new(Closed::ClientMalformed, format!("malformed {what}: {error}"));
-    refused.api_key = api_key;
-    refused.into()
 }
 
 impl fmt::Debug for Requests<'_> {
