@@ -10,7 +10,7 @@ use teeline_wire::{ErrorKind, WireError, api_versions, apis, end_txn, header, pr
 
 use super::in_flight::{Captured, Expect, Request};
 use super::outbox::Gate;
-use super::responses::ResponsesEnd;
+use super::responses_end::ResponsesEnd;
 use super::{Refused, Shared};
 use crate::metrics::{Closed, Side};
 use crate::topology::Authority;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use teeline_wire::apis;
 
 use super::requests::RequestsEnd;
-use super::responses::ResponsesEnd;
+use super::responses_end::ResponsesEnd;
 use super::watch::Finding;
 use super::{Refused, Shared, observer};
 use crate::metrics::{Closed, Direction, Side};

@@ -21,6 +21,7 @@ mod observer;
 pub(crate) mod outbox;
 mod requests;
 mod responses;
+mod responses_end;
 pub(crate) mod sasl;
 #[cfg(test)]
 mod steady_tests;
@@ -53,7 +54,8 @@ use crate::upstream::Connected;
 use ending::End;
 use in_flight::InFlight;
 use requests::{Requests, RequestsEnd};
-use responses::{Responses, ResponsesEnd};
+use responses::Responses;
+use responses_end::ResponsesEnd;
 use sasl::Authentication;
 use watch::{Finding, Pulse};
 

@@ -4,7 +4,8 @@
 //! addresses are rewritten, or scanned while they stream when they are large. Answers to captured requests are noted in
 //! the write-ahead buffer and then held by a gate until their batches are durable; reading goes on meanwhile, so that
 //! outcomes of later requests are not delayed. What is read whole takes room in the process's budget until the client has
-//! it; what streams needs none, so an answer that has begun to pass always comes to its end. After the client is gone the answers are still read: they carry offsets.
+//! it; what streams needs none, so an answer that has begun to pass always comes to its end. After the client is gone the
+//! answers are still read: they carry offsets.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -25,39 +26,10 @@ use super::intake::{Intake, READ_BYTES_FREE, READ_BYTES_MAX, Source};
 use super::meter::{Meter, note_wait};
 use super::observer::Answering;
 use super::outbox::Outbox;
+use super::responses_end::ResponsesEnd;
 use super::{Refused, Shared};
 use crate::budget::{ConnectionBudget, Room};
 use crate::metrics::{Backpressure, Closed, Direction, record_wait};
-
-/// Why the broker's side came to its end.
-#[derive(Debug)]
-pub(crate) enum ResponsesEnd {
-    /// The client's side ended before, and everything that matters was answered.
-    Drained,
-    /// The broker closed the connection.
-    UpstreamClosed,
-    /// The broker's connection failed.
-    UpstreamFailed(std::io::Error),
-    /// The broker sent what must not be passed on.
-    Refused(Refused),
-}
-
-impl fmt::Display for ResponsesEnd {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ResponsesEnd::Drained => out.write_str("everything was answered"),
-            ResponsesEnd::UpstreamClosed => out.write_str("the broker closed the connection"),
-            ResponsesEnd::UpstreamFailed(error) => write!(out, "the broker's connection failed: {error}"),
-            ResponsesEnd::Refused(refused) => out.write_str(&refused.text),
-        }
-    }
-}
-
-impl From<Refused> for ResponsesEnd {
-    fn from(refused: Refused) -> Self {
-        ResponsesEnd::Refused(refused)
-    }
-}
 
 /// What becomes of the bytes that come next.
 enum Body {
@@ -518,9 +490,7 @@ const FETCH_WHOLE_BYTES_MAX: usize = 64 * 1024;
 const WHOLE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// A larger answer needs room before it is read.
 const WHOLE_BYTES_FREE: usize = READ_BYTES_FREE;
-/// Larger answers with metadata are not held, and the catalog does not learn from them. The poller does, where it may ask;
-/// where it may not (SASL without `capture_credentials`), a topic that clients see only in such answers is attributed by what
-/// the log says.
+/// Larger ones with metadata are not held. The catalog learns from the poller then; where that may not ask, from the log.
 const METADATA_WHOLE_BYTES_MAX: usize = 1024 * 1024;
 /// What may wait for the disk without asking; beyond it the broker is not read from unless more is lent.
 const OUTBOX_BYTES_FREE: usize = READ_BYTES_FREE;
