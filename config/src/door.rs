@@ -225,7 +225,9 @@ impl Ports {
         let range = (0..self.node_port_count).filter_map(id_of);
         let others = range.filter(|node_id| !self.nodes.contains_key(node_id));
         let listed = self.nodes.keys().copied();
-        listed.chain(others).filter_map(|node_id| Some((node_id, self.port_of(node_id)?)))
+        listed
+            .chain(others)
+            .filter_map(|node_id| Some((node_id, self.port_of(node_id)?)))
     }
 
     /// Every port that may come to be listened on, in no particular order.

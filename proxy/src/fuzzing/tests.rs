@@ -99,7 +99,8 @@ async fn the_judge_sees_what_must_not_be() {
     let is_fine =
         |seen: &Seen| std::panic::catch_unwind(AssertUnwindSafe(|| judge(&stage.cluster, seen))).is_ok();
     assert!(is_fine(&right()));
-    let bent: [(&str, &dyn Fn(&mut Seen)); 6] = [
+    type Bend<'a> = (&'a str, &'a dyn Fn(&mut Seen));
+    let bent: [Bend<'_>; 6] = [
         ("a byte of a request", &|seen| {
             *seen.forwarded.last_mut().unwrap() ^= 1
         }),
