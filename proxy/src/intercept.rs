@@ -10,11 +10,13 @@
 //! Names are resolved apart from all connections, again and again, as clients do, too; an address that is not known
 //! makes the cluster be asked and the names be looked up at once, before the connection is refused.
 
-use std::collections::{HashMap, HashSet};
+mod own;
+
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -28,6 +30,8 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::quiet::Quiet;
 use crate::topology::Entrance;
+pub(crate) use own::OwnConnection;
+use own::{OwnConnections, lock};
 
 /// Where a redirected connection was going.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +78,7 @@ pub(crate) struct Destinations {
     polls: watch::Sender<u64>,
     /// Since when the cluster does not name a broker any more.
     absent: Mutex<HashMap<i32, Instant>>,
-    /// The proxy's ends of its own connections to them.
-    own: Arc<Mutex<HashSet<SocketAddr>>>,
+    own: OwnConnections,
     failures: Quiet,
 }
 
@@ -94,19 +97,6 @@ struct Broker {
     node_id: Option<i32>,
 }
 
-/// A connection of the proxy to a broker, while it lasts.
-#[derive(Debug)]
-pub(crate) struct OwnConnection {
-    address: SocketAddr,
-    all: Arc<Mutex<HashSet<SocketAddr>>>,
-}
-
-impl Drop for OwnConnection {
-    fn drop(&mut self) {
-        lock(&self.all).remove(&self.address);
-    }
-}
-
 impl Default for Destinations {
     fn default() -> Self {
         Destinations {
@@ -115,7 +105,7 @@ impl Default for Destinations {
             wake: Notify::new(),
             polls: watch::Sender::new(0),
             absent: Mutex::default(),
-            own: Arc::default(),
+            own: OwnConnections::default(),
             failures: Quiet::default(),
         }
     }
@@ -133,7 +123,7 @@ impl Destinations {
     ) -> Result<Destination, DestinationError> {
         let local = canonical(client.local_addr()?);
         let address = original_destination(client).map_or(local, canonical);
-        if lock(&self.own).contains(&canonical(peer)) {
+        if self.own.contains(peer, address) {
             return Err(DestinationError::Ours(address));
         }
         let found = tokio::time::timeout(patience, self.find(address)).await;
@@ -174,12 +164,8 @@ impl Destinations {
 
     /// Notes a connection to a broker as the proxy's own, for as long as the result lives.
     pub(crate) fn own(&self, connection: &TcpStream) -> io::Result<OwnConnection> {
-        let address = canonical(connection.local_addr()?);
-        lock(&self.own).insert(address);
-        Ok(OwnConnection {
-            address,
-            all: Arc::clone(&self.own),
-        })
+        let (local, remote) = (connection.local_addr()?, connection.peer_addr()?);
+        Ok(self.own.note(local, remote))
     }
 
     /// Brokers are named otherwise than before.
@@ -377,11 +363,6 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn lock<T>(entries: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Entries come and go whole, so a poisoned lock still guards a sound collection.
-    entries.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// What names resolve to changes rarely, and a client that meets the change makes them be looked up at once.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(30);
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
@@ -394,123 +375,4 @@ const GONE_AFTER: Duration = Duration::from_secs(600);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use tokio::net::TcpListener;
-
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    fn name(host: &str, node_id: Option<i32>) -> Name {
-        let address = HostPort::new(host, 9092);
-        Name { address, node_id }
-    }
-
-    fn address(text: &str) -> SocketAddr {
-        text.parse().unwrap()
-    }
-
-    /// A connection that nobody redirected, as the proxy accepts it, and whom it comes from.
-    async fn accepted() -> (TcpStream, TcpStream, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (accepted, peer) = listener.accept().await.unwrap();
-        (client, accepted, peer)
-    }
-
-    #[test]
-    fn a_broker_is_told_by_its_address_unless_several_share_it() {
-        let mut brokers = Brokers::default();
-        let (one, both, server) = ("10.0.0.1:9092", "10.0.0.9:9092", "10.0.0.4:9092");
-        brokers.add(&name("one", Some(1)), vec![address(one), address(both)]);
-        brokers.add(&name("two", Some(2)), vec![address("[::ffff:10.0.0.9]:9092")]);
-        brokers.add(&name("servers", None), vec![address(one), address(server)]);
-        let known = |at: &str| {
-            let broker = brokers.0.get(&address(at)).unwrap();
-            (broker.name.host.as_str(), broker.node_id)
-        };
-        // Found by the bootstrap servers' name as well, and still that broker.
-        assert_eq!(known(one), ("one", Some(1)));
-        assert_eq!(known(both), ("one", None));
-        assert_eq!(known(server), ("servers", None));
-        assert_eq!(brokers.0.len(), 3);
-    }
-
-    #[tokio::test]
-    async fn a_name_that_does_not_resolve_any_more_keeps_its_addresses() {
-        let destinations = Destinations::default();
-        let gone = || name("does.not.exist.invalid", Some(3));
-        let mut brokers = Brokers::default();
-        brokers.add(&gone(), vec![address("10.0.0.3:9092")]);
-        destinations.publish(brokers.0, 0);
-        let found = destinations
-            .look_up(vec![gone(), name("127.0.0.1", Some(1))])
-            .await;
-        let expected = |at: &str| found.get(&address(at)).and_then(|broker| broker.node_id);
-        assert_eq!(expected("10.0.0.3:9092"), Some(3));
-        assert_eq!(expected("127.0.0.1:9092"), Some(1));
-    }
-
-    #[test]
-    fn a_broker_that_the_cluster_does_not_name_for_long_has_gone() {
-        let destinations = Destinations::default();
-        destinations.polled(&[2, 3]);
-        destinations.polled(&[3]);
-        let now = Instant::now();
-        let gone = |after| {
-            let later = now + after;
-            [1, 2, 3].map(|node_id| destinations.has_gone(node_id, later))
-        };
-        assert_eq!(gone(Duration::from_secs(60)), [false, false, false]);
-        assert_eq!(gone(GONE_AFTER), [false, false, true]);
-    }
-
-    #[tokio::test]
-    async fn what_is_not_known_is_looked_for_before_it_is_refused() {
-        let destinations = Arc::new(Destinations::default());
-        let (_client, accepted, peer) = accepted().await;
-        let local = accepted.local_addr().unwrap();
-        let asking = Arc::clone(&destinations);
-        let asked = tokio::spawn(async move {
-            let first = asking.of(&accepted, peer, local.port(), PATIENCE).await;
-            let elsewhere = asking.of(&accepted, peer, 1, PATIENCE).await;
-            (first, elsewhere, asking.of(&accepted, peer, 1, PATIENCE).await)
-        });
-        destinations.wake.notified().await;
-        // What was looked up before the question does not answer it.
-        destinations.publish(HashMap::new(), 0);
-        assert!(!asked.is_finished());
-        destinations.publish(HashMap::new(), 1);
-        destinations.wake.notified().await;
-        destinations.publish(HashMap::new(), 2);
-        destinations.wake.notified().await;
-        let mut brokers = Brokers::default();
-        brokers.add(&name("found", Some(7)), vec![local]);
-        destinations.publish(brokers.0, 2);
-        let (first, elsewhere, found) = asked.await.unwrap();
-        assert!(matches!(first, Err(DestinationError::NotRedirected(at)) if at == local));
-        assert!(matches!(elsewhere, Err(DestinationError::NoBroker(at)) if at == local));
-        let expected = Destination {
-            address: local,
-            node_id: Some(7),
-        };
-        assert_eq!(found.unwrap(), expected);
-        assert_eq!(destinations.name_of(local), Some(HostPort::new("found", 9092)));
-    }
-
-    #[tokio::test]
-    async fn a_connection_of_the_proxy_to_itself_is_refused_while_it_lasts() {
-        let destinations = Destinations::default();
-        let (client, accepted, peer) = accepted().await;
-        let local = accepted.local_addr().unwrap();
-        let mut brokers = Brokers::default();
-        brokers.add(&name("self", Some(1)), vec![local]);
-        destinations.publish(brokers.0, 0);
-        let own = destinations.own(&client).unwrap();
-        let refused = destinations.of(&accepted, peer, local.port(), PATIENCE).await;
-        assert!(matches!(refused, Err(DestinationError::Ours(at)) if at == local));
-        drop(own);
-        let taken = destinations.of(&accepted, peer, local.port(), PATIENCE).await;
-        assert_eq!(taken.unwrap().node_id, Some(1));
-    }
-}
+mod tests;

@@ -9,9 +9,11 @@
 //!
 //! A reload replaces the [`Plan`]: which addresses there are and what clients are told. What is known of brokers stays.
 
+mod plan;
+
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -22,7 +24,9 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::intercept::{Destination, Destinations};
 use crate::quiet::Quiet;
-use crate::sockets::{BindError, Change, EnsureError, Prepared, Sockets, Stopped, Wanted};
+use crate::sockets::{Change, EnsureError, Prepared, Sockets, Stopped};
+pub(crate) use plan::ListenError;
+use plan::{NoPlace, Plan};
 
 /// What a listener leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,25 +93,6 @@ pub(crate) enum AdvertiseError {
     /// The process, or the cluster, is stopping.
     #[error("no listeners are opened any more")]
     Closed,
-}
-
-/// Why a cluster cannot listen as its configuration says.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ListenError {
-    /// The address means nothing here.
-    #[error("resolve {address}")]
-    Resolve { address: HostPort, source: io::Error },
-    /// A port cannot be had.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-}
-
-/// What of the configuration says where clients come in, and what they are told.
-#[derive(Debug)]
-struct Plan {
-    listen: Listen,
-    /// The address that all listeners bind.
-    ip: IpAddr,
 }
 
 /// A plan whose listeners are bound, and not in force yet.
@@ -446,69 +431,6 @@ impl Topology {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// The addressing has no room for a broker.
-struct NoPlace;
-
-impl Plan {
-    fn of(listen: &Listen) -> Result<Plan, ListenError> {
-        let failed = |source| ListenError::Resolve {
-            address: listen.address.clone(),
-            source,
-        };
-        let wanted = (listen.address.host.as_str(), listen.address.port);
-        let none = || io::Error::new(io::ErrorKind::NotFound, "the listen address resolves to nothing");
-        let mut addresses = wanted.to_socket_addrs().map_err(failed)?;
-        let address = addresses.next().ok_or_else(none).map_err(failed)?;
-        Ok(Plan {
-            listen: listen.clone(),
-            ip: address.ip(),
-        })
-    }
-
-    /// The bootstrap listener and those of the brokers; of a large range only the first ones, unless they are needed.
-    fn wanted(&self, is_known: impl Fn(i32) -> bool) -> Vec<Wanted> {
-        let bootstrap = Wanted {
-            address: SocketAddr::new(self.ip, self.listen.address.port),
-            entrance: match self.listen.addressing {
-                Addressing::Ports(_) => Entrance::Route(Route::Bootstrap),
-                Addressing::Names(_) => Entrance::ByName,
-                Addressing::Intercept(how) => Entrance::ByDestination {
-                    port: self.listen.address.port,
-                    transparent: how.transparent,
-                },
-            },
-            needed: true,
-        };
-        let ports = self.listen.addressing.ports();
-        let nodes = ports.into_iter().flat_map(|ports| ports.all_nodes());
-        let nodes = nodes.map(|(node_id, port)| Wanted {
-            address: SocketAddr::new(self.ip, port),
-            entrance: Entrance::Route(Route::Node(node_id)),
-            needed: is_known(node_id),
-        });
-        let first = nodes
-            .enumerate()
-            .filter(|(index, wanted)| wanted.needed || *index < BOUND_EARLY_MAX)
-            .map(|(_, wanted)| wanted);
-        std::iter::once(bootstrap).chain(first).collect()
-    }
-
-    /// Where a broker's own listener is; none when one listener serves all.
-    fn listener_of(&self, node_id: i32) -> Result<Option<SocketAddr>, NoPlace> {
-        match &self.listen.addressing {
-            Addressing::Ports(ports) => {
-                let port = ports.port_of(node_id).ok_or(NoPlace)?;
-                Ok(Some(SocketAddr::new(self.ip, port)))
-            }
-            Addressing::Names(_) if node_id < 0 => Err(NoPlace),
-            Addressing::Names(_) | Addressing::Intercept(_) => Ok(None),
-        }
-    }
-}
-
-/// Listeners that are bound before their brokers are known: each takes a descriptor, and clusters have fewer brokers.
-const BOUND_EARLY_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests;
