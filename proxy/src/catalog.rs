@@ -143,6 +143,17 @@ pub(crate) fn leaders(topic: &TopicMetadata) -> impl Iterator<Item = Leader> + '
     })
 }
 
+/// What a catalog says of a topic that is not captured, after a batch for its id was, as the id had no name yet.
+pub(crate) fn left_out_topic(topic: &TopicMetadata) -> CatalogTopic {
+    CatalogTopic {
+        name: topic.name.to_string(),
+        id: topic.id,
+        error_code: CatalogTopic::NOT_CAPTURED,
+        partitions: Vec::new(),
+        replication_factor: 0,
+    }
+}
+
 /// What a catalog says of a topic that the cluster no longer lists.
 pub(crate) fn gone_topic(name: &str) -> CatalogTopic {
     CatalogTopic {

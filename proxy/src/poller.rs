@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use teeline_archive::buffer::{Frame, TopicConfig};
+use teeline_archive::buffer::{CatalogTopic, Frame, TopicConfig};
 use teeline_archive::ids::BufferPosition;
 use teeline_runtime::backoff::Backoff;
 use teeline_runtime::clock::Clock;
@@ -40,6 +40,8 @@ pub(crate) struct Poller {
     /// What the catalogs of this session say already.
     known: HashMap<Arc<str>, Known>,
     last_full: Option<Instant>,
+    /// Topics that are not captured, and of which something was, that no catalog has told of yet.
+    left_out: HashMap<Uuid, CatalogTopic>,
     terms: Terms,
 }
 
@@ -60,6 +62,7 @@ impl Poller {
             client: None,
             known: HashMap::new(),
             last_full: None,
+            left_out: HashMap::new(),
             terms: Terms::default(),
         }
     }
@@ -216,6 +219,7 @@ impl Poller {
                     .map(|t| (Arc::clone(&t.name), t.id)),
             );
         }
+        self.note_left_out(capture, &traffic, &answer);
         let fresh = self
             .write_catalog(capture, &answer, asked_after, &busy, full)
             .await;
@@ -244,6 +248,15 @@ impl Poller {
         names.sort_unstable();
         names.dedup();
         Some(names)
+    }
+
+    /// What was captured by an id without a name is left out if the name says so.
+    fn note_left_out(&mut self, capture: &Capture, traffic: &[TopicRef], answer: &ClusterMetadata) {
+        let ids: HashSet<Uuid> = traffic.iter().filter_map(TopicRef::id).collect();
+        let found = answer.topics.iter().filter(|topic| ids.contains(&topic.id));
+        for topic in found.filter(|topic| topic.error.is_ok() && !capture.topics.wanted(&topic.name)) {
+            self.left_out.insert(topic.id, catalog::left_out_topic(topic));
+        }
     }
 
     /// Writes what is new, changed, gone, or had traffic; returns the topics whose configuration is to be read.
@@ -287,6 +300,7 @@ impl Poller {
                 topics.push(catalog::gone_topic(&name));
             }
         }
+        topics.extend(self.left_out.values().cloned());
         if topics.is_empty() {
             return fresh;
         }
@@ -300,7 +314,9 @@ impl Poller {
             asked_after,
         )
         .await;
-        if !written {
+        if written {
+            self.left_out.clear();
+        } else {
             // The next round must say it all again, to whichever session there is then.
             self.known.clear();
             self.last_full = None;

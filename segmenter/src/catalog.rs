@@ -180,6 +180,7 @@ fn meaning_of(cluster_id: &str, topic: &CatalogTopic) -> Option<Option<Uuid>> {
         ERROR_NONE if topic.id.is_nil() => Some(Some(synthetic_incarnation(cluster_id, &topic.name))),
         ERROR_NONE => Some(Some(topic.id)),
         ERROR_UNKNOWN_TOPIC => Some(None),
+        CatalogTopic::NOT_CAPTURED => None,
         _ if !topic.id.is_nil() => Some(Some(topic.id)),
         _ => None,
     }

@@ -275,6 +275,19 @@ impl Settlement {
             .collect()
     }
 
+    /// Takes out the intents for these topics.
+    pub fn forget_topics(&mut self, is_meant: impl Fn(&TopicKey) -> bool) -> Vec<BufferPosition> {
+        let waiting = self.waiting.iter();
+        let meant: Vec<BufferPosition> = waiting
+            .filter(|(_, unsettled)| is_meant(&unsettled.unresolved.intent.topic))
+            .map(|(&position, _)| position)
+            .collect();
+        meant
+            .into_iter()
+            .filter(|&position| self.forget(position).is_some())
+            .collect()
+    }
+
     /// Takes out everything that waits for an answer: none will come any more.
     pub fn take_all(&mut self) -> Vec<Unsettled> {
         let positions: BTreeSet<BufferPosition> =

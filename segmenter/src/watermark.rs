@@ -51,6 +51,11 @@ impl Watermark {
         self.held.len()
     }
 
+    /// The lowest frame that is still needed.
+    pub fn lowest_held(&self) -> Option<BufferPosition> {
+        self.held.keys().next().copied()
+    }
+
     /// When the lowest frame that is still needed was written.
     pub fn oldest_ms(&self) -> Option<i64> {
         self.held.values().next().copied()

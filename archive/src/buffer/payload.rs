@@ -150,7 +150,7 @@ pub struct CatalogTopic {
     pub name: String,
     /// Topic id; nil when the cluster has none.
     pub id: Uuid,
-    /// Kafka error code; 0 is success.
+    /// Kafka error code; 0 is success. Or [`CatalogTopic::NOT_CAPTURED`].
     pub error_code: i16,
     /// Partition and its leader epoch (-1 unknown).
     pub partitions: Vec<(i32, i32)>,
@@ -421,6 +421,10 @@ impl Catalog {
 const CATALOG_TOPIC_BYTES_MIN: usize = 2 + 16 + 2 + 2 + 4;
 
 impl CatalogTopic {
+    /// In place of an error code, which Kafka never gives: the topic is not captured. What names it by an id that no
+    /// catalog has named before was captured because that was not known yet, and is left out.
+    pub const NOT_CAPTURED: i16 = -2;
+
     fn decode(fields: &mut FieldReader<'_>) -> Result<CatalogTopic, FieldError> {
         let name = fields.name("topic name")?;
         let id = fields.uuid("topic id")?;

@@ -4,13 +4,15 @@
 //! Frames are taken in ([`Engine::on_frame`]) and end up in partitions ([`placing`]). From time to time the engine looks
 //! at itself ([`Engine::poll`]) and has work to hand out ([`work`]): segments to build, ranges to fetch, partitions to
 //! survey, commits to write. Results come back through [`results`]. What a lost source leaves is in [`lost`], what
-//! an earlier run left in [`load`], and what is other writers' in [`others`].
+//! an earlier run left in [`load`], what is other writers' in [`others`], and what catalogs say of topics in [`naming`].
 
 mod evidence;
 mod load;
 mod lost;
+mod naming;
 mod others;
 mod placing;
+mod remains;
 mod results;
 mod work;
 
@@ -20,7 +22,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
-use teeline_archive::buffer::{Catalog, Frame};
+use teeline_archive::buffer::Frame;
 use teeline_archive::ids::{BufferPosition, SessionId};
 use teeline_archive::ledger::{Absence, LedgerState};
 use teeline_archive::segment::SegmentInfo;
@@ -97,6 +99,8 @@ pub struct Engine {
     settlement: Settlement,
     confirmed: ConfirmedBatches,
     partitions: BTreeMap<PartitionId, Partition>,
+    /// Topics that only their id names, and that are not captured.
+    left_out: HashSet<Uuid>,
     /// Acknowledged batches whose topic is not known yet.
     unattributed: BTreeMap<BufferPosition, Written>,
     /// Partitions whose holes are to be looked at.
@@ -188,6 +192,7 @@ impl Engine {
             settlement: Settlement::default(),
             confirmed: ConfirmedBatches::default(),
             partitions: BTreeMap::new(),
+            left_out: HashSet::new(),
             unattributed: BTreeMap::new(),
             dirty: BTreeSet::new(),
             patience,
@@ -414,51 +419,6 @@ impl Engine {
                 .filter(|partition| partition.open().batches > 0)
                 .count(),
             uploads: self.under_way.len(),
-        }
-    }
-
-    fn on_catalog(
-        &mut self,
-        position: BufferPosition,
-        catalog: &Catalog,
-        now_ms: i64,
-    ) -> Result<(), SegmenterError> {
-        match &self.cluster_id {
-            Some(bound) if **bound != *catalog.cluster_id => {
-                return Err(SegmenterError::OtherCluster {
-                    backup_id: self.settings.backup_id.clone(),
-                    bound_to: bound.to_string(),
-                    found: catalog.cluster_id.clone(),
-                });
-            }
-            Some(_) => {}
-            None => self.cluster_id = Some(Arc::from(catalog.cluster_id.as_str())),
-        }
-        let news = self.catalogs.on_catalog(position, catalog);
-        for (topic, incarnation) in &news.replaced {
-            tracing::info!(%topic, %incarnation, "a topic was deleted, or deleted and created again");
-        }
-        let gone = news.replaced.iter().map(|(_, incarnation)| *incarnation);
-        self.on_topics_gone(&gone.collect());
-        let replaced = self.topics.on_catalog(position, catalog);
-        self.keep_snapshot(position, catalog.at_ms, replaced);
-        self.attribute_waiting(now_ms);
-        Ok(())
-    }
-
-    fn keep_snapshot(
-        &mut self,
-        position: BufferPosition,
-        at_ms: i64,
-        replaced: impl IntoIterator<Item = BufferPosition>,
-    ) {
-        if self.topics.needs(position) {
-            self.watermark.hold(position, at_ms);
-        }
-        for old in replaced {
-            if !self.topics.needs(old) {
-                self.watermark.let_go(old);
-            }
         }
     }
 

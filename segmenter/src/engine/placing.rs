@@ -32,6 +32,9 @@ impl Engine {
         match self.attribution(&written) {
             Attribution::Certain(incarnation) => match self.catalogs.name_of(incarnation) {
                 Some(topic) => self.place(written, incarnation, &topic, now_ms),
+                None if self.is_left_out(&written.intent.topic) => {
+                    self.watermark.let_go(written.intent.position)
+                }
                 None => {
                     self.unattributed.insert(written.intent.position, written);
                 }
@@ -137,6 +140,9 @@ impl Engine {
         let intent = &unresolved.intent;
         if self.was_archived(intent.position) {
             return;
+        }
+        if self.is_left_out(&intent.topic) {
+            return self.watermark.let_go(intent.position);
         }
         let incarnation = match &intent.topic {
             TopicKey::Id(id) => Some(*id),

@@ -292,6 +292,10 @@ impl Pipeline {
                 tracing::warn!(cluster = %self.options.name, error = %reason, "the archived buffer files stay");
             }
         }
+        if remaining > 0 {
+            let remains = self.engine.remains();
+            tracing::info!(cluster = %self.options.name, %remains, "frames stay in the buffer for the next run");
+        }
         tracing::info!(cluster = %self.options.name, segments = report.segments, records = report.records,
             remaining, unsettled = report.unsettled, missing_offsets, complete = report.complete, "stopped");
         Ok(report)

@@ -2,6 +2,7 @@
 mod absent;
 mod epochs;
 mod holes;
+mod left_out;
 
 use super::*;
 use crate::append_time::StoredForm;
@@ -9,7 +10,7 @@ use crate::settlement::Answer;
 use crate::source::SurveyReport;
 use crate::testing::{CLUSTER, batch_with, labelled_batch, location};
 use bytes::Bytes;
-use teeline_archive::buffer::{CatalogTopic, ConnectionLost, EndTxn, Intent, Outcome, TopicRef};
+use teeline_archive::buffer::{Catalog, CatalogTopic, ConnectionLost, EndTxn, Intent, Outcome, TopicRef};
 use teeline_archive::ids::Lsn;
 use teeline_archive::ledger::Entry;
 
