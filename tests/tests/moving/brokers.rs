@@ -12,7 +12,8 @@ use teeline_tests::wait::{seconds, wait_for, wait_until};
 use crate::sides::{PARTITIONS, Side, kinds};
 use crate::{DIRECT, THROUGH, hints};
 
-/// A topic that is deleted while it is written.
+/// A topic that is deleted while it is written. The proxies do not capture it, which they know by its name only: when it
+/// is created again, the first batches for its new id may come to a proxy that has not heard of that id.
 pub(crate) fn doomed(side: &str) -> String {
     format!("doomed-{side}-java")
 }
@@ -36,8 +37,10 @@ pub(crate) fn restart_one_after_the_other(stage: &mut Stage, balancer: &Balancer
     }
 }
 
-/// A broker that is restarted on another port. Its former address has nobody then.
-pub(crate) fn come_back_under_other_addresses(stage: &mut Stage, balancer: &Balancer, sides: [&Side; 2]) {
+/// Two of the three, as the third leaves for good later. One is restarted on another port: its former address has
+/// nobody then.
+pub(crate) fn restart_and_move(stage: &mut Stage, balancer: &Balancer, sides: [&Side; 2]) {
+    restart(stage, balancer, sides, 1, None);
     restart(stage, balancer, sides, 2, Some(3));
 }
 

@@ -3,7 +3,7 @@
 //! proxies behind one address. Those behind the proxies are told of no error that the others are not told of, and every
 //! record is in the source and in the archive once.
 //!
-//! `TEELINE_MOVING_ROUNDS` repeats the restarts of proxies and brokers.
+//! Every proxy and every broker goes away once. `TEELINE_MOVING_ROUNDS` restarts all of them so many times more before.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -18,6 +18,7 @@ mod proxies;
 mod sides;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
 
 use serde_json::{Value, json};
 use teeline_tests::balancer::Balancer;
@@ -38,7 +39,6 @@ const DIRECT: &str = "direct";
 const THROUGH: &str = "through";
 
 #[test]
-#[ignore = "after a broker has left for good, a proxy that stops keeps one batch in its buffer: exit code 3 instead of 0"]
 fn behind_the_proxies_a_cluster_that_moves_is_what_it_is_without_them() {
     let mut stage = Stage::with_source(|| {
         // As operators restart: leaders are handed over before a broker goes.
@@ -63,8 +63,12 @@ fn behind_the_proxies_a_cluster_that_moves_is_what_it_is_without_them() {
     });
     fleet.start();
 
-    let mut direct = Side::start(DIRECT, &stage.source.bootstrap());
-    let mut through = Side::start(THROUGH, &balancer.bootstrap());
+    let (source, proxies) = (stage.source.bootstrap(), balancer.bootstrap());
+    let (mut direct, mut through) = thread::scope(|scope| {
+        let direct = scope.spawn(|| Side::start(DIRECT, &source));
+        let through = Side::start(THROUGH, &proxies);
+        (direct.join().unwrap(), through)
+    });
     let watch = ConnectionWatch::start(&through.pids());
     let mut node_ports = broker_ports(&stage.source);
     direct.await_progress();
@@ -72,16 +76,16 @@ fn behind_the_proxies_a_cluster_that_moves_is_what_it_is_without_them() {
     phase("loads run");
     for _ in 0..rounds() {
         proxies::restart_one_after_the_other(&mut fleet, &through);
-        phase("proxies were restarted");
         brokers::restart_one_after_the_other(&mut stage, &balancer, [&direct, &through]);
-        node_ports.extend(broker_ports(&stage.source));
+        phase("everything was restarted");
     }
-    phase("brokers were restarted");
+    proxies::restart_one_after_the_other(&mut fleet, &through);
+    phase("proxies were restarted");
+    brokers::restart_and_move(&mut stage, &balancer, [&direct, &through]);
+    node_ports.extend(broker_ports(&stage.source));
+    phase("brokers were restarted, and one has moved");
     hints::are_taken_and_lead_to_the_proxy(&stage, &through.java);
     phase("leader hints were taken");
-    brokers::come_back_under_other_addresses(&mut stage, &balancer, [&direct, &through]);
-    node_ports.extend(broker_ports(&stage.source));
-    phase("a broker moved");
     brokers::topics_come_and_go(&stage, [&mut direct, &mut through]);
     phase("topics came and went");
     brokers::one_leaves_for_good(&mut stage, &balancer, &mut fleet, [&direct, &through]);
@@ -104,7 +108,7 @@ fn behind_the_proxies_a_cluster_that_moves_is_what_it_is_without_them() {
 }
 
 fn rounds() -> u32 {
-    let text = std::env::var("TEELINE_MOVING_ROUNDS").unwrap_or_else(|_| "1".to_owned());
+    let text = std::env::var("TEELINE_MOVING_ROUNDS").unwrap_or_else(|_| "0".to_owned());
     text.parse().expect("TEELINE_MOVING_ROUNDS is a number")
 }
 
