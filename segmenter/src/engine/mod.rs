@@ -4,7 +4,8 @@
 //! Frames are taken in ([`Engine::on_frame`]) and end up in partitions ([`placing`]). From time to time the engine looks
 //! at itself ([`Engine::poll`]) and has work to hand out ([`work`]): segments to build, ranges to fetch, partitions to
 //! survey, commits to write. Results come back through [`results`]. What a lost source leaves is in [`lost`], what
-//! an earlier run left in [`load`], what is other writers' in [`others`], and what catalogs say of topics in [`naming`].
+//! an earlier run left in [`load`], what is other writers' in [`others`], and what catalogs say of topics in [`naming`]. Why
+//! frames are still needed at the end is in [`remains`].
 
 mod evidence;
 mod load;

@@ -41,8 +41,11 @@ const THROUGH: &str = "through";
 #[test]
 fn behind_the_proxies_a_cluster_that_moves_is_what_it_is_without_them() {
     let mut stage = Stage::with_source(|| {
-        // As operators restart: leaders are handed over before a broker goes.
-        let mut kafka = Kafka::prepare(3, "controlled.shutdown.enable=true\n");
+        // As operators restart: leaders are handed over before a broker goes, which takes some heartbeats.
+        let mut kafka = Kafka::prepare(
+            3,
+            "controlled.shutdown.enable=true\nbroker.heartbeat.interval.ms=200\n",
+        );
         kafka.start_all();
         kafka
     });
