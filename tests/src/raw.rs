@@ -114,14 +114,21 @@ pub fn fetch(topic: &str, bytes_max: i32) -> Vec<u8> {
 
 /// A Produce request (version 3) with so many bytes for partition 0 of a topic. They are no batch.
 pub fn produce(topic: &str, bytes: usize) -> Vec<u8> {
+    produce_batch(topic, &vec![0; bytes])
+}
+
+/// The same with a record batch.
+pub fn produce_batch(topic: &str, batch: &[u8]) -> Vec<u8> {
     let body = [
         &(-1_i16).to_be_bytes()[..],
         &1_i16.to_be_bytes(),
         &30_000_i32.to_be_bytes(),
         &topic_head(topic),
         &0_i32.to_be_bytes(),
-        &u32::try_from(bytes).expect("a frame is small").to_be_bytes(),
-        &vec![0; bytes],
+        &u32::try_from(batch.len())
+            .expect("a frame is small")
+            .to_be_bytes(),
+        batch,
     ]
     .concat();
     request(0, 3, &body)

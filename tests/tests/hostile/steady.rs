@@ -12,10 +12,12 @@ use serde_json::json;
 use teeline_tests::driver::{Isolation, ProducerConfig};
 use teeline_tests::notes::note;
 use teeline_tests::programs::Proxy;
-use teeline_tests::raw::{RawClient, fetch, produce, raise_open_files_limit, request};
+use teeline_tests::raw::{RawClient, fetch, produce, produce_batch, raise_open_files_limit, request};
 use teeline_tests::read_back::assert_acknowledged;
 use teeline_tests::record::read_load_log;
 use teeline_tests::wait::{seconds, wait_until};
+use teeline_wire::produce::parse_response;
+use teeline_wire::records::BatchBuilder;
 
 use super::STAGE;
 
@@ -111,12 +113,31 @@ fn connected(address: &str, count: usize) -> Vec<RawClient> {
     .collect()
 }
 
+/// As many producers at once, each waiting for every answer; the source has every batch.
+fn produce_from_many(address: &str, producers: usize, batches: usize) {
+    const TOPIC: &str = "busy";
+    STAGE.create_topic(TOPIC, 1);
+    let batch = BatchBuilder::single(1_700_000_000_000, None, Some(&[b'x'; 4096])).unwrap();
+    let request = produce_batch(TOPIC, batch.bytes());
+    all_at_once(producers, |_| {
+        let mut client = RawClient::connect(address).unwrap();
+        for _ in 0..batches {
+            client.send(&request).unwrap();
+            let answer = client.receive().unwrap();
+            let outcomes = parse_response(3, &answer[4..]).unwrap();
+            assert_eq!(outcomes[0].error_code, 0);
+        }
+    });
+    let read = STAGE.read_source(&[TOPIC], Isolation::Committed);
+    assert_eq!(read.partition(TOPIC, 0).len(), producers * batches);
+}
+
 fn resident(proxy: &Proxy) -> u64 {
     proxy.process.memory_kib("VmRSS") * 1024
 }
 
 #[test]
-fn thousands_of_idle_connections_and_hundreds_of_slow_readers_hold_within_the_stated_memory() {
+fn thousands_of_idle_connections_hundreds_of_producers_and_of_slow_readers_hold_within_the_stated_memory() {
     // A client's socket here, two of the proxy, one of the broker; on machines that allow fewer the same per connection.
     let limit = usize::try_from(raise_open_files_limit()).unwrap_or(usize::MAX);
     let count = 5_000.min(limit.saturating_sub(2_000) / 3);
@@ -141,6 +162,16 @@ fn thousands_of_idle_connections_and_hundreds_of_slow_readers_hold_within_the_st
         each < IDLE_CONNECTION_BYTES,
         "{each} bytes for each idle connection"
     );
+
+    let began = Instant::now();
+    produce_from_many(&bootstrap, 200, 50);
+    let took = began.elapsed().as_secs_f64();
+    let busy = (proxy.process.memory_kib("VmHWM") * 1024).saturating_sub(after);
+    note(&format!(
+        "200 busy producers beside them, 10,000 batches of 4 KiB in {took:.1} s: {} KiB more at the peak",
+        busy / 1024
+    ));
+    assert!(busy < 64 << 20, "{busy} bytes more");
 
     // Two hundred ask for fifty megabytes, look at the beginning, and pause.
     let mut readers = connected(&bootstrap, 200);

@@ -152,7 +152,7 @@ fn guarded_proxy(work: &Path, topic: &str) -> ProxySettings {
     let mut settings = ProxySettings::new(work, &SECURED.kafka.bootstrap(), &archive);
     settings.document["clusters"][0]["upstream"]["capture_credentials"] = credentials(work);
     settings.document["clusters"][0]["capture"]["include"] = json!([topic]);
-    settings.document["audit"] = json!({"interval": "500ms", "grace": "2s", "lease_ttl": "3s"});
+    settings.document["audit"] = json!({"interval": "500ms", "grace": "2s", "lease_ttl": "8s"});
     settings
 }
 
