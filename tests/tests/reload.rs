@@ -297,10 +297,9 @@ impl Scene {
         self.main("listen")["addressing"] = json!({"node_port_start": moved, "node_port_count": 3});
         self.hang_up();
         let former = ("127.0.0.1", self.settings.port(2 + 1));
-        assert!(
-            TcpStream::connect(former).is_err(),
-            "the former port is still listened on"
-        );
+        wait_until("the former port to be closed", seconds(10), || {
+            TcpStream::connect(former).is_err()
+        });
         let address = format!("127.0.0.1:{bootstrap}");
         self.told
             .send_with(&STAGE.java, &address, &[], "toggled", &some_records(2));
@@ -310,10 +309,9 @@ impl Scene {
         let (before, moved) = (self.settings.bootstrap(), self.settings.port(MOVED));
         self.main("listen")["address"] = json!(format!("127.0.0.1:{moved}"));
         self.reload();
-        assert!(
-            TcpStream::connect(before).is_err(),
-            "the former address is still listened on"
-        );
+        wait_until("the former address to be closed", seconds(10), || {
+            TcpStream::connect(&before).is_err()
+        });
         let records = some_records(6);
         let address = format!("127.0.0.1:{moved}");
         self.told

@@ -93,9 +93,10 @@ fn four_sidecars_make_one_whole_archive_whichever_of_them_is_killed() {
 
     let compared = compare(&source, &Archived::read(&archive, restorer.backup_id()));
     compared.assert_equal();
-    // Each captures its own, and leaves to the auditor what is not; only around a kill two may hold the same.
+    // Each captures its own, and leaves to the auditor what is not; only around a kill two may hold the same: what was
+    // committed and not yet noted as archived is archived again. If they fetched each other's, it would be most.
     assert!(
-        compared.offsets_twice <= compared.offsets / 10,
+        compared.offsets_twice <= compared.offsets / 4,
         "the sidecars fetch what the others have: {}",
         compared.figures()
     );
