@@ -145,21 +145,19 @@ pub(crate) fn leaders(topic: &TopicMetadata) -> impl Iterator<Item = Leader> + '
 
 /// What a catalog says of a topic that is not captured, after a batch for its id was, as the id had no name yet.
 pub(crate) fn left_out_topic(topic: &TopicMetadata) -> CatalogTopic {
-    CatalogTopic {
-        name: topic.name.to_string(),
-        id: topic.id,
-        error_code: CatalogTopic::NOT_CAPTURED,
-        partitions: Vec::new(),
-        replication_factor: 0,
-    }
+    without_partitions(&topic.name, topic.id, CatalogTopic::NOT_CAPTURED)
 }
 
 /// What a catalog says of a topic that the cluster no longer lists.
 pub(crate) fn gone_topic(name: &str) -> CatalogTopic {
+    without_partitions(name, Uuid::nil(), UNKNOWN_TOPIC_OR_PARTITION)
+}
+
+fn without_partitions(name: &str, id: Uuid, error_code: i16) -> CatalogTopic {
     CatalogTopic {
         name: name.to_owned(),
-        id: Uuid::nil(),
-        error_code: UNKNOWN_TOPIC_OR_PARTITION,
+        id,
+        error_code,
         partitions: Vec::new(),
         replication_factor: 0,
     }

@@ -187,6 +187,7 @@ impl Cluster {
     }
 }
 
-fn to_usize(bytes: u64) -> usize {
+/// A size of the configuration; what cannot be addressed is no limit.
+pub(crate) fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -23,7 +23,7 @@ pub(crate) use orders::{Filter, Order};
 pub(crate) use routes::routes;
 pub(crate) use subject::subject;
 pub(crate) use traced::{Ending, Line, Traced};
-pub(crate) use visits::{Arrived, Visit, Visitor, shown};
+pub(crate) use visits::{Arrived, Visit, Visitor, add, shown};
 
 /// What can be seen of a process and its connections. One for all clusters.
 #[derive(Debug)]

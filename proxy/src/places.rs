@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use teeline_config::Listen;
 
+use crate::cluster::to_usize;
 use crate::metrics::Refusal;
 
 /// A number of places, which may change while they are taken.
@@ -33,34 +34,28 @@ impl Places {
         })
     }
 
-    /// The places of a process that may open so many files, or as many as it likes, and has so many listeners.
-    pub(crate) fn for_open_files(limit: Option<u64>, listeners: usize) -> Arc<Places> {
-        let most = limit.map_or(usize::MAX, |limit| {
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let reserve = OPEN_FILES_RESERVE.saturating_add(listeners).min(limit / 2);
-            limit.saturating_sub(reserve) / OPEN_FILES_PER_CONNECTION
-        });
-        Places::new(most)
-    }
-
-    /// How many there are.
-    pub(crate) fn most(&self) -> usize {
-        self.most.load(Ordering::Relaxed)
-    }
-
     /// Changes how many there are. Who is in stays.
     pub(crate) fn set_most(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
     }
 
     fn take(self: &Arc<Places>) -> Option<OnePlace> {
-        let most = self.most();
+        let most = self.most.load(Ordering::Relaxed);
         let next = |taken: usize| taken.checked_add(1).filter(|taken| *taken <= most);
         self.taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
             .ok()?;
         Some(OnePlace(Arc::clone(self)))
     }
+}
+
+/// How many connections a process may have that may open so many files, or as many as it likes, and has so many listeners.
+pub(crate) fn most_for_open_files(limit: Option<u64>, listeners: usize) -> usize {
+    limit.map_or(usize::MAX, |limit| {
+        let limit = to_usize(limit);
+        let reserve = OPEN_FILES_RESERVE.saturating_add(listeners).min(limit / 2);
+        limit.saturating_sub(reserve) / OPEN_FILES_PER_CONNECTION
+    })
 }
 
 #[derive(Debug)]
@@ -255,8 +250,8 @@ mod tests {
 
     #[test]
     fn clients_never_take_the_last_descriptors() {
-        assert_eq!(Places::for_open_files(Some(20_000), 100).most(), 9_750);
-        assert_eq!(Places::for_open_files(Some(100), 100).most(), 25);
-        assert_eq!(Places::for_open_files(None, 100).most(), usize::MAX);
+        assert_eq!(most_for_open_files(Some(20_000), 100), 9_750);
+        assert_eq!(most_for_open_files(Some(100), 100), 25);
+        assert_eq!(most_for_open_files(None, 100), usize::MAX);
     }
 }

@@ -24,10 +24,10 @@ use tokio::time::Instant;
 use crate::archiving::Drained;
 use crate::budget::ProcessBudget;
 use crate::buffer::BufferError;
-use crate::cluster;
+use crate::cluster::{self, to_usize};
 use crate::metrics;
 use crate::observe::{self, Observatory};
-use crate::places::Places;
+use crate::places::{self, Places};
 use crate::reload::{self, Source};
 use crate::running::{OpenCluster, RunningCluster};
 use crate::stop::Stop;
@@ -251,9 +251,8 @@ fn environment(
     health: Health,
     observatory: Arc<Observatory>,
 ) -> Result<Environment, ProxyError> {
-    let in_flight = usize::try_from(config.process.in_flight_bytes).unwrap_or(usize::MAX);
     let process = cluster::Process {
-        budget: ProcessBudget::new(in_flight),
+        budget: ProcessBudget::new(to_usize(config.process.in_flight_bytes)),
         places: Places::new(places_most(&config)),
         observatory,
         stop: Stop::default(),
@@ -403,7 +402,7 @@ pub(crate) fn places_most(config: &Config) -> usize {
         listeners = listeners.saturating_add(1).saturating_add(ports(listen));
         wanted = wanted.saturating_add(listen.max_connections as usize);
     }
-    let most = Places::for_open_files(getrlimit(Resource::Nofile).current, listeners).most();
+    let most = places::most_for_open_files(getrlimit(Resource::Nofile).current, listeners);
     if most < wanted {
         tracing::info!(
             connections = most,

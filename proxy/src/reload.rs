@@ -13,13 +13,14 @@ use std::time::SystemTime;
 
 use serde_json::json;
 use teeline_config::reload::{Change, Effect, changes};
-use teeline_config::{Config, ConfigErrors, Log, Problem};
+use teeline_config::{Config, ConfigErrors, Problem};
 use teeline_runtime::admin::{Answer, Route, StatusCode};
 use teeline_runtime::exit::error_chain;
 use teeline_runtime::logging;
 use teeline_runtime::store::Store;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cluster::to_usize;
 use crate::metrics;
 use crate::process::{Environment, ProxyError, places_most};
 use crate::running::{OpenCluster, Prepared, RunningCluster, open_upstream};
@@ -187,7 +188,7 @@ pub(crate) async fn prepare(
             outcome: Outcome::Refused(restarts),
         });
     }
-    check_log(&config.log)?;
+    logging::check(&config.log).map_err(|error| Report::refused(error_chain(&error)))?;
     let refused = |error: ProxyError| Report::refused(error_chain(&error));
     let mut environment = environment.with(config);
     environment.open_store().map_err(refused)?;
@@ -219,11 +220,8 @@ async fn all_ready(
     let mut stay = Vec::new();
     let process = &environment.config.process;
     for settings in &environment.config.clusters {
-        let there = clusters.iter().enumerate();
-        match there
-            .into_iter()
-            .find(|(_, cluster)| cluster.name() == settings.name)
-        {
+        let mut there = clusters.iter().enumerate();
+        match there.find(|(_, cluster)| cluster.name() == settings.name) {
             Some((index, cluster)) => stay.push((index, cluster.prepare(settings, process).await?)),
             None => {
                 let upstream = open_upstream(settings, None).await?;
@@ -242,10 +240,6 @@ fn unusable(errors: ConfigErrors) -> Report {
     }
 }
 
-fn check_log(log: &Log) -> Result<(), Report> {
-    logging::check(log).map_err(|error| Report::refused(error_chain(&error)))
-}
-
 impl Ready {
     /// Puts it in force. Returns the clusters that go, whose connections were told to end.
     pub(crate) fn apply(
@@ -256,8 +250,10 @@ impl Ready {
         environment.config = self.config;
         environment.store = self.store;
         let process = &environment.config.process;
-        let in_flight = usize::try_from(process.in_flight_bytes).unwrap_or(usize::MAX);
-        environment.process.budget.resize(in_flight);
+        environment
+            .process
+            .budget
+            .resize(to_usize(process.in_flight_bytes));
         environment
             .process
             .places

@@ -19,7 +19,7 @@ use crate::buffer::{SyncMode, Writer, WriterSettings};
 use crate::buffer_state;
 use crate::capture::Capture;
 use crate::certificates;
-use crate::cluster::{Cluster, Live};
+use crate::cluster::{Cluster, Live, to_usize};
 use crate::door::Door;
 use crate::intercept;
 use crate::listeners;
@@ -81,6 +81,8 @@ pub(crate) struct Prepared {
     settings: VirtualCluster,
     live: Live,
     moved: Option<Move>,
+    /// What is known of the brokers' addresses may be wrong from then on.
+    elsewhere: bool,
 }
 
 impl OpenCluster {
@@ -190,10 +192,9 @@ impl RunningCluster {
             settings,
             live,
             moved,
+            elsewhere,
         } = prepared;
         let cluster = &self.cluster;
-        let before = cluster.live.load_full();
-        let elsewhere = leads_elsewhere(&self.settings.upstream, &settings.upstream);
         // First: whoever comes in by a new listener goes through the new door.
         cluster.live.store(Arc::new(live));
         if let Some(moved) = moved {
@@ -209,7 +210,6 @@ impl RunningCluster {
         if let Some(segmenter) = &self.segmenter {
             segmenter.follow(&settings);
         }
-        drop(before);
         self.settings = settings;
         // What a reload changed shows in what is known of the brokers at once.
         cluster.trouble.notify_one();
@@ -233,15 +233,15 @@ impl RunningCluster {
             true => Arc::clone(&live.door),
             false => open_door(settings).await?,
         };
+        let elsewhere = leads_elsewhere(&self.settings.upstream, &settings.upstream);
         let upstream = match self.settings.upstream == settings.upstream {
             true => Arc::clone(&live.upstream),
             false => {
-                let former = (!leads_elsewhere(&self.settings.upstream, &settings.upstream))
-                    .then(|| Arc::clone(&live.upstream.openness));
+                let former = (!elsewhere).then(|| Arc::clone(&live.upstream.openness));
                 open_upstream(settings, former).await?
             }
         };
-        if settings.capture.enabled && leads_elsewhere(&self.settings.upstream, &settings.upstream) {
+        if settings.capture.enabled && elsewhere {
             self.check_identity(settings).await?;
         }
         let moved = old.address != new.address
@@ -260,6 +260,7 @@ impl RunningCluster {
             live: Live::new(settings, process, door, upstream),
             settings: settings.clone(),
             moved,
+            elsewhere,
         })
     }
 
@@ -317,22 +318,6 @@ impl RunningCluster {
         }
     }
 
-    /// The same for one that goes alone: what is measured of it must not look like trouble for ever.
-    pub(crate) async fn retire(self, deadline: Instant) -> Drained {
-        let (metrics, settings) = (Arc::clone(&self.cluster.metrics), self.settings.clone());
-        let drained = self.stop(deadline).await;
-        metrics.gone();
-        if drained == Drained::InBuffer {
-            tracing::warn!(
-                cluster = settings.name,
-                dir = %settings.capture.buffer.dir.display(),
-                "a cluster that is no longer served leaves captured data in its buffer (hint: `teeline-segmenter run` \
-                 with the former configuration archives it)"
-            );
-        }
-        drained
-    }
-
     /// Drains the cluster, phase by phase; sessions have been told to by now.
     pub(crate) async fn stop(self, deadline: Instant) -> Drained {
         let name = self.cluster.name.as_str();
@@ -364,13 +349,29 @@ impl RunningCluster {
             drained
         }
     }
+
+    /// The same for one that goes alone: what is measured of it must not look like trouble for ever.
+    pub(crate) async fn retire(self, deadline: Instant) -> Drained {
+        let (metrics, settings) = (Arc::clone(&self.cluster.metrics), self.settings.clone());
+        let drained = self.stop(deadline).await;
+        metrics.gone();
+        if drained == Drained::InBuffer {
+            tracing::warn!(
+                cluster = settings.name,
+                dir = %settings.capture.buffer.dir.display(),
+                "a cluster that is no longer served leaves captured data in its buffer (hint: `teeline-segmenter run` \
+                 with the former configuration archives it)"
+            );
+        }
+        drained
+    }
 }
 
 /// What may wait for the disk in all buffers together is half of the room for requests: while a disk stands still the
 /// other half is for those that pass uncaptured (`capture.on_failure: open`).
 fn pending_bytes_max(config: &Config) -> usize {
     let buffers = config.clusters.len().max(1) as u64;
-    usize::try_from(config.process.in_flight_bytes / 2 / buffers).unwrap_or(usize::MAX)
+    to_usize(config.process.in_flight_bytes / 2 / buffers)
 }
 
 async fn open_buffer(settings: &VirtualCluster, environment: &Environment) -> Result<Writer, ProxyError> {

@@ -83,12 +83,10 @@ impl Visit {
     }
 }
 
-/// Only one task writes, so this need not be one step.
-fn add(counter: &AtomicU64, more: u64) {
-    counter.store(
-        counter.load(Ordering::Relaxed).wrapping_add(more),
-        Ordering::Relaxed,
-    );
+/// Adds to a counter that only one task writes: a load and a store do, which cost less than one step that others may see.
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    let sum = counter.load(Ordering::Relaxed).wrapping_add(more);
+    counter.store(sum, Ordering::Relaxed);
 }
 
 /// Keeps a connection among the open ones.

@@ -17,6 +17,16 @@ pub(super) struct Topic {
     pub(super) correlation_id: i32,
 }
 
+impl Topic {
+    fn of(request: &Request) -> Topic {
+        Topic {
+            api_key: request.api_key,
+            api_version: request.api_version,
+            correlation_id: request.correlation_id,
+        }
+    }
+}
+
 /// The side of the requests.
 #[derive(Debug)]
 pub(super) struct Asking<'a> {
@@ -163,12 +173,9 @@ impl<'a> Answering<'a> {
     /// An answer of so many bytes begins.
     pub(super) fn begins(&mut self, request: &mut Request, bytes: usize) {
         request.answering();
+        let topic = Topic::of(request);
         self.current = request.trace.take().map(|traced| Answer {
-            topic: Topic {
-                api_key: request.api_key,
-                api_version: request.api_version,
-                correlation_id: request.correlation_id,
-            },
+            topic,
             read: traced.received,
             traced,
             bytes,
@@ -232,13 +239,8 @@ impl Drop for Answering<'_> {
 /// Tells of the requests that are not answered when the connection ends: those may be the ones that are looked for.
 pub(super) fn unanswered(arrived: &Arrived, in_flight: &InFlight) {
     for request in in_flight.traced() {
-        let topic = Topic {
-            api_key: request.api_key,
-            api_version: request.api_version,
-            correlation_id: request.correlation_id,
-        };
         if let Some(traced) = &request.trace {
-            write(arrived, topic, traced, Ending::Lost);
+            write(arrived, Topic::of(&request), traced, Ending::Lost);
         }
     }
 }

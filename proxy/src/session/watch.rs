@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use super::Shared;
 use crate::budget::ConnectionBudget;
 use crate::metrics::Closed;
+use crate::observe::add;
 
 /// What the two directions leave for the watch to see. Both run in the watch's own task: the atomics only satisfy the
-/// compiler, so that a load and a store do for counting.
+/// compiler.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     /// Reads from either side.
@@ -46,20 +47,20 @@ impl Pulse {
         self.awaits
             .store(if begun { THE_REST } else { A_REQUEST }, Ordering::Relaxed);
         if !begun {
-            count(&self.rests, 1);
+            add(&self.rests, 1);
         }
     }
 
     /// The client has sent something.
     pub(super) fn client_sent(&self, bytes: usize) {
         self.awaits.store(NOTHING, Ordering::Relaxed);
-        count(&self.from_client, bytes as u64);
-        count(&self.moved, 1);
+        add(&self.from_client, bytes as u64);
+        add(&self.moved, 1);
     }
 
     /// The broker has sent something.
     pub(super) fn broker_sent(&self) {
-        count(&self.moved, 1);
+        add(&self.moved, 1);
     }
 
     /// More is awaited of a frame that is read whole.
@@ -70,18 +71,13 @@ impl Pulse {
     /// The frame is complete.
     pub(super) fn whole_ended(&self) {
         self.whole.store(0, Ordering::Relaxed);
-        count(&self.wholes, 1);
+        add(&self.wholes, 1);
     }
 
     /// Counts up with every read.
     pub(super) fn movement(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)
     }
-}
-
-fn count(counter: &AtomicU64, by: u64) {
-    let counted = counter.load(Ordering::Relaxed).wrapping_add(by);
-    counter.store(counted, Ordering::Relaxed);
 }
 
 /// Why a connection is closed.

@@ -4,10 +4,12 @@
 //! a batch is captured, as it could not be brought back. When the id turns out to be of a topic that is not to be
 //! captured, no catalog will ever name it otherwise: the batches are let go.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use teeline_archive::buffer::{Catalog, CatalogTopic};
 use teeline_archive::ids::BufferPosition;
+use uuid::Uuid;
 
 use super::Engine;
 use crate::error::SegmenterError;
@@ -61,18 +63,23 @@ impl Engine {
     }
 
     fn note_left_out(&mut self, catalog: &Catalog) {
+        let mut is_new = false;
         for topic in catalog.topics.iter().filter(|topic| !topic.id.is_nil()) {
             if topic.error_code != CatalogTopic::NOT_CAPTURED {
                 self.left_out.remove(&topic.id);
             } else if self.catalogs.name_of(topic.id).is_none() && self.left_out.insert(topic.id) {
                 tracing::info!(topic = %topic.name, id = %topic.id,
                     "what was captured of a topic before its id was known is left out: the topic is not captured");
+                is_new = true;
             }
         }
-        if !self.left_out.is_empty() {
-            // Acknowledged ones are looked at with all that wait for a catalog.
-            let is_left_out = |key: &TopicKey| matches!(key, TopicKey::Id(id) if self.left_out.contains(id));
-            for position in self.settlement.forget_topics(is_left_out) {
+        if is_new {
+            // Acknowledged ones are looked at with all that wait for a catalog, and what comes later when it comes.
+            let left_out = &self.left_out;
+            for position in self
+                .settlement
+                .forget_topics(|topic| names_one_of(topic, left_out))
+            {
                 self.watermark.let_go(position);
             }
         }
@@ -80,6 +87,10 @@ impl Engine {
 
     /// Whether the batches of a topic are let go.
     pub(super) fn is_left_out(&self, topic: &TopicKey) -> bool {
-        matches!(topic, TopicKey::Id(id) if self.left_out.contains(id))
+        names_one_of(topic, &self.left_out)
     }
+}
+
+fn names_one_of(topic: &TopicKey, ids: &HashSet<Uuid>) -> bool {
+    matches!(topic, TopicKey::Id(id) if ids.contains(id))
 }
