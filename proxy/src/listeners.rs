@@ -172,13 +172,13 @@ async fn connect(
     };
     let upstream = tokio::select! {
         upstream = Box::pin(reach) => upstream,
-        () = stop.drain.triggered() => return,
+        () = stop.drain.triggered() => return client.reset(),
     };
     let upstream = match upstream {
         Ok(upstream) => upstream,
         Err(error) => {
             no_broker(cluster, peer, route, &error);
-            return client.close().await;
+            return client.reset();
         }
     };
     let connection_id = cluster.observatory.next_connection_id();

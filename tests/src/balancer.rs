@@ -1,15 +1,18 @@
 //! A TCP load balancer: several proxies behind one address, a port of it for each of theirs.
 //!
 //! Connections go to the members in turn; one that refuses is passed over, as a balancer does that looks after its
-//! members. Each direction ends by itself, so that what was answered last arrives.
+//! members. Each direction ends by itself, so that what was answered last arrives; a reset is a reset on the other side,
+//! as with a balancer of packets.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use socket2::SockRef;
 
 use crate::ports::PortBlock;
 use crate::programs::ProxySettings;
@@ -98,19 +101,24 @@ fn join(client: TcpStream, member: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
     }
     let (client_end, member_end) = (client.try_clone()?, member.try_clone()?);
-    thread::spawn(move || copy(client, &member));
-    thread::spawn(move || copy(member_end, &client_end));
+    let broken = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&broken);
+    thread::spawn(move || copy(client, &member, &seen));
+    thread::spawn(move || copy(member_end, &client_end, &broken));
     Ok(())
 }
 
 /// One direction to its end, which the other side is told of. A broken one breaks both.
-fn copy(mut from: TcpStream, mut to: &TcpStream) {
-    match io::copy(&mut from, &mut to) {
-        Ok(_) => drop(to.shutdown(Shutdown::Write)),
-        Err(_) => {
-            for stream in [&from, to] {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
+fn copy(mut from: TcpStream, mut to: &TcpStream, broken: &AtomicBool) {
+    if io::copy(&mut from, &mut to).is_err() {
+        broken.store(true, Ordering::Relaxed);
+        for stream in [&from, to] {
+            // What fails here is closed already. The other direction wakes up, and the last of both to close resets.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            let _ = stream.shutdown(Shutdown::Read);
         }
+    } else if !broken.load(Ordering::Relaxed) {
+        // A peer that has gone meanwhile need not be told.
+        let _ = to.shutdown(Shutdown::Write);
     }
 }

@@ -24,7 +24,34 @@ pub(super) enum End {
     Cut,
 }
 
+/// How the client's connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// As usual.
+    Orderly,
+    /// Not before the client has all of its answers.
+    Patient,
+    /// As if it had been refused.
+    Reset,
+}
+
 impl End {
+    /// How the client is taken leave of, who got an answer or never did. A broker that closes in order without a first
+    /// answer has something to say by it, and that is passed on.
+    pub(super) fn leave(&self, answered: bool) -> Leave {
+        match self {
+            End::Client(RequestsEnd::Draining | RequestsEnd::UpstreamFailed(_))
+            | End::Upstream(ResponsesEnd::UpstreamFailed(_))
+            | End::Cut
+                if !answered =>
+            {
+                Leave::Reset
+            }
+            End::Client(RequestsEnd::Draining) => Leave::Patient,
+            _ => Leave::Orderly,
+        }
+    }
+
     /// As it is counted.
     fn closed(&self) -> Closed {
         match self {

@@ -51,7 +51,7 @@ use crate::observe::{Arrived, Visit, Visitor, subject};
 use crate::stop::Stop;
 use crate::stream::Stream;
 use crate::upstream::Connected;
-use ending::End;
+use ending::{End, Leave};
 use in_flight::InFlight;
 use requests::{Requests, RequestsEnd};
 use responses::Responses;
@@ -190,11 +190,15 @@ pub(crate) async fn serve(
     if let (true, Some(capture)) = (unresolved > 0, &cluster.capture) {
         capture.connection_lost(connection_id, unresolved).await;
     }
-    if matches!(end, End::Client(RequestsEnd::Draining)) {
-        tokio::join!(upstream.close(), client.see_off());
-    } else {
-        tokio::join!(upstream.close(), client.close());
-    }
+    let answered = shared.arrived.visit.response_bytes() > 0;
+    let leave = async {
+        match end.leave(answered) {
+            Leave::Orderly => client.close().await,
+            Leave::Patient => client.see_off().await,
+            Leave::Reset => client.reset(),
+        }
+    };
+    tokio::join!(upstream.close(), leave);
     ending::report(&shared, peer, &end, unresolved);
 }
 

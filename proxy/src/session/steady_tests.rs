@@ -1,6 +1,7 @@
 //! What peers can make a session hold, and for how long.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -162,6 +163,36 @@ async fn an_answer_that_has_begun_comes_to_its_end_while_the_proxy_drains() {
     }
     assert_eq!(stage.client.receive().await, answer);
     assert!(stage.client.rest().await.is_empty());
+}
+
+/// Clients that see an orderly end instead of a first answer take it for a refusal of their security set-up, and give up.
+#[tokio::test]
+async fn who_never_got_an_answer_is_reset_as_if_there_were_no_broker_and_who_did_is_not() {
+    for answered in [false, true] {
+        for broker_fails in [false, true] {
+            let mut stage = Stage::set().await;
+            if answered {
+                stage.client.send(&request(apis::LIST_OFFSETS, 1, 1, b"a")).await;
+                stage.broker.receive().await;
+                stage.broker.send(&response(apis::LIST_OFFSETS, 1, 1, b"b")).await;
+                stage.client.receive().await;
+            }
+            if broker_fails {
+                stage.broker.0.set_zero_linger().unwrap();
+                drop(stage.broker);
+            } else {
+                stage.cluster.stop.drain.trigger();
+            }
+            let end = stage.client.0.read(&mut [0; 16]).await;
+            let expected = if answered {
+                Ok(0)
+            } else {
+                Err(ErrorKind::ConnectionReset)
+            };
+            let context = format!("answered {answered}, the broker fails {broker_fails}");
+            assert_eq!(end.map_err(|error| error.kind()), expected, "{context}");
+        }
+    }
 }
 
 #[tokio::test]
