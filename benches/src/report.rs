@@ -97,9 +97,12 @@ pub fn keep(directory: &Path, what: &str, mut document: Value) {
     let commit = first_line(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
     let date = jiff::Timestamp::now().to_string();
     let day = date.get(..10).unwrap_or(&date).to_owned();
+    document["kind"] = json!(what);
     document["date"] = json!(date);
     document["commit"] = json!(commit);
     document["machine"] = json!(first_line(Command::new("uname").args(["-srm"])));
+    document["cpu"] = json!(cpu());
+    document["arguments"] = json!(std::env::args().skip(1).collect::<Vec<_>>().join(" "));
     document["cores"] = json!(std::thread::available_parallelism().map_or(0, usize::from));
     fs::create_dir_all(directory).expect("make the directory of results");
     let path = directory.join(format!("{day}-{what}-{commit}.json"));
@@ -114,6 +117,14 @@ fn first_line(command: &mut Command) -> String {
         .lines()
         .next()
         .unwrap_or("unknown")
+        .to_owned()
+}
+
+/// The processor's name, as the kernel has it.
+fn cpu() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name"));
+    name.map_or("unknown", |rest| rest.trim_start_matches([' ', '\t', ':']))
         .to_owned()
 }
 
