@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
-use teeline_benches::contenders;
+use teeline_benches::backup::{self, BackupArguments};
 use teeline_benches::economy::{self, EconomyArguments};
 use teeline_benches::lean::{self, LeanArguments};
-use teeline_benches::null_broker::{self, Place, Settings};
+use teeline_benches::null_broker::{self, NullBrokerArguments};
 use teeline_benches::paths;
 use teeline_benches::producer::{self, RECORD_BYTES};
 use teeline_benches::report::{self, Line, Rounds, table};
+use teeline_benches::restore::{self, RestoreArguments};
 use teeline_tests::kafka::Kafka;
 use teeline_tests::workdir::WorkDir;
 
@@ -43,19 +44,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Other {
+    /// Backup by Fetch, from a source that costs nothing and beside Kafka's own performance consumer.
+    Backup(BackupArguments),
+    /// Restore, into a target that costs nothing and beside Kafka's own performance producer.
+    Restore(RestoreArguments),
     /// What many partitions and several writers cost in requests to the store.
     Economy(EconomyArguments),
     /// CPU per gigabyte of each way to a broker that costs nothing, beside HAProxy's.
     Lean(LeanArguments),
     /// The broker that costs nothing, until it is killed.
-    NullBroker {
-        /// Partitions of every topic.
-        #[arg(long, default_value_t = 6)]
-        partitions: i32,
-        /// Where it listens, and what it says there.
-        #[arg(value_name = "LISTEN=ADVERTISED", required = true)]
-        places: Vec<String>,
-    },
+    NullBroker(NullBrokerArguments),
 }
 
 const PARTITIONS: &str = "6";
@@ -63,30 +61,13 @@ const PARTITIONS: &str = "6";
 fn main() {
     let arguments = Arguments::parse();
     match arguments.other {
+        Some(Other::Backup(arguments)) => backup::run(&arguments),
+        Some(Other::Restore(arguments)) => restore::run(&arguments),
         Some(Other::Economy(arguments)) => economy::run(&arguments),
         Some(Other::Lean(arguments)) => lean::run(&arguments),
-        Some(Other::NullBroker { partitions, places }) => serve(partitions, &places),
+        Some(Other::NullBroker(arguments)) => null_broker::run(&arguments),
         None => produce(&arguments),
     }
-}
-
-fn serve(partitions: i32, places: &[String]) {
-    let places = places.iter().map(|text| {
-        let (listen, advertised) = contenders::place(text).unwrap_or_else(|error| panic!("{error}"));
-        Place { listen, advertised }
-    });
-    let settings = Settings {
-        places: places.collect(),
-        partitions,
-        prepared: None,
-    };
-    // One thread: the other core belongs to what is measured.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let ended = runtime.block_on(null_broker::serve(settings));
-    panic!("the null broker ended: {ended:?}");
 }
 
 fn produce(arguments: &Arguments) {

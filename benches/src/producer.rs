@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use teeline_tests::kafka::Kafka;
+
+use crate::timed::{self, Timed};
 
 /// What one run of the producer measured.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +24,7 @@ pub struct Measured {
 /// Bytes of one record's value.
 pub const RECORD_BYTES: u64 = 1024;
 /// Different records in the payload file.
-const PAYLOADS: u64 = 4096;
+const PAYLOADS: u64 = 16_384;
 
 /// Writes the file that the producer draws its records from: JSON events of 1 KiB each, the same in every run.
 pub fn write_payloads(directory: &Path) -> PathBuf {
@@ -60,7 +63,7 @@ pub fn event(n: u64) -> String {
     line
 }
 
-/// Runs the producer: `records` of 1 KiB with acks=all, 5 ms linger and 64 KiB batches.
+/// Runs the producer: `records` of 1 KiB with acks=all, 5 ms linger and 64 KiB batches, not compressed.
 /// `records_per_second` of `None` is as fast as it goes.
 pub fn run(
     bootstrap: &str,
@@ -69,31 +72,62 @@ pub fn run(
     records: u64,
     records_per_second: Option<u64>,
 ) -> Measured {
-    let rate = records_per_second.map_or("-1".to_owned(), |rate| rate.to_string());
-    let output = Kafka::tool(
-        "org.apache.kafka.tools.ProducerPerformance",
-        &[
-            "--topic",
-            topic,
-            "--num-records",
-            &records.to_string(),
-            "--payload-file",
-            payloads.to_str().expect("a UTF-8 path"),
-            "--throughput",
-            &rate,
-            "--producer-props",
-            &format!("bootstrap.servers={bootstrap}"),
-            "acks=all",
-            "linger.ms=5",
-            "batch.size=65536",
-        ],
-    );
+    let output = command(bootstrap, topic, payloads, records, records_per_second, "none")
+        .output()
+        .expect("run the performance producer");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
         "the performance producer failed: {text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    measured(&text)
+}
+
+/// The same at full speed with a codec, and what the producer itself used; what it says goes through `directory`.
+pub fn run_timed(
+    bootstrap: &str,
+    topic: &str,
+    payloads: &Path,
+    records: u64,
+    codec: &str,
+    directory: &Path,
+) -> (Timed, Measured) {
+    let timed = timed::run(
+        command(bootstrap, topic, payloads, records, None, codec),
+        directory,
+    );
+    let measured = measured(&timed.stdout);
+    (timed, measured)
+}
+
+fn command(
+    bootstrap: &str,
+    topic: &str,
+    payloads: &Path,
+    records: u64,
+    records_per_second: Option<u64>,
+    codec: &str,
+) -> Command {
+    let rate = records_per_second.map_or("-1".to_owned(), |rate| rate.to_string());
+    let mut command = Kafka::tool_command("org.apache.kafka.tools.ProducerPerformance");
+    command
+        .args([
+            "--topic",
+            topic,
+            "--num-records",
+            &records.to_string(),
+            "--payload-file",
+        ])
+        .arg(payloads)
+        .args(["--throughput", &rate, "--producer-props"])
+        .arg(format!("bootstrap.servers={bootstrap}"))
+        .arg(format!("compression.type={codec}"))
+        .args(["acks=all", "linger.ms=5", "batch.size=65536"]);
+    command
+}
+
+fn measured(text: &str) -> Measured {
     let last = text
         .lines()
         .rfind(|line| line.contains("99.9th"))

@@ -223,10 +223,15 @@ impl Kafka {
 
     /// Runs one of Kafka's own command-line tools, given by its class.
     pub fn tool(class: &str, arguments: &[&str]) -> Output {
-        tool_command(&components::kafka_class_path(), class)
+        Self::tool_command(class)
             .args(arguments)
             .output()
             .expect("run a Kafka tool")
+    }
+
+    /// The command that runs one of them.
+    pub fn tool_command(class: &str) -> Command {
+        tool_command(&components::kafka_class_path(), class)
     }
 
     fn index_of(&self, id: i32) -> usize {

@@ -28,7 +28,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use teeline_wire::produce::{self, TopicRef};
 use uuid::Uuid;
 
-use super::Broker;
+use super::{Broker, settings};
 
 /// What becomes of a request.
 pub(super) enum Answer {
@@ -45,7 +45,7 @@ pub(super) enum Answer {
 }
 
 /// Keys that are served, and the oldest and newest version of each. Topics go by name, so nothing by id only.
-const SERVED: [(ApiKey, i16, i16); 9] = [
+const SERVED: [(ApiKey, i16, i16); 11] = [
     (ApiKey::Produce, 3, 12),
     (ApiKey::Fetch, 4, 12),
     (ApiKey::ListOffsets, 1, 7),
@@ -55,6 +55,8 @@ const SERVED: [(ApiKey, i16, i16); 9] = [
     (ApiKey::CreateTopics, 2, 7),
     (ApiKey::InitProducerId, 0, 4),
     (ApiKey::OffsetForLeaderEpoch, 2, 4),
+    (ApiKey::DescribeConfigs, 1, 4),
+    (ApiKey::IncrementalAlterConfigs, 0, 1),
 ];
 const NODE_ID: BrokerId = BrokerId(1);
 const UNSUPPORTED_VERSION: i16 = 35;
@@ -90,6 +92,8 @@ impl Broker {
                 encoded(&answer, version)?
             }
             ApiKey::OffsetForLeaderEpoch => encoded(&self.epoch_ends(decoded(body, version)?), version)?,
+            ApiKey::DescribeConfigs => encoded(&settings::none_of(decoded(body, version)?), version)?,
+            ApiKey::IncrementalAlterConfigs => encoded(&settings::altered(decoded(body, version)?), version)?,
             _ => encoded(&versions(0), version)?,
         };
         Ok(Answer::Body(answer))
@@ -184,8 +188,11 @@ impl Broker {
     }
 
     fn metadata(&self, request: MetadataRequest) -> MetadataResponse {
-        let named = request.topics.unwrap_or_default();
-        let topics = named.into_iter().filter_map(|topic| topic.name).map(|name| {
+        let named = match request.topics {
+            Some(named) => named.into_iter().filter_map(|topic| topic.name).collect(),
+            None => self.listed(),
+        };
+        let topics = named.into_iter().map(|name| {
             let partitions = (0..self.partitions).map(|index| {
                 MetadataResponsePartition::default()
                     .with_partition_index(index)
@@ -209,6 +216,11 @@ impl Broker {
             .with_cluster_id(Some(StrBytes::from_static_str("null")))
             .with_controller_id(NODE_ID)
             .with_topics(topics.collect())
+    }
+
+    /// The topics of whoever asks for all.
+    fn listed(&self) -> Vec<TopicName> {
+        self.topics.iter().map(|name| topic_name(name)).collect()
     }
 
     fn coordinator(&self, request: &FindCoordinatorRequest) -> FindCoordinatorResponse {

@@ -1,6 +1,6 @@
 //! A broker that costs next to nothing, so that what stands before it can be judged without Kafka's own cost.
 //!
-//! It acknowledges what is produced and forgets it, and serves the same prepared batch under every offset that is
+//! It acknowledges what is produced and forgets it, and serves prepared batches in turn under every offset that is
 //! fetched. Any topic that is named exists. It speaks just enough of the protocol for our own programs and for ordinary
 //! clients: what it does not know it does not offer in ApiVersions, and closes the connection if it is asked all the same.
 //!
@@ -8,17 +8,22 @@
 
 mod answers;
 mod log;
+mod settings;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
+use clap::Args;
+use teeline_wire::codec::Compression;
 use teeline_wire::frame::LENGTH_BYTES;
 use teeline_wire::header::{self, RequestHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+
+use crate::contenders;
 
 use answers::Answer;
 pub use log::{Log, Prepared};
@@ -39,8 +44,76 @@ pub struct Settings {
     pub places: Vec<Place>,
     /// Partitions of every topic.
     pub partitions: i32,
+    /// Topics that are told to whoever asks for all; others exist once they are named.
+    pub topics: Vec<String>,
     /// What is served to those who fetch; without it, logs hold nothing that could be read.
     pub prepared: Option<Prepared>,
+}
+
+/// The same, as it is said on the command line.
+#[derive(Debug, Clone, Args)]
+pub struct NullBrokerArguments {
+    /// Partitions of every topic.
+    #[arg(long, default_value_t = 6)]
+    pub partitions: i32,
+    /// A topic that is listed; may be repeated. Others exist once they are named.
+    #[arg(long = "topic")]
+    pub topics: Vec<String>,
+    /// Serve so many records of 1 KiB in every partition.
+    #[arg(long, default_value_t = 0)]
+    pub serve_records: i64,
+    /// As producers compress them: none, gzip, snappy, lz4 or zstd.
+    #[arg(long, default_value = "none", value_parser = compression)]
+    pub serve_codec: Compression,
+    /// Bytes of each batch before compression.
+    #[arg(long, default_value_t = 65_536)]
+    pub serve_batch_bytes: usize,
+    /// Where it listens, and what it says there.
+    #[arg(value_name = "LISTEN=ADVERTISED", required = true)]
+    pub places: Vec<String>,
+}
+
+/// Parses the name of a codec.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn compression(name: &str) -> Result<Compression, String> {
+    Ok(match name {
+        "none" => Compression::None,
+        "gzip" => Compression::Gzip,
+        "snappy" => Compression::Snappy,
+        "lz4" => Compression::Lz4,
+        "zstd" => Compression::Zstd,
+        _ => return Err(format!("{name} is no codec")),
+    })
+}
+
+/// Serves as the command line says, until the process is killed.
+///
+/// # Panics
+/// When it cannot, or when it ends.
+pub fn run(arguments: &NullBrokerArguments) {
+    let places = arguments.places.iter().map(|text| {
+        let (listen, advertised) = contenders::place(text).unwrap_or_else(|error| panic!("{error}"));
+        Place { listen, advertised }
+    });
+    let prepared = || {
+        let (codec, bytes) = (arguments.serve_codec, arguments.serve_batch_bytes);
+        Prepared::events(codec, bytes, arguments.serve_records)
+    };
+    let settings = Settings {
+        places: places.collect(),
+        partitions: arguments.partitions,
+        topics: arguments.topics.clone(),
+        prepared: (arguments.serve_records > 0).then(prepared),
+    };
+    // One thread: the other core belongs to what is measured.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let ended = runtime.block_on(serve(settings));
+    panic!("the null broker ended: {ended:?}");
 }
 
 /// Serves until the process ends.
@@ -56,6 +129,7 @@ pub async fn serve(settings: Settings) -> io::Result<()> {
             advertised: place.advertised,
             log: Arc::clone(&log),
             partitions: settings.partitions,
+            topics: settings.topics.clone(),
         });
         doors.spawn(accept(listener, broker));
     }
@@ -83,6 +157,7 @@ struct Broker {
     advertised: SocketAddr,
     log: Arc<Log>,
     partitions: i32,
+    topics: Vec<String>,
 }
 
 impl Broker {
