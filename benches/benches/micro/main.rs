@@ -1,0 +1,56 @@
+//! What is on the hot path, piece by piece, with what the machine can do at best beside each.
+//!
+//! `cargo xtask bench micro`; a word after it chooses benchmarks by name. Each group holds one line that begins with
+//! `limit: `: the same bytes through memcpy, the hardware's checksum, the codec itself, or a plain file. With
+//! `TEELINE_BENCH_SAVE` set to a directory, the medians are kept there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark stops at the first surprise, and its table is its purpose"
+)]
+
+mod buffer;
+mod input;
+mod ledger;
+mod segment;
+mod wire;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use criterion::Criterion;
+use serde_json::json;
+use teeline_benches::{micro, report};
+
+fn main() {
+    let began = SystemTime::now();
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(1_000))
+        .sample_size(20)
+        .configure_from_args();
+    wire::all(&mut criterion);
+    segment::all(&mut criterion);
+    buffer::all(&mut criterion);
+    ledger::all(&mut criterion);
+    criterion.final_summary();
+    // Without this flag criterion runs everything once, as a test, and measures nothing.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let lines = micro::read(&results(), began);
+    print!("{}", micro::table(&lines));
+    if let Some(directory) = std::env::var_os("TEELINE_BENCH_SAVE") {
+        report::keep(Path::new(&directory), "micro", json!({"pieces": lines}));
+    }
+}
+
+/// Where criterion keeps what it measured.
+fn results() -> std::path::PathBuf {
+    match std::env::var_os("CRITERION_HOME") {
+        Some(home) => home.into(),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("criterion"),
+    }
+}
