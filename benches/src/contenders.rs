@@ -1,9 +1,11 @@
-//! What stands between the load and the null broker: nothing, HAProxy, Teeline in each mode.
+//! What stands between a client and the broker: nothing, HAProxy, Shotover, Teeline in each mode.
 
 use std::fs;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use teeline_tests::ports::PortBlock;
@@ -14,106 +16,176 @@ use teeline_tests::workdir::WorkDir;
 
 use crate::cost::{self, Cost};
 
-/// The null broker's node id.
-const NODE_PORT_INDEX: u16 = 3;
+/// The names of all of them, in the order of the report.
+pub const NAMES: [&str; 5] = [DIRECT, HAPROXY, NO_CAPTURE, "async", "durable"];
+/// No proxy at all.
+pub const DIRECT: &str = "direct";
+/// HAProxy in TCP mode.
+pub const HAPROXY: &str = "haproxy";
+/// Shotover, where it is installed.
+pub const SHOTOVER: &str = "shotover";
+/// Teeline, captures switched off.
+pub const NO_CAPTURE: &str = "no capture";
 
-/// One way to the null broker.
+/// One way to the broker.
 pub struct Contender {
     /// What the report calls it.
     pub name: &'static str,
-    /// Where the load connects: the address of the one broker, as this way shows it.
+    /// Where a lean load connects: the address of the one broker, as this way shows it.
     pub address: String,
+    /// Where an ordinary client bootstraps.
+    pub bootstrap: String,
     middle: Middle,
 }
 
 enum Middle {
     Nothing,
-    Haproxy(Process),
+    /// A program that needs no more than its command line.
+    Other {
+        process: Process,
+        arguments: Vec<String>,
+        log: PathBuf,
+    },
     Teeline {
-        proxy: Proxy,
+        proxy: Box<Proxy>,
         segmenter: Option<Process>,
-        _settings: Box<ProxySettings>,
+        settings: Box<ProxySettings>,
     },
 }
 
 impl Contender {
+    /// The process in the middle.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.middle {
+            Middle::Nothing => None,
+            Middle::Other { process, .. } => Some(process.pid()),
+            Middle::Teeline { proxy, .. } => Some(proxy.process.pid()),
+        }
+    }
+
+    /// The segmenter behind a capture.
+    pub fn segmenter_pid(&self) -> Option<u32> {
+        match &self.middle {
+            Middle::Teeline { segmenter, .. } => segmenter.as_ref().map(Process::pid),
+            _ => None,
+        }
+    }
+
     /// What the process in the middle has used so far; the segmenter is not counted.
     pub fn cost(&self) -> Cost {
-        match &self.middle {
-            Middle::Nothing => Cost::default(),
-            Middle::Haproxy(process) => cost::of_process(process.pid()),
-            Middle::Teeline { proxy, .. } => cost::of_process(proxy.process.pid()),
-        }
+        self.pid().map(cost::of_process).unwrap_or_default()
     }
 
     /// What the segmenter behind a capture has used so far.
     pub fn segmenter_cost(&self) -> Cost {
-        match &self.middle {
-            Middle::Teeline {
-                segmenter: Some(segmenter),
-                ..
-            } => cost::of_process(segmenter.pid()),
-            _ => Cost::default(),
-        }
+        self.segmenter_pid().map(cost::of_process).unwrap_or_default()
     }
 
-    /// Waits until what was captured is archived, so that no later run pays for it.
+    /// Waits until what was captured is archived, so that no later run pays for it: until the buffer is nearly empty and
+    /// the segmenter has nothing to do.
     pub fn settle(&self) {
-        let Middle::Teeline {
-            proxy,
-            segmenter: Some(_),
-            ..
-        } = &self.middle
-        else {
+        let (Middle::Teeline { proxy, .. }, Some(segmenter)) = (&self.middle, self.segmenter_pid()) else {
             return;
         };
+        let mut before = f64::NAN;
         wait_until("the buffer to be archived", seconds(180), || {
-            proxy.metric("teeline_buffer_used_bytes") < BUFFER_REST_BYTES
+            let now = cost::of_process(segmenter).cpu_seconds;
+            let is_idle = now - before < IDLE_CPU_SECONDS;
+            before = now;
+            let is_archived = proxy.metric("teeline_buffer_used_bytes") < BUFFER_REST_BYTES;
+            if !(is_idle && is_archived) {
+                thread::sleep(IDLE_LOOK);
+            }
+            is_idle && is_archived
         });
     }
-}
 
-/// Addresses at which a null broker has to listen, and what it has to say there, for all contenders.
-pub struct Places {
-    ports: PortBlock,
-}
-
-impl Places {
-    /// Reserves ports.
-    pub fn reserve() -> Places {
-        Places {
-            ports: PortBlock::reserve(),
+    /// Ends the process in the middle by SIGTERM and starts it again: seconds until it had gone, and from there until it
+    /// took a connection.
+    pub fn restart(&mut self) -> Option<(f64, f64)> {
+        let begun = Instant::now();
+        match &mut self.middle {
+            Middle::Nothing => return None,
+            Middle::Other { process, .. } => {
+                process.terminate();
+                process.wait_exit(seconds(60));
+            }
+            Middle::Teeline { proxy, .. } => proxy.stop(),
         }
+        let stopped = begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        match &mut self.middle {
+            Middle::Nothing => {}
+            Middle::Other {
+                process,
+                arguments,
+                log,
+            } => *process = other(arguments, log),
+            Middle::Teeline { proxy, settings, .. } => **proxy = settings.launch(),
+        }
+        // A look each millisecond: `wait_until` looks too rarely for this.
+        while TcpStream::connect(&self.bootstrap).is_err() {
+            assert!(
+                begun.elapsed() < seconds(60),
+                "{} does not listen again",
+                self.name
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
+        Some((stopped, begun.elapsed().as_secs_f64()))
     }
+}
 
-    /// The arguments of the null broker: `LISTEN=ADVERTISED` for the direct way and for HAProxy's.
-    pub fn arguments(&self) -> Vec<String> {
-        let (direct, behind, before) = (
-            self.ports.address(0),
-            self.ports.address(1),
-            self.ports.address(2),
-        );
-        vec![format!("{direct}={direct}"), format!("{behind}={before}")]
-    }
+/// Where the broker is, and where other proxies are put before it.
+///
+/// Other proxies pass addresses on as they are, so that each of them needs a listener of the broker's that is advertised
+/// at the proxy's address.
+#[derive(Debug, Clone)]
+pub struct Ways {
+    /// The broker's own listener.
+    pub direct: String,
+    /// The broker's listener behind HAProxy, and where HAProxy listens.
+    pub haproxy: (String, String),
+    /// The same for Shotover, and its program.
+    pub shotover: Option<(String, String, PathBuf)>,
+}
 
-    /// Every contender that can run here, started and ready.
-    pub fn start_all(&self, work: &WorkDir) -> Vec<Contender> {
-        let direct = self.ports.address(0);
-        let mut all = vec![Contender {
-            name: "direct",
-            address: direct.clone(),
-            middle: Middle::Nothing,
-        }];
-        match self.haproxy(work.path()) {
-            Some(haproxy) => all.push(haproxy),
-            None => eprintln!("haproxy is not installed: without it nothing says what a proxy has to cost"),
+impl Ways {
+    /// Those contenders that are wanted and can run here, started and ready. Nothing wanted is all of them.
+    pub fn start(&self, work: &WorkDir, wanted: &[String]) -> Vec<Contender> {
+        let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|other| other == name);
+        for name in wanted {
+            let is_known = NAMES.contains(&name.as_str()) || name == SHOTOVER;
+            assert!(is_known, "{name} is none of {NAMES:?} and {SHOTOVER}");
+        }
+        let mut all = Vec::new();
+        if is_wanted(DIRECT) {
+            all.push(Contender {
+                name: DIRECT,
+                address: self.direct.clone(),
+                bootstrap: self.direct.clone(),
+                middle: Middle::Nothing,
+            });
+        }
+        if is_wanted(HAPROXY) {
+            match self.haproxy(work.path()) {
+                Some(haproxy) => all.push(haproxy),
+                None => {
+                    eprintln!("haproxy is not installed: without it nothing says what a proxy has to cost")
+                }
+            }
+        }
+        if is_wanted(SHOTOVER) {
+            all.extend(self.shotover(work.path()));
         }
         for (name, capture) in [
-            ("no capture", json!({"enabled": false})),
+            (NO_CAPTURE, json!({"enabled": false})),
             ("async", json!({"enabled": true, "ack": "async"})),
             ("durable", json!({"enabled": true, "ack": "durable"})),
         ] {
-            all.push(teeline(name, &direct, &capture, work));
+            if is_wanted(name) {
+                all.push(teeline(name, &self.direct, &capture, work));
+            }
         }
         all
     }
@@ -121,25 +193,75 @@ impl Places {
     fn haproxy(&self, directory: &Path) -> Option<Contender> {
         let version = Command::new("haproxy").arg("-v").stdout(Stdio::null()).status();
         version.ok().filter(std::process::ExitStatus::success)?;
-        let (behind, before) = (self.ports.address(1), self.ports.address(2));
+        let (behind, before) = &self.haproxy;
         let config = directory.join("haproxy.cfg");
         let text = format!(
-            "global\n  nbthread 2\n  maxconn 20000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  \
+            "global\n  nbthread 2\n  maxconn 9000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  \
              timeout server 1h\nlisten kafka\n  bind {before}\n  server broker {behind}\n"
         );
         fs::write(&config, text).expect("write HAProxy's configuration");
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&config);
-        let process = Process::start("haproxy", command, &directory.join("haproxy.log"));
-        wait_until("HAProxy to listen", seconds(20), || {
-            std::net::TcpStream::connect(&before).is_ok()
-        });
-        Some(Contender {
-            name: "haproxy",
-            address: before,
-            middle: Middle::Haproxy(process),
-        })
+        let arguments = vec!["haproxy".into(), "-db".into(), "-f".into(), path_text(&config)];
+        Some(contender(
+            HAPROXY,
+            before,
+            arguments,
+            directory.join("haproxy.log"),
+        ))
     }
+
+    fn shotover(&self, directory: &Path) -> Option<Contender> {
+        let (behind, before, program) = self.shotover.as_ref()?;
+        let port = behind.rsplit(':').next().unwrap_or_default();
+        let (topology, config) = (directory.join("topology.yaml"), directory.join("shotover.yaml"));
+        let text = format!(
+            "sources:\n  - Kafka:\n      name: kafka\n      listen_addr: \"{before}\"\n      chain:\n        - \
+             KafkaSinkSingle:\n            destination_port: {port}\n            connect_timeout_ms: 3000\n"
+        );
+        fs::write(&topology, text).expect("write Shotover's topology");
+        fs::write(&config, "main_log_level: \"info\"\n").expect("write Shotover's configuration");
+        let arguments = vec![
+            path_text(program),
+            "--topology-file".into(),
+            path_text(&topology),
+            "--config-file".into(),
+            path_text(&config),
+            "--core-threads".into(),
+            "2".into(),
+        ];
+        Some(contender(
+            SHOTOVER,
+            before,
+            arguments,
+            directory.join("shotover.log"),
+        ))
+    }
+}
+
+fn path_text(path: &Path) -> String {
+    path.to_str().expect("a UTF-8 path").to_owned()
+}
+
+fn contender(name: &'static str, address: &str, arguments: Vec<String>, log: PathBuf) -> Contender {
+    let process = other(&arguments, &log);
+    wait_until(&format!("{name} to listen"), seconds(20), || {
+        TcpStream::connect(address).is_ok()
+    });
+    Contender {
+        name,
+        address: address.to_owned(),
+        bootstrap: address.to_owned(),
+        middle: Middle::Other {
+            process,
+            arguments,
+            log,
+        },
+    }
+}
+
+fn other(arguments: &[String], log: &Path) -> Process {
+    let mut command = Command::new(&arguments[0]);
+    command.args(&arguments[1..]);
+    Process::start(&arguments[0], command, log)
 }
 
 fn teeline(name: &'static str, upstream: &str, capture: &Value, work: &WorkDir) -> Contender {
@@ -150,20 +272,65 @@ fn teeline(name: &'static str, upstream: &str, capture: &Value, work: &WorkDir) 
     for (key, value) in capture.as_object().expect("an object") {
         document[key] = value.clone();
     }
-    // Its own process, so that its cost is known by itself.
-    settings.document["segmenter"] = json!({"embedded": false});
+    // As an operator would have it, not as tests do.
+    document
+        .as_object_mut()
+        .expect("an object")
+        .remove("catalog_poll_interval");
+    // Its own process, so that its cost is known by itself; and soon done, so that no later run pays for it.
+    settings.document["segmenter"] = json!({"embedded": false, "segment_max_interval_ms": 2_000});
     settings.document["audit"] = json!({"enabled": false});
     let captures = capture["enabled"] == json!(true);
-    let proxy = settings.start();
+    let proxy = Box::new(settings.start());
     let segmenter = captures.then(|| settings.launch_segmenter(&["--admin", "127.0.0.1:0"]));
     Contender {
         name,
         address: format!("127.0.0.1:{}", settings.port(NODE_PORT_INDEX)),
+        bootstrap: settings.bootstrap(),
         middle: Middle::Teeline {
             proxy,
             segmenter,
-            _settings: Box::new(settings),
+            settings: Box::new(settings),
         },
+    }
+}
+
+/// A null broker in a process of its own, and the ways to it.
+pub struct NullKafka {
+    /// For [`Ways::start`].
+    pub ways: Ways,
+    _process: Process,
+    _ports: PortBlock,
+}
+
+impl NullKafka {
+    /// Starts one; `more` are further arguments of `null-broker`.
+    pub fn start(partitions: i32, more: &[String], work: &WorkDir) -> NullKafka {
+        let ports = PortBlock::reserve();
+        let (direct, behind, before) = (ports.address(0), ports.address(1), ports.address(2));
+        let own = std::env::current_exe().expect("the path of this program");
+        let mut command = Command::new(own);
+        command
+            .args(["null-broker", "--partitions", &partitions.to_string()])
+            .args(more)
+            .args([format!("{direct}={direct}"), format!("{behind}={before}")]);
+        let log = work.join("null-broker.log");
+        let process = Process::start("null broker", command, &log);
+        for address in [&direct, &behind] {
+            wait_until("the null broker to listen", seconds(60), || {
+                TcpStream::connect(address).is_ok()
+            });
+        }
+        let ways = Ways {
+            direct,
+            haproxy: (behind, before),
+            shotover: None,
+        };
+        NullKafka {
+            ways,
+            _process: process,
+            _ports: ports,
+        }
     }
 }
 
@@ -180,5 +347,24 @@ pub fn place(text: &str) -> Result<(SocketAddr, SocketAddr), String> {
     Ok((address(listen)?, address(advertised)?))
 }
 
+/// The port of the node with id 1 in a proxy's block.
+const NODE_PORT_INDEX: u16 = 3;
 /// A file or two of the buffer are kept until the next one is begun.
 const BUFFER_REST_BYTES: f64 = 300e6;
+/// In so long a time a segmenter that has something to do uses more than this.
+const IDLE_LOOK: Duration = Duration::from_millis(400);
+const IDLE_CPU_SECONDS: f64 = 0.02;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_one_address_or_two() {
+        let (listen, advertised) = place("127.0.0.1:1=127.0.0.1:2").expect("two addresses");
+        assert_eq!((listen.port(), advertised.port()), (1, 2));
+        let (listen, advertised) = place("127.0.0.1:1").expect("one address");
+        assert_eq!(listen, advertised);
+        assert!(place("nowhere").is_err());
+    }
+}

@@ -2,184 +2,146 @@
 
 #![allow(clippy::print_stdout, reason = "its table is its purpose")]
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
-use teeline_tests::process::Process;
-use teeline_tests::wait::{seconds, wait_until};
+use serde_json::{Value, json};
 use teeline_tests::workdir::WorkDir;
 use teeline_wire::codec::Compression;
 use teeline_wire::records::BatchBuilder;
 
-use crate::contenders::{Contender, Places};
+use crate::contenders::{Contender, HAPROXY, NullKafka};
 use crate::load::{self, Measured, Pace, Stream};
+use crate::null_broker::compression;
 use crate::producer::{RECORD_BYTES, event};
-use crate::report::{self, Interval};
+use crate::report::{self, Interval, median};
 
 /// What is measured, and how long.
 #[derive(Debug, Args)]
 pub struct LeanArguments {
-    /// How many rounds.
+    /// How many rounds, beside one that warms up.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each run.
-    #[arg(long, default_value_t = 4.0)]
-    seconds: f64,
-    /// Connections.
-    #[arg(long, default_value_t = 4)]
-    connections: usize,
-    /// Partitions of the topic; connections take them in turn.
-    #[arg(long, default_value_t = 6)]
-    partitions: i32,
-    /// Bytes of each record batch.
-    #[arg(long, default_value_t = 65_536)]
-    batch_bytes: usize,
-    /// Batches of each request, for as many partitions.
-    #[arg(long, default_value_t = 1)]
-    batches: usize,
-    /// Requests in flight on each connection.
-    #[arg(long, default_value_t = 5)]
-    in_flight: usize,
-    /// Megabytes a second of all connections together; without it as fast as it goes.
-    #[arg(long)]
-    rate: Option<f64>,
-    /// Only these contenders: direct, haproxy, "no capture", async, durable.
+    #[command(flatten)]
+    plan: Plan,
+    /// Only these contenders: direct, haproxy, "no capture", async, durable. May be repeated.
     #[arg(long)]
     only: Vec<String>,
     /// Keep the result under this directory, with date and commit.
     #[arg(long)]
-    save: Option<std::path::PathBuf>,
+    save: Option<PathBuf>,
 }
 
-#[derive(Debug, Default)]
-struct Rounds {
-    mb_per_second: Vec<f64>,
-    cpu_per_gb: Vec<f64>,
-    segmenter_cpu_per_gb: Vec<f64>,
-    p50_ms: Vec<f64>,
-    p99_ms: Vec<f64>,
-    peak_mib: f64,
+/// The load of one run.
+#[derive(Debug, Clone, Args)]
+pub struct Plan {
+    /// Seconds of each run.
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Connections.
+    #[arg(long, default_value_t = 4)]
+    pub connections: usize,
+    /// Partitions of the topic; requests take them in turn.
+    #[arg(long, default_value_t = 6)]
+    pub partitions: i32,
+    /// Bytes of each record batch, before compression.
+    #[arg(long, default_value_t = 65_536)]
+    pub batch_bytes: usize,
+    /// Batches of each request, for as many partitions.
+    #[arg(long, default_value_t = 1)]
+    pub batches: usize,
+    /// As producers compress them: none, gzip, snappy, lz4 or zstd.
+    #[arg(long, default_value = "none", value_parser = compression)]
+    pub codec: Compression,
+    /// Requests in flight on each connection.
+    #[arg(long, default_value_t = 5)]
+    pub in_flight: usize,
+    /// Megabytes a second of all connections together; without it as fast as it goes.
+    #[arg(long)]
+    pub rate: Option<f64>,
 }
 
-/// One line of the report.
-#[derive(Debug, Serialize)]
-struct Line {
-    contender: &'static str,
-    mb_per_second: f64,
-    cpu_seconds_per_gb: f64,
-    /// Of CPU per gigabyte, to HAProxy's in the same round.
-    to_haproxy: Option<Interval>,
-    segmenter_cpu_seconds_per_gb: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    peak_mib: f64,
-}
-
-/// Runs it and prints the table.
-pub fn run(arguments: &LeanArguments) {
-    let work = WorkDir::create("lean");
-    let places = Places::reserve();
-    let _broker = start_broker(&places, arguments.partitions, &work);
-    let mut contenders = places.start_all(&work);
-    if !arguments.only.is_empty() {
-        contenders.retain(|contender| arguments.only.iter().any(|name| name == contender.name));
+impl Plan {
+    /// For the report.
+    pub fn json(&self) -> Value {
+        json!({
+            "seconds": self.seconds, "connections": self.connections, "partitions": self.partitions,
+            "batch_bytes": self.batch_bytes, "batches_per_request": self.batches,
+            "compression": format!("{:?}", self.codec).to_lowercase(), "in_flight": self.in_flight,
+            "rate_mb_per_second": self.rate,
+        })
     }
-    let batch = batch(arguments.batch_bytes);
-    let mut rounds: Vec<Rounds> = contenders.iter().map(|_| Rounds::default()).collect();
-    for round in 0..=arguments.rounds {
-        for (contender, rounds) in contenders.iter().zip(&mut rounds) {
-            eprintln!("round {round} of {}: {}", arguments.rounds, contender.name);
-            let before = (contender.cost(), contender.segmenter_cost());
-            let measured = load_of(contender, arguments, &batch);
-            let used = contender.cost() - before.0;
-            contender.settle();
-            // The first round only warms up.
-            if round > 0 {
-                let segmenter = contender.segmenter_cost() - before.1;
-                rounds.note(&measured, used.cpu_seconds, segmenter.cpu_seconds);
-            }
-            rounds.peak_mib = used.peak_mib;
+
+    /// Different ones, so that a segmenter finds what it would find in real records.
+    pub fn batches(&self) -> Arc<[Bytes]> {
+        let records = (self.batch_bytes / RECORD_BYTES as usize).max(1) as u64;
+        let count = (BATCH_BYTES_IN_ALL / self.batch_bytes.max(1)).clamp(1, BATCHES_MAX) as u64;
+        let batch = |index| batch(self.codec, index * records, self.batch_bytes);
+        (0..count).map(batch).collect()
+    }
+
+    /// Runs the load through a contender.
+    ///
+    /// # Panics
+    /// When the load does not get through.
+    pub fn run(&self, contender: &Contender, batches: &Arc<[Bytes]>) -> Measured {
+        let apart = batches.len() / self.connections.clamp(1, batches.len());
+        let streams = (0..self.connections).map(|connection| Stream {
+            address: contender.address.clone(),
+            topic: TOPIC.to_owned(),
+            partitions: rotated(self.partitions, connection),
+            batches: Arc::clone(batches),
+            first: connection * apart,
+            batches_per_request: self.batches,
+        });
+        let pace = self.pace(batches);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let duration = Duration::from_secs_f64(self.seconds);
+        runtime
+            .block_on(load::produce(streams.collect(), pace, duration))
+            .unwrap_or_else(|error| panic!("the load through {}: {error}", contender.name))
+    }
+
+    fn pace(&self, batches: &Arc<[Bytes]>) -> Pace {
+        let Some(rate) = self.rate else {
+            return Pace::Closed {
+                in_flight: self.in_flight,
+            };
+        };
+        let mean = batches.iter().map(Bytes::len).sum::<usize>() as f64 / batches.len() as f64;
+        let request_bytes = mean * self.batches as f64;
+        let requests_each = rate * 1e6 / self.connections as f64 / request_bytes;
+        Pace::Open {
+            every: Duration::from_secs_f64(1.0 / requests_each),
         }
     }
-    let haproxy = contenders
-        .iter()
-        .position(|contender| contender.name == "haproxy")
-        .map(|at| rounds[at].cpu_per_gb.clone());
-    let lines: Vec<Line> = contenders
-        .iter()
-        .zip(&rounds)
-        .map(|(contender, rounds)| rounds.line(contender.name, haproxy.as_deref()))
-        .collect();
-    print!("{}", table(&lines));
-    if let Some(directory) = &arguments.save {
-        let run = json!({
-            "rounds": arguments.rounds, "seconds": arguments.seconds, "connections": arguments.connections,
-            "partitions": arguments.partitions, "batch_bytes": batch.len(), "batches": arguments.batches,
-            "in_flight": arguments.in_flight, "rate_mb_per_second": arguments.rate,
-        });
-        report::keep(directory, "lean", json!({"run": run, "contenders": lines}));
-    }
 }
 
-fn start_broker(places: &Places, partitions: i32, work: &WorkDir) -> Process {
-    let own = std::env::current_exe().expect("the path of this program");
-    let mut command = Command::new(own);
-    command
-        .args(["null-broker", "--partitions", &partitions.to_string()])
-        .args(places.arguments());
-    let log = work.join("null-broker.log");
-    let broker = Process::start_with("null broker", command, &log, Stdio::null(), None);
-    for place in places.arguments() {
-        let address = place.split('=').next().unwrap_or_default().to_owned();
-        wait_until("the null broker to listen", seconds(20), || {
-            std::net::TcpStream::connect(&address).is_ok()
-        });
-    }
-    broker
+/// All partitions, from another one on for each connection.
+fn rotated(partitions: i32, connection: usize) -> Vec<i32> {
+    let mut all: Vec<i32> = (0..partitions).collect();
+    let first = connection % all.len();
+    all.rotate_left(first);
+    all
 }
 
-fn load_of(contender: &Contender, arguments: &LeanArguments, batch: &Bytes) -> Measured {
-    let partitions = arguments.partitions.unsigned_abs() as usize;
-    let streams = (0..arguments.connections).map(|connection| Stream {
-        address: contender.address.clone(),
-        topic: "lean".to_owned(),
-        batches: (0..arguments.batches)
-            .map(|index| ((connection + index) % partitions) as i32)
-            .map(|partition| (partition, batch.clone()))
-            .collect(),
-    });
-    let pace = match arguments.rate {
-        None => Pace::Closed {
-            in_flight: arguments.in_flight,
-        },
-        Some(mb) => {
-            let request_bytes = (batch.len() * arguments.batches) as f64;
-            let each = mb * 1e6 / arguments.connections as f64 / request_bytes;
-            Pace::Open {
-                every: Duration::from_secs_f64(1.0 / each),
-            }
-        }
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let duration = Duration::from_secs_f64(arguments.seconds);
-    runtime
-        .block_on(load::produce(streams.collect(), pace, duration))
-        .unwrap_or_else(|error| panic!("the load through {}: {error}", contender.name))
-}
-
-/// A batch of JSON records, as a producer without compression sends it.
-fn batch(bytes: usize) -> Bytes {
-    let mut builder = BatchBuilder::new(Compression::None);
+/// A batch of JSON records, as a producer sends it.
+fn batch(codec: Compression, first: u64, bytes: usize) -> Bytes {
+    let mut builder = BatchBuilder::new(codec);
     let mut number = 0;
     while number == 0 || builder.uncompressed_bytes() + RECORD_BYTES as usize <= bytes {
-        let value = event(number);
+        let mut value = event(first + number);
+        // A batch that is to be smaller than a record has a smaller record.
+        value.truncate(bytes);
         builder
             .push(1_700_000_000_000, None, Some(value.as_bytes()), &[])
             .expect("a record fits");
@@ -189,50 +151,219 @@ fn batch(bytes: usize) -> Bytes {
     batch.into_bytes()
 }
 
+/// All rounds of one contender.
+#[derive(Debug, Default, Clone)]
+pub struct Rounds {
+    /// Of record batches.
+    pub mb_per_second: Vec<f64>,
+    /// Of the process in the middle.
+    pub cpu_per_gb: Vec<f64>,
+    segmenter_cpu_per_gb: Vec<f64>,
+    p50_ms: Vec<f64>,
+    p99_ms: Vec<f64>,
+    p999_ms: Vec<f64>,
+}
+
 impl Rounds {
-    fn note(&mut self, measured: &Measured, cpu: f64, segmenter_cpu: f64) {
+    /// Runs the load through the contender once, and notes what it took.
+    pub fn run(&mut self, contender: &Contender, plan: &Plan, batches: &Arc<[Bytes]>) {
+        let before = (contender.cost(), contender.segmenter_cost());
+        let measured = plan.run(contender, batches);
+        let used = contender.cost() - before.0;
+        contender.settle();
+        let segmenter = contender.segmenter_cost() - before.1;
         let gigabytes = measured.bytes as f64 / 1e9;
         self.mb_per_second.push(measured.mb_per_second());
-        self.cpu_per_gb.push(cpu / gigabytes);
-        self.segmenter_cpu_per_gb.push(segmenter_cpu / gigabytes);
-        self.p50_ms.push(measured.quantile(0.5).as_secs_f64() * 1e3);
-        self.p99_ms.push(measured.quantile(0.99).as_secs_f64() * 1e3);
+        self.cpu_per_gb.push(used.cpu_seconds / gigabytes);
+        self.segmenter_cpu_per_gb.push(segmenter.cpu_seconds / gigabytes);
+        let ms = |part| measured.quantile(part).as_secs_f64() * 1e3;
+        self.p50_ms.push(ms(0.5));
+        self.p99_ms.push(ms(0.99));
+        self.p999_ms.push(ms(0.999));
     }
+}
 
-    fn line(&self, contender: &'static str, haproxy: Option<&[f64]>) -> Line {
-        let median = |values: &[f64]| report::median(values.iter().copied());
+/// One line of the report: medians over the rounds.
+#[derive(Debug, Serialize)]
+struct Line {
+    contender: &'static str,
+    mb_per_second: f64,
+    /// Of the proxy, without a segmenter.
+    cpu_seconds_per_gb: f64,
+    /// Of CPU per gigabyte, to HAProxy's in the same round.
+    cpu_to_haproxy: Option<Interval>,
+    segmenter_cpu_seconds_per_gb: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    p999_ms: f64,
+    peak_mib: f64,
+    segmenter_peak_mib: f64,
+}
+
+impl Line {
+    fn of(contender: &Contender, rounds: &Rounds, haproxy: Option<&Rounds>) -> Line {
+        let median = |values: &[f64]| median(values.iter().copied());
+        let is_proxy = contender.pid().is_some();
         Line {
-            contender,
-            mb_per_second: median(&self.mb_per_second),
-            cpu_seconds_per_gb: median(&self.cpu_per_gb),
-            to_haproxy: haproxy.map(|haproxy| Interval::of_ratio(&self.cpu_per_gb, haproxy)),
-            segmenter_cpu_seconds_per_gb: median(&self.segmenter_cpu_per_gb),
-            p50_ms: median(&self.p50_ms),
-            p99_ms: median(&self.p99_ms),
-            peak_mib: self.peak_mib,
+            contender: contender.name,
+            mb_per_second: median(&rounds.mb_per_second),
+            cpu_seconds_per_gb: median(&rounds.cpu_per_gb),
+            cpu_to_haproxy: haproxy
+                .filter(|_| is_proxy)
+                .map(|haproxy| Interval::of_ratio(&rounds.cpu_per_gb, &haproxy.cpu_per_gb)),
+            segmenter_cpu_seconds_per_gb: median(&rounds.segmenter_cpu_per_gb),
+            p50_ms: median(&rounds.p50_ms),
+            p99_ms: median(&rounds.p99_ms),
+            p999_ms: median(&rounds.p999_ms),
+            peak_mib: contender.cost().peak_mib,
+            segmenter_peak_mib: contender.segmenter_cost().peak_mib,
         }
     }
 }
 
+/// Runs it and prints the table.
+pub fn run(arguments: &LeanArguments) {
+    let plan = &arguments.plan;
+    let work = WorkDir::create("lean");
+    let kafka = NullKafka::start(plan.partitions, &[], &work);
+    let contenders = kafka.ways.start(&work, &arguments.only);
+    let batches = plan.batches();
+    let sync_ms = sync_ms(work.path(), batches.first().expect("a batch"));
+    let mut rounds = vec![Rounds::default(); contenders.len()];
+    for round in 0..=arguments.rounds {
+        // The first round only warms up.
+        let mut warm_up = Rounds::default();
+        for at in in_turn(round, contenders.len()) {
+            let contender = &contenders[at];
+            eprintln!("round {round} of {}: {}", arguments.rounds, contender.name);
+            let rounds = match round {
+                0 => &mut warm_up,
+                _ => &mut rounds[at],
+            };
+            rounds.run(contender, plan, &batches);
+        }
+    }
+    let haproxy = position(&contenders, HAPROXY).map(|at| rounds[at].clone());
+    let lines: Vec<Line> = contenders
+        .iter()
+        .zip(&rounds)
+        .map(|(contender, rounds)| Line::of(contender, rounds, haproxy.as_ref()))
+        .collect();
+    print!("{}", table(&lines));
+    println!("one sync of a file that grew by a batch: {sync_ms:.2} ms at the median");
+    if let Some(directory) = &arguments.save {
+        let mut run = plan.json();
+        run["rounds"] = json!(arguments.rounds);
+        run["sync_ms"] = json!(sync_ms);
+        report::keep(
+            directory,
+            &kind("lean", plan),
+            json!({"run": run, "contenders": lines}),
+        );
+    }
+}
+
+/// The kind of a result: its name, and what is not as usual.
+fn kind(name: &str, plan: &Plan) -> String {
+    let mut kind = name.to_owned();
+    if plan.rate.is_some() {
+        kind.push_str("-steady");
+    }
+    if plan.codec != Compression::None {
+        kind.push_str(&format!("-{:?}", plan.codec).to_lowercase());
+    }
+    kind
+}
+
+/// The places from 0 on, each round from another one on: whoever comes after a certain other one has its caches, and its
+/// dirty pages.
+pub fn in_turn(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |index| (index + round) % count)
+}
+
+/// Where a contender of this name stands.
+pub fn position(contenders: &[Contender], name: &str) -> Option<usize> {
+    contenders.iter().position(|contender| contender.name == name)
+}
+
+/// What one sync costs after so many bytes were appended, at the median.
+fn sync_ms(directory: &Path, bytes: &[u8]) -> f64 {
+    let path = directory.join("syncs");
+    let mut file = File::create(&path).expect("create a file to sync");
+    let times = (0..SYNCS).map(|_| {
+        file.write_all(bytes).expect("append to a file");
+        let begun = Instant::now();
+        file.sync_data().expect("sync a file");
+        begun.elapsed().as_secs_f64() * 1e3
+    });
+    let times: Vec<f64> = times.collect();
+    std::fs::remove_file(&path).expect("remove the file again");
+    median(times.into_iter())
+}
+
 fn table(lines: &[Line]) -> String {
     let mut text = format!(
-        "{:<12} {:>9} {:>12} {:>22} {:>12} {:>9} {:>9} {:>9}\n",
-        "contender", "MB/s", "CPU-s per GB", "to HAProxy (95 %)", "segmenter", "p50 ms", "p99 ms", "peak MiB"
+        "{:<12} {:>8} {:>12} {:>19} {:>10} {:>8} {:>8} {:>9} {:>9} {:>10}\n",
+        "contender",
+        "MB/s",
+        "CPU-s per GB",
+        "to HAProxy (95 %)",
+        "segmenter",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "peak MiB",
+        "segmenter"
     );
     for line in lines {
-        let ratio = line.to_haproxy.as_ref().map_or_else(String::new, |ratio| {
-            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high)
-        });
+        let ratio = report::ratio_text(line.cpu_to_haproxy.as_ref());
         text.push_str(&format!(
-            "{:<12} {:>9.1} {:>12.3} {ratio:>22} {:>12.3} {:>9.2} {:>9.2} {:>9.1}\n",
+            "{:<12} {:>8.0} {:>12.3} {ratio:>19} {:>10.3} {:>8.2} {:>8.2} {:>9.2} {:>9.1} {:>10.1}\n",
             line.contender,
             line.mb_per_second,
             line.cpu_seconds_per_gb,
             line.segmenter_cpu_seconds_per_gb,
             line.p50_ms,
             line.p99_ms,
+            line.p999_ms,
             line.peak_mib,
+            line.segmenter_peak_mib,
         ));
     }
     text
+}
+
+/// The topic of all lean loads.
+pub const TOPIC: &str = "lean";
+/// More than the window in which zstd finds what came before, for each of several connections.
+const BATCH_BYTES_IN_ALL: usize = 12 << 20;
+const BATCHES_MAX: usize = 4_096;
+const SYNCS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_contender_is_first_in_its_turn() {
+        assert_eq!(in_turn(1, 3).collect::<Vec<_>>(), [1, 2, 0]);
+        assert_eq!(in_turn(3, 3).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn batches_are_of_the_size_that_was_asked_for() {
+        for bytes in [100, 1_024, 16_384, 65_536] {
+            let length = batch(Compression::None, 0, bytes).len();
+            assert!(
+                length > bytes * 9 / 10 && length < bytes + 200,
+                "{length} for {bytes}"
+            );
+        }
+    }
+
+    #[test]
+    fn connections_begin_with_different_partitions() {
+        assert_eq!(rotated(3, 1), [1, 2, 0]);
+        assert_eq!(rotated(1, 7), [0]);
+    }
 }

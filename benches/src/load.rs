@@ -1,16 +1,14 @@
-//! A load generator that costs next to nothing: requests are encoded once, and only their correlation ids change.
+//! A load generator that costs next to nothing: batches are built once, and only what stands before them is written anew.
 //!
 //! Ordinary clients spend many times what a proxy does, so on a small machine they are the ones that are measured. What
 //! this one leaves out (batching, compression, retries) is work that no proxy sees.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ApiKey, ProduceRequest, TopicName};
-use kafka_protocol::protocol::{Encodable, StrBytes};
+use kafka_protocol::messages::ApiKey;
 use teeline_wire::header;
 use teeline_wire::produce;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,8 +25,14 @@ pub struct Stream {
     pub address: String,
     /// The topic, by name.
     pub topic: String,
-    /// What every request holds: for each of these partitions, this batch.
-    pub batches: Vec<(i32, Bytes)>,
+    /// The partitions that it takes in turn.
+    pub partitions: Vec<i32>,
+    /// The batches that it takes in turn. Each connection begins elsewhere, so that what is alike lies far apart.
+    pub batches: Arc<[Bytes]>,
+    /// The batch that it begins with.
+    pub first: usize,
+    /// Batches of one request, each for another partition.
+    pub batches_per_request: usize,
 }
 
 /// How it is sent.
@@ -50,7 +54,7 @@ pub enum Pace {
 /// What was measured.
 #[derive(Debug, Default)]
 pub struct Measured {
-    /// Bytes of record batches that were acknowledged.
+    /// Bytes of record batches that were acknowledged, or fetched.
     pub bytes: u64,
     /// From the first request to the last answer.
     pub elapsed: Duration,
@@ -81,13 +85,19 @@ pub async fn produce(streams: Vec<Stream>, pace: Pace, duration: Duration) -> io
     for stream in streams {
         let socket = TcpStream::connect(&stream.address).await?;
         socket.set_nodelay(true)?;
-        connections.push((socket, Template::of(&stream)?));
+        connections.push((socket, stream));
     }
     let began = Instant::now();
     let end = began + duration;
+    let count = connections.len();
     let mut running = JoinSet::new();
-    for (socket, template) in connections {
-        running.spawn(run(socket, template, pace, end));
+    for (index, (socket, stream)) in connections.into_iter().enumerate() {
+        let start = match pace {
+            Pace::Closed { .. } => began,
+            // In turn, not all at the same moment.
+            Pace::Open { every } => began + every.mul_f64(index as f64 / count as f64),
+        };
+        running.spawn(run(socket, Requests::of(stream), pace, start, end));
     }
     let mut all = Measured::default();
     while let Some(ended) = running.join_next().await {
@@ -100,82 +110,116 @@ pub async fn produce(streams: Vec<Stream>, pace: Pace, duration: Duration) -> io
     Ok(all)
 }
 
-/// A request whose correlation id is still to be put in.
-struct Template {
-    frame: BytesMut,
-    record_bytes: u64,
+/// The requests of a stream, one after the other.
+#[derive(Debug)]
+pub struct Requests {
+    stream: Stream,
+    taken: usize,
+    correlation_id: i32,
 }
 
-impl Template {
-    fn of(stream: &Stream) -> io::Result<Template> {
-        let partitions = stream.batches.iter().map(|(partition, batch)| {
-            PartitionProduceData::default()
-                .with_index(*partition)
-                .with_records(Some(batch.clone()))
-        });
-        let topic = TopicProduceData::default()
-            .with_name(TopicName(StrBytes::from_string(stream.topic.clone())))
-            .with_partition_data(partitions.collect());
-        let request = ProduceRequest::default()
-            .with_acks(-1)
-            .with_timeout_ms(30_000)
-            .with_topic_data(vec![topic]);
-        let mut frame = BytesMut::new();
-        frame.put_i32(0);
-        frame.put_i16(ApiKey::Produce as i16);
-        frame.put_i16(VERSION);
-        frame.put_i32(0);
-        frame.put_i16(CLIENT_ID.len() as i16);
-        frame.put_slice(CLIENT_ID);
-        // No tagged fields.
-        frame.put_u8(0);
-        request
-            .encode(&mut frame, VERSION)
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        let length = i32::try_from(frame.len() - LENGTH_BYTES).map_err(io::Error::other)?;
-        put_i32(&mut frame, 0, length);
-        let record_bytes = stream.batches.iter().map(|(_, batch)| batch.len() as u64).sum();
-        Ok(Template { frame, record_bytes })
+impl Requests {
+    /// From the first one on.
+    pub fn of(stream: Stream) -> Requests {
+        Requests {
+            stream,
+            taken: 0,
+            correlation_id: 0,
+        }
     }
 
-    fn numbered(&mut self, correlation_id: i32) -> &[u8] {
-        put_i32(&mut self.frame, CORRELATION_ID_AT, correlation_id);
-        &self.frame
+    /// Makes the next one: the pieces of its frame in their order, and how many of its bytes are record batches.
+    pub fn make(&mut self) -> (Vec<Bytes>, u64) {
+        let stream = &self.stream;
+        let count = stream.batches_per_request.clamp(1, stream.partitions.len());
+        let mut pieces = Vec::with_capacity(2 * count + 1);
+        let mut open = BytesMut::with_capacity(HEAD_BYTES);
+        open.put_i32(0);
+        open.put_i16(ApiKey::Produce as i16);
+        open.put_i16(VERSION);
+        open.put_i32(self.correlation_id);
+        open.put_i16(CLIENT_ID.len() as i16);
+        open.put_slice(CLIENT_ID);
+        open.put_u8(NO_TAGS);
+        // No transaction.
+        open.put_u8(0);
+        open.put_i16(ACKS_ALL);
+        open.put_i32(TIMEOUT_MS);
+        put_length(&mut open, 1);
+        put_length(&mut open, stream.topic.len());
+        open.put_slice(stream.topic.as_bytes());
+        put_length(&mut open, count);
+        let mut record_bytes = 0;
+        for index in self.taken..self.taken + count {
+            let batch = &stream.batches[(stream.first + index) % stream.batches.len()];
+            open.put_i32(stream.partitions[index % stream.partitions.len()]);
+            put_length(&mut open, batch.len());
+            pieces.push(open.split().freeze());
+            pieces.push(batch.clone());
+            record_bytes += batch.len() as u64;
+            open.put_u8(NO_TAGS);
+        }
+        // Of the topic, and of the request.
+        open.put_slice(&[NO_TAGS, NO_TAGS]);
+        pieces.push(open.freeze());
+        number(&mut pieces);
+        self.taken += count;
+        self.correlation_id = self.correlation_id.wrapping_add(1);
+        (pieces, record_bytes)
     }
 }
 
-fn put_i32(frame: &mut [u8], at: usize, value: i32) {
-    if let Some(place) = frame.get_mut(at..at + 4) {
-        place.copy_from_slice(&value.to_be_bytes());
-    }
+/// Writes the length of the frame into its first bytes.
+fn number(pieces: &mut [Bytes]) {
+    let length = pieces.iter().map(Bytes::len).sum::<usize>() - LENGTH_BYTES;
+    let mut first = BytesMut::from(pieces[0].clone());
+    first[..LENGTH_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
+    pieces[0] = first.freeze();
 }
 
-async fn run(socket: TcpStream, template: Template, pace: Pace, end: Instant) -> io::Result<Measured> {
-    let record_bytes = template.record_bytes;
+/// The length of a compact string, array or byte field: one more than it is, seven bits a byte.
+fn put_length(buffer: &mut BytesMut, length: usize) {
+    let mut left = length + 1;
+    while left >= 0x80 {
+        buffer.put_u8((left & 0x7F) as u8 | 0x80);
+        left >>= 7;
+    }
+    buffer.put_u8(left as u8);
+}
+
+async fn run(
+    socket: TcpStream,
+    requests: Requests,
+    pace: Pace,
+    start: Instant,
+    end: Instant,
+) -> io::Result<Measured> {
     let (reader, writer) = socket.into_split();
     let room = Arc::new(Semaphore::new(match pace {
         Pace::Closed { in_flight } => in_flight,
         Pace::Open { .. } => UNANSWERED_MAX,
     }));
     let (due, awaited) = mpsc::unbounded_channel();
-    let sending = tokio::spawn(send(writer, template, pace, end, due, Arc::clone(&room)));
-    let mut measured = receive(reader, awaited, &room).await?;
+    let sending = tokio::spawn(send(writer, requests, pace, (start, end), due, Arc::clone(&room)));
+    let measured = receive(reader, awaited, &room).await?;
     // The sender's half is open until here: an end of it would be taken for the end of the client.
     drop(sending.await.map_err(io::Error::other)??);
-    measured.bytes = measured.latencies.len() as u64 * record_bytes;
     Ok(measured)
 }
 
+/// When a request was due, and how many bytes of record batches it holds.
+type Due = (Instant, u64);
+
 async fn send(
     mut writer: OwnedWriteHalf,
-    mut template: Template,
+    mut requests: Requests,
     pace: Pace,
-    end: Instant,
-    due: mpsc::UnboundedSender<Instant>,
+    (start, end): (Instant, Instant),
+    due: mpsc::UnboundedSender<Due>,
     room: Arc<Semaphore>,
 ) -> io::Result<OwnedWriteHalf> {
-    let mut next = Instant::now();
-    for correlation_id in 0.. {
+    let mut next = start;
+    loop {
         let scheduled = match pace {
             Pace::Closed { .. } => None,
             Pace::Open { every } => {
@@ -187,31 +231,48 @@ async fn send(
         };
         room.acquire().await.map_err(io::Error::other)?.forget();
         let at = scheduled.unwrap_or_else(Instant::now);
-        if at >= end || due.send(at).is_err() {
+        if at >= end {
             break;
         }
-        writer.write_all(template.numbered(correlation_id)).await?;
+        let (pieces, record_bytes) = requests.make();
+        if due.send((at, record_bytes)).is_err() {
+            break;
+        }
+        write_all(&mut writer, &pieces).await?;
     }
     Ok(writer)
 }
 
+async fn write_all(writer: &mut OwnedWriteHalf, pieces: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut left = slices.as_mut_slice();
+    while !left.is_empty() {
+        match writer.write_vectored(left).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => IoSlice::advance_slices(&mut left, written),
+        }
+    }
+    Ok(())
+}
+
 async fn receive(
     mut reader: OwnedReadHalf,
-    mut awaited: mpsc::UnboundedReceiver<Instant>,
+    mut awaited: mpsc::UnboundedReceiver<Due>,
     room: &Semaphore,
 ) -> io::Result<Measured> {
     let mut measured = Measured::default();
     let mut intake = BytesMut::new();
-    let mut correlation_id = 0;
-    while let Some(due) = awaited.recv().await {
+    let mut correlation_id: i32 = 0;
+    while let Some((due, record_bytes)) = awaited.recv().await {
         let answer = tokio::time::timeout(PATIENCE, frame(&mut reader, &mut intake)).await;
         check(
             &answer.map_err(|_| io::Error::other("no answer in time"))??,
             correlation_id,
         )?;
         measured.latencies.push(due.elapsed());
+        measured.bytes += record_bytes;
         room.add_permits(1);
-        correlation_id += 1;
+        correlation_id = correlation_id.wrapping_add(1);
     }
     Ok(measured)
 }
@@ -232,7 +293,11 @@ async fn frame(reader: &mut OwnedReadHalf, intake: &mut BytesMut) -> io::Result<
     }
 }
 
-fn check(answer: &Bytes, correlation_id: i32) -> io::Result<()> {
+/// Whether a frame without its length answers the request with this correlation id, and all of it was taken.
+///
+/// # Errors
+/// When not.
+pub fn check(answer: &Bytes, correlation_id: i32) -> io::Result<()> {
     let (got, body_at) =
         header::parse_response_header(ApiKey::Produce as i16, VERSION, answer).map_err(io::Error::other)?;
     if got != correlation_id {
@@ -253,9 +318,53 @@ fn check(answer: &Bytes, correlation_id: i32) -> io::Result<()> {
 /// Topics by name, and flexible: what every broker since 2.4 and every proxy here understands.
 const VERSION: i16 = 9;
 const CLIENT_ID: &[u8] = b"bench";
+const NO_TAGS: u8 = 0;
+const ACKS_ALL: i16 = -1;
+const TIMEOUT_MS: i32 = 30_000;
 const LENGTH_BYTES: usize = 4;
-const CORRELATION_ID_AT: usize = 8;
+const HEAD_BYTES: usize = 128;
 const READ_BYTES: usize = 16 * 1024;
 /// Of a sender that does not wait for answers: beyond this nobody would call it steady any more.
 const UNANSWERED_MAX: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use teeline_wire::header::RequestHeader;
+
+    #[test]
+    fn requests_are_what_a_broker_reads_and_take_partitions_and_batches_in_turn() {
+        let batches = ["one", "two", "three"].map(|text| {
+            let batch = teeline_wire::records::BatchBuilder::single(0, None, Some(text.as_bytes()));
+            batch.expect("a batch").bytes().clone()
+        });
+        let mut requests = Requests::of(Stream {
+            address: String::new(),
+            topic: "lean".to_owned(),
+            partitions: vec![4, 7, 9],
+            batches: Arc::from(batches.clone()),
+            first: 1,
+            batches_per_request: 2,
+        });
+        for (correlation_id, expected) in [(0, [(4, 1), (7, 2)]), (1, [(9, 0), (4, 1)])] {
+            let (pieces, record_bytes) = requests.make();
+            let frame = Bytes::from(pieces.concat());
+            let (length, frame) = (frame.slice(..LENGTH_BYTES), frame.slice(LENGTH_BYTES..));
+            assert_eq!(&length[..], (frame.len() as u32).to_be_bytes());
+            let head = RequestHeader::parse(&frame).expect("a header");
+            assert_eq!(head.correlation_id, correlation_id);
+            let request =
+                produce::parse_request(head.api_version, &frame.slice(head.header_len..)).expect("a request");
+            let found: Vec<(i32, Bytes)> = request
+                .entries
+                .iter()
+                .map(|entry| (entry.partition, entry.records.clone()))
+                .collect();
+            let expected = expected.map(|(partition, index)| (partition, batches[index].clone()));
+            assert_eq!(found, expected);
+            let sum: usize = expected.iter().map(|(_, batch)| batch.len()).sum();
+            assert_eq!((record_bytes, request.acks), (sum as u64, -1));
+        }
+    }
+}

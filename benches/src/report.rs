@@ -168,6 +168,13 @@ impl Interval {
     }
 }
 
+/// `median (low–high)`; nothing of nothing.
+pub fn ratio_text(ratio: Option<&Interval>) -> String {
+    ratio.map_or_else(String::new, |ratio| {
+        format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high)
+    })
+}
+
 const DRAWS: usize = 2_000;
 
 /// The middle value; the mean of the two middle ones for an even count; NaN of nothing.
