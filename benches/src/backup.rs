@@ -143,7 +143,7 @@ fn from_kafka(arguments: &BackupArguments, lines: &mut Vec<Line>) {
 
 /// Kafka's own performance consumer: what it used, and megabytes a second while it fetched, its joining of the group and
 /// the start of its JVM left out.
-fn consume(bootstrap: &str, records: u64, work: &WorkDir) -> (Timed, f64) {
+pub(crate) fn consume(bootstrap: &str, records: u64, work: &WorkDir) -> (Timed, f64) {
     let mut command = Kafka::tool_command("org.apache.kafka.tools.ConsumerPerformance");
     command
         .args([

@@ -278,7 +278,8 @@ fn teeline(name: &'static str, upstream: &str, capture: &Value, work: &WorkDir) 
         .expect("an object")
         .remove("catalog_poll_interval");
     // Its own process, so that its cost is known by itself; and soon done, so that no later run pays for it.
-    settings.document["segmenter"] = json!({"embedded": false, "segment_max_interval_ms": 2_000});
+    settings.document["segmenter"] = json!({"embedded": false, "segment_max_interval_ms": 2_000,
+        "small_segment_max_interval_ms": 2_000});
     settings.document["audit"] = json!({"enabled": false});
     let captures = capture["enabled"] == json!(true);
     let proxy = Box::new(settings.start());

@@ -10,31 +10,51 @@
 //! |---|---|
 //! | [`backup`] | a backup by Fetch, from the null broker and beside Kafka's own performance consumer |
 //! | [`both_ways`] | what [`backup`] and [`restore`] have in common |
-//! | [`contenders`] | what stands before the null broker: nothing, HAProxy, Teeline in each mode |
+//! | [`charts`] | bars as SVG text |
+//! | [`consume`] | what a proxy costs those who consume |
+//! | [`contenders`] | what stands before the broker: nothing, HAProxy, Shotover, Teeline in each mode |
 //! | [`cost`] | CPU time and memory of a process |
 //! | [`economy`] | what writers and partitions cost in requests to the store, counted on both sides |
+//! | [`fetching`] | consumers that cost next to nothing |
+//! | [`flame`] | flame graphs of a contender under load |
+//! | [`hop`] | what a proxy adds to a round trip, everything on one CPU |
+//! | [`idle`] | memory at rest and of idle connections, and seconds until it listens again |
 //! | [`lean`] | CPU per gigabyte of the contenders, with [`load`] and [`null_broker`] in the place of clients and Kafka |
 //! | [`load`] | a load generator that costs next to nothing |
 //! | [`micro`] | what criterion measured of single pieces, beside their physical limits |
 //! | [`null_broker`] | a broker that costs next to nothing |
-//! | [`paths`] | the ways from a producer to the broker: direct, and through Teeline in each mode |
+//! | [`pages`] | `docs/BENCHMARKS.md` from kept results |
 //! | [`producer`] | Kafka's own performance producer, run and read |
 //! | [`report`] | medians, ratios, the table, and the file kept under `benches/results` |
 //! | [`restore`] | a restore, into the null broker and beside Kafka's own performance producer |
+//! | [`results`] | kept results, read back |
+//! | [`sweep`] | CPU per gigabyte over few and many connections, to few and many partitions |
+//! | [`targets`] | what is promised of speed, held against results |
 //! | [`timed`] | a program, run to its end, with what it used |
+//! | [`wire`] | throughput, latency, CPU and memory with real Kafka |
 #![allow(clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
 
 pub mod backup;
 pub mod both_ways;
+pub mod charts;
+pub mod consume;
 pub mod contenders;
 pub mod cost;
 pub mod economy;
+pub mod fetching;
+pub mod flame;
+pub mod hop;
+pub mod idle;
 pub mod lean;
 pub mod load;
 pub mod micro;
 pub mod null_broker;
-pub mod paths;
+pub mod pages;
 pub mod producer;
 pub mod report;
 pub mod restore;
+pub mod results;
+pub mod sweep;
+pub mod targets;
 pub mod timed;
+pub mod wire;

@@ -1,160 +1,117 @@
-//! `teeline-benches`: one interleaved run of the produce path, direct and through Teeline; or, by a subcommand, another
-//! question.
+//! `teeline-benches`: each subcommand answers one question, in one interleaved run.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 use std::path::PathBuf;
+use std::process::{self, Command};
 
-use clap::{Parser, Subcommand};
-use serde_json::json;
+use clap::{Args, Parser, Subcommand};
 use teeline_benches::backup::{self, BackupArguments};
+use teeline_benches::consume::{self, ConsumeArguments};
 use teeline_benches::economy::{self, EconomyArguments};
+use teeline_benches::flame::{self, FlameArguments};
+use teeline_benches::hop::{self, HopArguments};
+use teeline_benches::idle::{self, IdleArguments};
 use teeline_benches::lean::{self, LeanArguments};
 use teeline_benches::null_broker::{self, NullBrokerArguments};
-use teeline_benches::paths;
-use teeline_benches::producer::{self, RECORD_BYTES};
-use teeline_benches::report::{self, Line, Rounds, table};
+use teeline_benches::pages::{self, ReportArguments};
 use teeline_benches::restore::{self, RestoreArguments};
-use teeline_tests::kafka::Kafka;
-use teeline_tests::workdir::WorkDir;
+use teeline_benches::sweep::{self, SweepArguments};
+use teeline_benches::wire::{self, WireArguments};
 
-/// Produce throughput and latency: direct, through the proxy without capture, with async and with durable capture.
+/// What Teeline costs, beside no proxy at all and beside others.
 ///
-/// Every round runs all paths one after the other; the report gives medians over the rounds.
+/// Every round runs all contenders one after the other; the tables give medians over the rounds, and ratios within them.
 #[derive(Parser)]
-#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    other: Option<Other>,
-    /// How many rounds.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Records of 1 KiB per run at full speed.
-    #[arg(long, default_value_t = 400_000)]
-    records: u64,
-    /// Records per second of the steady runs (20480 are 20 MiB/s).
-    #[arg(long, default_value_t = 20_480)]
-    steady_rate: u64,
-    /// Seconds that a steady run takes.
-    #[arg(long, default_value_t = 8)]
-    steady_seconds: u64,
-    /// Keep the result under this directory, with date and commit.
-    #[arg(long)]
-    save: Option<PathBuf>,
+    question: Question,
 }
 
 #[derive(Subcommand)]
-enum Other {
+enum Question {
+    /// All of them but `economy` and `micro`, with their defaults, one after the other.
+    All(AllArguments),
     /// Backup by Fetch, from a source that costs nothing and beside Kafka's own performance consumer.
     Backup(BackupArguments),
-    /// Restore, into a target that costs nothing and beside Kafka's own performance producer.
-    Restore(RestoreArguments),
+    /// What a proxy costs those who consume, from a broker that costs nothing and from Kafka.
+    Consume(ConsumeArguments),
     /// What many partitions and several writers cost in requests to the store.
     Economy(EconomyArguments),
+    /// A flame graph of a proxy or segmenter under load; needs perf.
+    Flame(FlameArguments),
+    /// What a proxy adds to a round trip, everything on one CPU.
+    Hop(HopArguments),
+    /// Memory at rest and of idle connections, and seconds until it listens again.
+    Idle(IdleArguments),
     /// CPU per gigabyte of each way to a broker that costs nothing, beside HAProxy's.
     Lean(LeanArguments),
     /// The broker that costs nothing, until it is killed.
     NullBroker(NullBrokerArguments),
+    /// Write docs/BENCHMARKS.md and its charts from the newest results of each kind.
+    Report(ReportArguments),
+    /// Restore, into a target that costs nothing and beside Kafka's own performance producer.
+    Restore(RestoreArguments),
+    /// CPU per gigabyte over few and many connections, to few and many partitions.
+    Sweep(SweepArguments),
+    /// Produce throughput, latency, CPU and memory with real Kafka, each way in turns.
+    Wire(WireArguments),
 }
 
-const PARTITIONS: &str = "6";
+#[derive(Args)]
+struct AllArguments {
+    /// Keep the results under this directory, with date and commit.
+    #[arg(long)]
+    save: Option<PathBuf>,
+}
 
 fn main() {
-    let arguments = Arguments::parse();
-    match arguments.other {
-        Some(Other::Backup(arguments)) => backup::run(&arguments),
-        Some(Other::Restore(arguments)) => restore::run(&arguments),
-        Some(Other::Economy(arguments)) => economy::run(&arguments),
-        Some(Other::Lean(arguments)) => lean::run(&arguments),
-        Some(Other::NullBroker(arguments)) => null_broker::run(&arguments),
-        None => produce(&arguments),
+    match Arguments::parse().question {
+        Question::All(arguments) => all(&arguments),
+        Question::Backup(arguments) => backup::run(&arguments),
+        Question::Consume(arguments) => consume::run(&arguments),
+        Question::Economy(arguments) => economy::run(&arguments),
+        Question::Flame(arguments) => flame::run(&arguments),
+        Question::Hop(arguments) => hop::run(&arguments),
+        Question::Idle(arguments) => idle::run(&arguments),
+        Question::Lean(arguments) => lean::run(&arguments),
+        Question::NullBroker(arguments) => null_broker::run(&arguments),
+        Question::Report(arguments) => pages::run(&arguments),
+        Question::Restore(arguments) => restore::run(&arguments),
+        Question::Sweep(arguments) => sweep::run(&arguments),
+        Question::Wire(arguments) => wire::run(&arguments),
     }
 }
 
-fn produce(arguments: &Arguments) {
-    let work = WorkDir::create("bench");
-    let kafka = Kafka::start_one();
-    let payloads = producer::write_payloads(work.path());
-    let mut routes = paths::all(&kafka, &work);
-    for route in &routes {
-        create_topic(&kafka, &route.topic);
-        // The first seconds of a JVM and of a topic are nobody's measure.
-        producer::run(
-            &route.bootstrap,
-            &route.topic,
-            &payloads,
-            arguments.records / 8,
-            None,
-        );
-    }
-    let mut rounds: Vec<Rounds> = routes.iter().map(|_| Rounds::default()).collect();
-    for round in 1..=arguments.rounds {
-        for (route, rounds) in routes.iter().zip(&mut rounds) {
-            eprintln!("round {round} of {}: {}", arguments.rounds, route.name);
-            let before = route.cpu_seconds();
-            rounds.full.push(producer::run(
-                &route.bootstrap,
-                &route.topic,
-                &payloads,
-                arguments.records,
-                None,
-            ));
-            let gigabytes = (arguments.records * RECORD_BYTES) as f64 / 1e9;
-            rounds.cpu_per_gb.push((route.cpu_seconds() - before) / gigabytes);
-            let steady = arguments.steady_rate * arguments.steady_seconds;
-            let rate = Some(arguments.steady_rate);
-            rounds.steady.push(producer::run(
-                &route.bootstrap,
-                &route.topic,
-                &payloads,
-                steady,
-                rate,
-            ));
+/// Each in a process of its own, so that each result is kept with the command that repeats it.
+fn all(arguments: &AllArguments) {
+    let own = std::env::current_exe().expect("the path of this program");
+    let mut failed = Vec::new();
+    for line in QUESTIONS {
+        println!("\n== {line}");
+        let mut command = Command::new(&own);
+        command.args(line.split_whitespace());
+        if let Some(directory) = &arguments.save {
+            command.arg("--save").arg(directory);
+        }
+        let status = command.status().expect("run this program once more");
+        if !status.success() {
+            failed.push(line);
         }
     }
-    for (route, rounds) in routes.iter_mut().zip(&mut rounds) {
-        rounds.peak_memory_mib = route.peak_memory_mib();
-        route.stop();
-    }
-    let direct = rounds.first().expect("the direct path comes first");
-    let lines: Vec<Line> = routes
-        .iter()
-        .zip(&rounds)
-        .map(|(route, each)| Line::of(route.name, each, direct))
-        .collect();
-    print!("{}", table(&lines));
-    if let Some(directory) = &arguments.save {
-        let run = arguments_of_run(arguments.rounds, arguments.records, arguments.steady_rate);
-        report::keep(directory, "produce", json!({"run": run, "paths": lines}));
+    if !failed.is_empty() {
+        eprintln!("these failed: {}", failed.join(", "));
+        process::exit(1);
     }
 }
 
-fn create_topic(kafka: &Kafka, topic: &str) {
-    let bootstrap = kafka.bootstrap();
-    // Old segments go quickly: the benchmark measures the way to the broker, not its disk's size.
-    let output = Kafka::tool(
-        "org.apache.kafka.tools.TopicCommand",
-        &[
-            "--bootstrap-server",
-            &bootstrap,
-            "--create",
-            "--topic",
-            topic,
-            "--partitions",
-            PARTITIONS,
-            "--config",
-            "retention.bytes=134217728",
-            "--config",
-            "segment.bytes=67108864",
-        ],
-    );
-    assert!(
-        output.status.success(),
-        "create {topic}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-fn arguments_of_run(rounds: usize, records: u64, steady_rate: u64) -> serde_json::Value {
-    json!({"rounds": rounds, "records": records, "record_bytes": RECORD_BYTES, "steady_records_per_second": steady_rate,
-           "acks": "all", "linger_ms": 5, "batch_bytes": 65_536, "partitions": 6, "compression": "none"})
-}
+const QUESTIONS: [&str; 9] = [
+    "lean",
+    "lean --rate 20 --batch-bytes 16384",
+    "sweep",
+    "consume",
+    "hop",
+    "idle",
+    "wire",
+    "restore",
+    "backup",
+];

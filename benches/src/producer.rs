@@ -63,7 +63,7 @@ pub fn event(n: u64) -> String {
     line
 }
 
-/// Runs the producer: `records` of 1 KiB with acks=all, 5 ms linger and 64 KiB batches, not compressed.
+/// Runs the producer: `records` of 1 KiB with acks=all, 5 ms linger and 64 KiB batches, compressed by a codec or `none`.
 /// `records_per_second` of `None` is as fast as it goes.
 pub fn run(
     bootstrap: &str,
@@ -71,8 +71,9 @@ pub fn run(
     payloads: &Path,
     records: u64,
     records_per_second: Option<u64>,
+    codec: &str,
 ) -> Measured {
-    let output = command(bootstrap, topic, payloads, records, records_per_second, "none")
+    let output = command(bootstrap, topic, payloads, records, records_per_second, codec)
         .output()
         .expect("run the performance producer");
     let text = String::from_utf8_lossy(&output.stdout);

@@ -1,93 +1,11 @@
-//! Medians, ratios and where they are kept.
+//! Medians, ratios, and where they are kept.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-
-use crate::producer::Measured;
-
-/// All rounds of one way to the broker.
-#[derive(Debug, Default)]
-pub struct Rounds {
-    /// At full speed.
-    pub full: Vec<Measured>,
-    /// At the steady rate.
-    pub steady: Vec<Measured>,
-    /// The proxy's CPU seconds per gigabyte of records at full speed.
-    pub cpu_per_gb: Vec<f64>,
-    /// Its peak resident memory after all rounds, in MiB.
-    pub peak_memory_mib: f64,
-}
-
-/// One line of the report: medians over the rounds.
-#[derive(Debug, Serialize)]
-pub struct Line {
-    /// The way to the broker.
-    pub path: String,
-    /// At full speed, 10^6 bytes of records per second.
-    pub mb_per_second: f64,
-    /// Ratio of it to the direct path's, round by round, median.
-    pub throughput_ratio: f64,
-    /// At the steady rate, milliseconds.
-    pub p50_ms: f64,
-    /// At the steady rate, milliseconds.
-    pub p99_ms: f64,
-    /// At the steady rate, milliseconds.
-    pub p999_ms: f64,
-    /// CPU seconds of the proxy per 10^9 bytes of records, at full speed; the segmenter is included.
-    pub cpu_seconds_per_gb: f64,
-    /// MiB.
-    pub peak_memory_mib: f64,
-}
-
-impl Line {
-    /// Medians of `rounds`; `direct` are the rounds of the direct path, in the same order.
-    pub fn of(path: &str, rounds: &Rounds, direct: &Rounds) -> Line {
-        let over = |measured: &[Measured], value: fn(&Measured) -> f64| median(measured.iter().map(value));
-        let ratios = rounds
-            .full
-            .iter()
-            .zip(&direct.full)
-            .map(|(this, direct)| this.mb_per_second / direct.mb_per_second);
-        Line {
-            path: path.to_owned(),
-            mb_per_second: over(&rounds.full, |m| m.mb_per_second),
-            throughput_ratio: median(ratios),
-            p50_ms: over(&rounds.steady, |m| m.p50_ms),
-            p99_ms: over(&rounds.steady, |m| m.p99_ms),
-            p999_ms: over(&rounds.steady, |m| m.p999_ms),
-            cpu_seconds_per_gb: median(rounds.cpu_per_gb.iter().copied()),
-            peak_memory_mib: rounds.peak_memory_mib,
-        }
-    }
-}
-
-/// The table for people.
-pub fn table(lines: &[Line]) -> String {
-    let mut text = format!(
-        "{:<20} {:>10} {:>10} {:>9} {:>9} {:>10} {:>12} {:>10}\n",
-        "path", "MB/s", "of direct", "p50 ms", "p99 ms", "p99.9 ms", "CPU-s per GB", "peak MiB"
-    );
-    for line in lines {
-        let _ = writeln!(
-            text,
-            "{:<20} {:>10.1} {:>9.0}% {:>9.1} {:>9.1} {:>10.1} {:>12.2} {:>10.1}",
-            line.path,
-            line.mb_per_second,
-            line.throughput_ratio * 100.0,
-            line.p50_ms,
-            line.p99_ms,
-            line.p999_ms,
-            line.cpu_seconds_per_gb,
-            line.peak_memory_mib,
-        );
-    }
-    text
-}
 
 /// Keeps a result under a directory, with date, commit and machine.
 ///
@@ -140,28 +58,29 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Of the ratios of `values` to `base`, round by round (percentile bootstrap, the same draws every time).
+    /// Of the ratios of `values` to `base`, round by round.
     pub fn of_ratio(values: &[f64], base: &[f64]) -> Interval {
-        let ratios: Vec<f64> = values
-            .iter()
-            .zip(base)
-            .map(|(value, base)| value / base)
-            .collect();
+        let ratios = values.iter().zip(base).map(|(value, base)| value / base);
+        Interval::of(&ratios.collect::<Vec<f64>>())
+    }
+
+    /// Of what was measured in several rounds (percentile bootstrap, the same draws every time).
+    pub fn of(values: &[f64]) -> Interval {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
         let mut draw = || {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            ratios[(state % ratios.len() as u64) as usize]
+            values[(state % values.len() as u64) as usize]
         };
-        let mut medians: Vec<f64> = match ratios.len() {
+        let mut medians: Vec<f64> = match values.len() {
             0 => vec![f64::NAN],
             count => (0..DRAWS).map(|_| median((0..count).map(|_| draw()))).collect(),
         };
         medians.sort_by(f64::total_cmp);
         let at = |part: f64| medians[((medians.len() - 1) as f64 * part).round() as usize];
         Interval {
-            median: median(ratios.iter().copied()),
+            median: median(values.iter().copied()),
             low: at(0.025),
             high: at(0.975),
         }
