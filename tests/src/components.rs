@@ -83,7 +83,7 @@ pub fn versitygw() -> PathBuf {
 /// The class path of the Java client program, Kafka's own included.
 pub fn java_client_class_path() -> String {
     let kafka = kafka_class_path();
-    let sources: Vec<PathBuf> = ["TeelineClient.java", "Load.java", "Events.java"]
+    let sources: Vec<PathBuf> = ["TeelineClient.java", "Load.java", "Group.java", "Events.java"]
         .iter()
         .map(|name| source("clients/java").join(name))
         .collect();

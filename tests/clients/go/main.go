@@ -21,6 +21,7 @@ type request struct {
 	Op        string            `json:"op"`
 	Producer  string            `json:"producer"`
 	Load      string            `json:"load"`
+	Group     string            `json:"group"`
 	Bootstrap string            `json:"bootstrap"`
 	Topic     string            `json:"topic"`
 	Topics    []string          `json:"topics"`
@@ -46,6 +47,7 @@ type answer map[string]any
 type program struct {
 	producers map[string]producer
 	loads     map[string]*load
+	groups    map[string]*group
 }
 
 type producer struct {
@@ -58,7 +60,7 @@ type producer struct {
 func main() {
 	requests := bufio.NewReaderSize(os.Stdin, 1<<20)
 	answers := json.NewEncoder(os.Stdout)
-	this := program{map[string]producer{}, map[string]*load{}}
+	this := program{map[string]producer{}, map[string]*load{}, map[string]*group{}}
 	for {
 		line, err := requests.ReadBytes('\n')
 		if err != nil {
@@ -111,6 +113,15 @@ func (this *program) handle(line []byte, result answer) error {
 		err := this.loads[req.Load].stop(time.Duration(req.Seconds)*time.Second, result)
 		delete(this.loads, req.Load)
 		return err
+	case "group":
+		started, err := startGroup(req)
+		this.groups[req.Group] = started
+		return err
+	case "group_status":
+		this.groups[req.Group].report(result)
+	case "group_stop":
+		this.groups[req.Group].end(result)
+		delete(this.groups, req.Group)
 	case "read":
 		return read(ctx, req, result)
 	case "ends":
@@ -147,6 +158,10 @@ func newProducer(req request, more ...kgo.Opt) (*kgo.Client, error) {
 			options = append(options, kgo.ProducerLinger(time.Duration(number)*time.Millisecond))
 		case "batch.size":
 			options = append(options, kgo.ProducerBatchMaxBytes(int32(number)))
+		case "retry.eof": // a setting of franz-go alone
+			if value == "true" {
+				options = append(options, kgo.AlwaysRetryEOF())
+			}
 		case "enable.idempotence", "delivery.timeout.ms", "request.timeout.ms":
 		default:
 			return nil, fmt.Errorf("setting %q has no counterpart here", key)

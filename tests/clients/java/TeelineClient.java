@@ -60,6 +60,7 @@ public final class TeelineClient {
     static final ObjectMapper JSON = new ObjectMapper();
     private final Map<String, KafkaProducer<byte[], byte[]>> producers = new HashMap<>();
     private final Map<String, Load> loads = new HashMap<>();
+    private final Map<String, Group> groups = new HashMap<>();
 
     public static void main(String[] args) throws Exception {
         PrintStream answers = new PrintStream(System.out, true, StandardCharsets.UTF_8);
@@ -90,6 +91,9 @@ public final class TeelineClient {
             case "load" -> load(request);
             case "load_status" -> loads.get(request.get("load").asText()).report(answer);
             case "load_stop" -> loads.remove(request.get("load").asText()).stop(answer, request.path("seconds").asLong(60));
+            case "group" -> group(request);
+            case "group_status" -> groups.get(request.get("group").asText()).report(answer);
+            case "group_stop" -> groups.remove(request.get("group").asText()).end(answer);
             case "read" -> read(request, answer);
             case "create_topics" -> createTopics(request);
             case "alter_topic" -> alterTopic(request);
@@ -159,6 +163,12 @@ public final class TeelineClient {
     }
 
     // ---- consuming
+
+    private void group(JsonNode request) {
+        Group group = new Group(request);
+        groups.put(request.get("group").asText(), group);
+        group.start();
+    }
 
     /** Reads every topic from its beginning to the end it had at the start, one line per record into the file "out". */
     private void read(JsonNode request, ObjectNode answer) throws Exception {

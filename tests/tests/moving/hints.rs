@@ -8,6 +8,9 @@ use teeline_tests::record::Record;
 use teeline_tests::stage::Stage;
 use teeline_tests::wait::{seconds, wait_until};
 
+use crate::THROUGH;
+use crate::sides::{PARTITIONS, Side};
+
 pub(crate) const TOPIC: &str = "hints";
 const PRODUCE: i64 = 0;
 const METADATA: i64 = 3;
@@ -49,8 +52,23 @@ pub(crate) fn are_taken_and_lead_to_the_proxy(stage: &Stage, java: &Driver) {
     proxy.stop();
 
     wait_until("the Java client to take a hint", seconds(30), || {
-        java.log().contains("leader was updated")
+        java.log().contains("leader was updated.")
     });
+}
+
+/// Fetch has hints as well: the Java consumer follows a leader by them, and it is watched where it connects to.
+pub(crate) fn lead_consumers(stage: &Stage, through: &Side) {
+    let taken = || through.java.log().matches("as the leader was updated").count();
+    let (before, topic) = (taken(), format!("{THROUGH}-java"));
+    let bootstrap = stage.source.bootstrap();
+    for partition in 0..PARTITIONS as usize {
+        let next = 1 + described(&stage.java, &bootstrap, &topic, partition).leader % 3;
+        move_leader(&stage.java, &bootstrap, &topic, partition, next);
+    }
+    wait_until("the Java consumer to take a hint", seconds(30), || {
+        taken() > before
+    });
+    through.await_progress();
 }
 
 fn keys(written: &Value) -> Vec<i64> {
