@@ -1,0 +1,508 @@
+//! `docs/BENCHMARKS.md` and its charts, from what is kept under `benches/results`.
+
+#![allow(clippy::print_stdout, reason = "it says what it has written")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, Value};
+
+use crate::charts::{Bar, Chart, number};
+use crate::results::{self, Kept, Results, median};
+use crate::targets::{self, Verdict};
+
+/// Where to read and where to write.
+#[derive(Debug, Args)]
+pub struct ReportArguments {
+    /// The results.
+    #[arg(long, default_value = "benches/results")]
+    results: PathBuf,
+    /// The directory of the page; charts go to `benchmarks` in it.
+    #[arg(long, default_value = "docs")]
+    docs: PathBuf,
+}
+
+/// Writes the page and its charts anew.
+///
+/// # Panics
+/// When results do not read, or the page cannot be written.
+pub fn run(arguments: &ReportArguments) {
+    let results = results::read(&arguments.results);
+    let page = Page::of(&results);
+    let charts = arguments.docs.join(CHARTS);
+    // What is not drawn any more must not stay behind.
+    if charts.exists() {
+        fs::remove_dir_all(&charts).expect("remove the old charts");
+    }
+    fs::create_dir_all(&charts).expect("make the directory of charts");
+    for (name, svg) in &page.charts {
+        fs::write(charts.join(name), svg).expect("write a chart");
+    }
+    let path = arguments.docs.join("BENCHMARKS.md");
+    fs::write(&path, &page.text).expect("write the page");
+    println!(
+        "{}: {} results, {} charts",
+        path.display(),
+        results.len(),
+        page.charts.len()
+    );
+}
+
+/// Text and pictures.
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+    charts: Vec<(String, String)>,
+}
+
+impl Page {
+    fn of(results: &Results) -> Page {
+        let mut page = Page::default();
+        page.text.push_str(include_str!("pages/head.md"));
+        page.machines(results);
+        page.targets(&targets::verdicts(results));
+        let known: Vec<&str> = SECTIONS.iter().map(|section| section.kind).collect();
+        for section in SECTIONS {
+            if let Some(kept) = results.get(section.kind) {
+                page.section(section.title, section.question, kept);
+            }
+        }
+        for kept in results
+            .values()
+            .filter(|kept| !known.contains(&kept.kind.as_str()))
+        {
+            page.section(&kept.kind, "", kept);
+        }
+        page.text.push_str(include_str!("pages/elsewhere.md"));
+        page
+    }
+
+    fn machines(&mut self, results: &Results) {
+        let machines: BTreeSet<String> = results
+            .values()
+            .map(|kept| {
+                let cores = kept
+                    .document
+                    .get("cores")
+                    .map_or_else(String::new, Value::to_string);
+                format!("{}, {cores} cores, {}", kept.text("cpu"), kept.text("machine"))
+            })
+            .collect();
+        self.text.push_str("\nMeasured on:\n\n");
+        for machine in machines {
+            let _ = writeln!(self.text, "- {machine}");
+        }
+    }
+
+    fn targets(&mut self, verdicts: &[Verdict]) {
+        self.text.push_str("\n## What is promised, and what holds\n\n");
+        self.text
+            .push_str("The worst figure of those that are meant counts; a miss is reported as a miss.\n\n");
+        self.text
+            .push_str("| promise | bound | measured | | result |\n|---|---:|---:|---|---|\n");
+        for verdict in verdicts {
+            let measured = verdict.measured.map_or_else(|| "–".to_owned(), number);
+            let holds = match verdict.holds {
+                Some(true) => "holds",
+                Some(false) => "**misses**",
+                None => "not measured",
+            };
+            let file = verdict
+                .file
+                .as_deref()
+                .map(|file| format!("[{}](../benches/results/{file})", kind_words(file)));
+            let _ = writeln!(
+                self.text,
+                "| {} | {} | {measured} | {holds} | {} |",
+                verdict.what,
+                verdict.bound,
+                file.unwrap_or_default()
+            );
+        }
+    }
+
+    fn section(&mut self, title: &str, question: &str, kept: &Kept) {
+        let _ = writeln!(self.text, "\n## {title}\n");
+        if !question.is_empty() {
+            let _ = writeln!(self.text, "{question}\n");
+        }
+        let _ = writeln!(
+            self.text,
+            "{} at commit `{}`; `cargo xtask bench {}`. Everything is in [{}](../benches/results/{}).",
+            kept.text("date").get(..10).unwrap_or_default(),
+            kept.text("commit"),
+            command_of(kept),
+            kept.file,
+            kept.file
+        );
+        if let Some(run) = kept.document.get("run").and_then(Value::as_object) {
+            let parameters: Vec<String> = run
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(name, value)| format!("{} {}", words(name), cell(value)))
+                .collect();
+            let _ = writeln!(self.text, "\nParameters: {}.", parameters.join(", "));
+        }
+        let figures = kept.figures();
+        if !figures.is_empty() {
+            self.text.push('\n');
+            self.text.push_str(&table(&[&figures]));
+        }
+        for (name, rows) in kept.tables() {
+            let _ = write!(self.text, "\n{}", table(&rows));
+            for (index, chart) in charts(&kept.kind, &rows).into_iter().enumerate() {
+                let file = format!("{}-{name}-{}.svg", kept.kind, index + 1).replace(' ', "-");
+                let _ = writeln!(self.text, "\n![{}]({CHARTS}/{file})", chart.title);
+                self.charts.push((file, chart.svg()));
+            }
+        }
+    }
+}
+
+/// What to type to measure it again.
+fn command_of(kept: &Kept) -> String {
+    if kept.kind == "micro" {
+        return "micro".to_owned();
+    }
+    let given = kept.text("arguments").split(' ').collect::<Vec<_>>();
+    // Where it was kept is nobody's business.
+    let save = given.iter().position(|word| *word == "--save");
+    let words = given
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| save.is_none_or(|save| *at != save && *at != save + 1));
+    words.map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
+}
+
+/// Rows as a Markdown table; columns without any value are left out.
+fn table(rows: &[&Map<String, Value>]) -> String {
+    let mut columns: Vec<&String> = Vec::new();
+    for row in rows {
+        for (name, value) in *row {
+            if !value.is_null() && !columns.contains(&name) {
+                columns.push(name);
+            }
+        }
+    }
+    // JSON objects come sorted by name; what a row is called comes first all the same.
+    let is_label = |name: &String| rows.iter().any(|row| row.get(name).is_some_and(Value::is_string));
+    columns.sort_by_key(|name| {
+        (
+            !is_label(name),
+            LABELS
+                .iter()
+                .position(|label| label == name)
+                .unwrap_or(LABELS.len()),
+        )
+    });
+    let mut text = String::from("|");
+    for name in &columns {
+        let _ = write!(text, " {} |", words(name));
+    }
+    text.push_str("\n|");
+    for name in &columns {
+        text.push_str(if is_label(name) { "---|" } else { "---:|" });
+    }
+    text.push('\n');
+    for row in rows {
+        text.push('|');
+        for name in &columns {
+            let _ = write!(text, " {} |", row.get(*name).map_or_else(String::new, cell));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Number(count) if count.is_u64() || count.is_i64() => count.to_string(),
+        Value::Number(_) => number(value.as_f64().unwrap_or(f64::NAN)),
+        Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(" "),
+        Value::Object(_) => match (median(value), end(value, "low"), end(value, "high")) {
+            (Some(median), Some(low), Some(high)) => {
+                format!("{} ({}–{})", number(median), number(low), number(high))
+            }
+            _ => value.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+fn end(value: &Value, name: &str) -> Option<f64> {
+    value.get(name)?.as_f64()
+}
+
+/// A field's name for people.
+fn words(name: &str) -> String {
+    UNITS
+        .iter()
+        .fold(name.replace('_', " "), |text, (from, to)| text.replace(from, to))
+}
+
+fn kind_words(file: &str) -> String {
+    let stem = file.trim_end_matches(".json").get(11..).unwrap_or(file);
+    stem.rsplit_once('-').map_or(stem, |(kind, _)| kind).to_owned()
+}
+
+/// The charts of a kind of result, of those of its lines that have the field.
+fn charts(kind: &str, rows: &[&Map<String, Value>]) -> Vec<Chart> {
+    let wanted = DRAWN
+        .iter()
+        .filter(|drawn| drawn.kinds.iter().any(|start| kind.starts_with(start)));
+    let charts = wanted.map(|drawn| Chart {
+        title: drawn.title.to_owned(),
+        unit: drawn.unit.to_owned(),
+        bars: rows.iter().filter_map(|row| bar(row, drawn.field)).collect(),
+        mark: drawn.mark.map(|(at, name)| (at, name.to_owned())),
+    });
+    charts.filter(|chart| chart.bars.len() > 1).collect()
+}
+
+fn bar(row: &Map<String, Value>, field: &str) -> Option<Bar> {
+    let value = row.get(field)?;
+    let mut labels: Vec<&str> = Vec::new();
+    for name in LABELS {
+        labels.extend(row.get(name).and_then(Value::as_str));
+    }
+    let counts = COUNTS
+        .iter()
+        .filter_map(|name| Some(format!("{} {}", row.get(*name)?.as_u64()?, words(name))));
+    let label = labels
+        .into_iter()
+        .map(str::to_owned)
+        .chain(counts)
+        .collect::<Vec<_>>()
+        .join(", ");
+    Some(Bar {
+        value: median(value).filter(|value| value.is_finite())?,
+        between: end(value, "low").zip(end(value, "high")),
+        is_yardstick: YARDSTICKS.iter().any(|name| label.contains(name)),
+        label,
+    })
+}
+
+struct Section {
+    kind: &'static str,
+    title: &'static str,
+    question: &'static str,
+}
+
+struct Drawn {
+    /// What the kind of the result begins with.
+    kinds: &'static [&'static str],
+    field: &'static str,
+    title: &'static str,
+    unit: &'static str,
+    mark: Option<(f64, &'static str)>,
+}
+
+/// Fields that name a line, in the order in which they name it.
+const LABELS: [&str; 12] = [
+    "group",
+    "piece",
+    "path",
+    "contender",
+    "who",
+    "what",
+    "cluster",
+    "producers",
+    "archive",
+    "store",
+    "compression",
+    "codec",
+];
+/// Numbers that are part of a line's name.
+const COUNTS: [&str; 2] = ["connections", "partitions"];
+/// What ours is compared with.
+const YARDSTICKS: [&str; 6] = [
+    "direct",
+    "haproxy",
+    "shotover",
+    "limit: ",
+    "producer performance",
+    "consumer performance",
+];
+/// Parts of field names, and what people call them.
+const UNITS: [(&str, &str); 12] = [
+    ("cpu seconds", "CPU-s"),
+    ("mb per core second", "MB/s per core"),
+    ("mb per second", "MB/s"),
+    ("gb per second", "GB/s"),
+    ("per gib", "per GiB"),
+    ("per gb", "per GB"),
+    (" ns", ", ns"),
+    (" ms", ", ms"),
+    (" mib", ", MiB"),
+    ("to haproxy", "to HAProxy's (95 %)"),
+    ("cpu", "CPU"),
+    ("p999", "p99.9"),
+];
+/// Charts, beneath the page.
+const CHARTS: &str = "benchmarks";
+
+const SECTIONS: &[Section] = &[
+    Section {
+        kind: "wire",
+        title: "Real Kafka, produced through each way",
+        question: "Throughput, latency, CPU and memory with Kafka's own performance producer before one real broker. \
+                   Throughput is bounded by broker and producer on a small machine, so CPU per GB is the figure that tells.",
+    },
+    Section {
+        kind: "lean",
+        title: "CPU per gigabyte, as fast as it goes",
+        question: "A broker and a load that cost next to nothing, so that what stands between them is what is measured.",
+    },
+    Section {
+        kind: "lean-steady",
+        title: "CPU per gigabyte at a steady 20 MB/s",
+        question: "The same with small batches at a fixed rate: here the cost is per request.",
+    },
+    Section {
+        kind: "consume",
+        title: "The consume path",
+        question: "Fetch through each way.",
+    },
+    Section {
+        kind: "hop",
+        title: "Added by one hop",
+        question: "Round trips of one small request with everything pinned to one CPU.",
+    },
+    Section {
+        kind: "idle",
+        title: "At rest",
+        question: "Memory of idle connections and of an idle process, and the time from start to listening.",
+    },
+    Section {
+        kind: "restore",
+        title: "Restore",
+        question: "Into the null broker, and into real Kafka beside its own performance producer.",
+    },
+    Section {
+        kind: "backup",
+        title: "Backup by Fetch",
+        question: "From the null broker, and from real Kafka beside its own performance consumer.",
+    },
+    Section {
+        kind: "micro",
+        title: "Pieces of the hot path",
+        question: "Each beside what the machine can do at best with the same bytes; medians of criterion. `of limit` is \
+                   the speed as a part of the limit's: above 1 where bytes need not be touched at all.",
+    },
+    Section {
+        kind: "allocations",
+        title: "Allocations per request",
+        question: "What the whole proxy asks of the allocator while requests pass.",
+    },
+    Section {
+        kind: "economy",
+        title: "Requests to the store",
+        question: "See [OPERATIONS.md](OPERATIONS.md).",
+    },
+];
+
+const DRAWN: &[Drawn] = &[
+    Drawn {
+        kinds: &["wire", "lean", "consume", "sweep", "restore", "backup"],
+        field: "cpu_seconds_per_gb",
+        title: "CPU per gigabyte of records",
+        unit: "seconds",
+        mark: None,
+    },
+    Drawn {
+        kinds: &["lean"],
+        field: "cpu_to_haproxy",
+        title: "CPU per gigabyte as a multiple of HAProxy's",
+        unit: "95 % interval",
+        mark: None,
+    },
+    Drawn {
+        kinds: &["wire", "restore", "backup"],
+        field: "mb_per_second",
+        title: "Throughput",
+        unit: "MB/s",
+        mark: None,
+    },
+    Drawn {
+        kinds: &["wire", "lean-steady"],
+        field: "p99_ms",
+        title: "99th percentile of latency",
+        unit: "ms",
+        mark: None,
+    },
+    Drawn {
+        kinds: &["hop"],
+        field: "added_us",
+        title: "Added to a round trip",
+        unit: "microseconds",
+        mark: None,
+    },
+    Drawn {
+        kinds: &["allocations"],
+        field: "allocations_per_request",
+        title: "Allocations per request",
+        unit: "count",
+        mark: None,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn results() -> Results {
+        let document = json!({
+            "kind": "lean", "date": "2026-01-31T10:00:00Z", "commit": "abcdef0", "cpu": "A CPU", "cores": 2,
+            "machine": "Linux", "arguments": "lean --rounds 5 --save /somewhere --partitions 6",
+            "run": {"rounds": 5, "rate_mb_per_second": null},
+            "contenders": [
+                {"mb_per_second": 500.0, "contender": "haproxy", "cpu_seconds_per_gb": 0.5, "to_haproxy": null},
+                {"mb_per_second": 400.123, "contender": "async", "cpu_seconds_per_gb": 1.0,
+                 "to_haproxy": {"median": 2.0, "low": 1.9, "high": 2.25}},
+            ],
+        });
+        let document = document.as_object().expect("an object").clone();
+        let file = "2026-01-31-lean-abcdef0.json".to_owned();
+        Results::from([(
+            "lean".to_owned(),
+            Kept {
+                kind: "lean".to_owned(),
+                file,
+                document,
+            },
+        )])
+    }
+
+    #[test]
+    fn a_page_says_how_it_was_measured_and_what_came_out() {
+        let page = Page::of(&results());
+        assert!(page.text.contains("A CPU, 2 cores, Linux"));
+        assert!(
+            page.text
+                .contains("`cargo xtask bench lean --rounds 5 --partitions 6`"),
+            "{}",
+            page.text
+        );
+        assert!(
+            page.text
+                .contains("| contender | CPU-s per GB | MB/s | to HAProxy's (95 %) |"),
+            "{}",
+            page.text
+        );
+        assert!(
+            page.text.contains("| async | 1.00 | 400 | 2.00 (1.90–2.25) |"),
+            "{}",
+            page.text
+        );
+        assert!(page.text.contains("Parameters: rounds 5."), "{}", page.text);
+        assert_eq!(page.charts.len(), 1, "one bar alone is no chart");
+        assert!(page.charts[0].1.contains("#9aa5b1"), "yardsticks look different");
+    }
+}

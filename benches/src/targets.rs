@@ -1,0 +1,426 @@
+//! What is promised of speed, held against what was measured.
+
+use serde_json::{Map, Value};
+
+use crate::charts::number;
+use crate::results::{Kept, Results, low, median};
+
+/// One promise, and where its figure is found.
+struct Target {
+    what: &'static str,
+    bound: Bound,
+    /// The kind of result, the lines of it, and the field.
+    kind: &'static str,
+    lines: &'static [(&'static str, &'static str)],
+    field: &'static str,
+    /// What the figure is held against; without it the figure is taken as it is.
+    against: Against,
+}
+
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+enum Against {
+    Nothing,
+    /// The lower end of its 95 % interval counts.
+    LowEnd,
+    /// Divided by the same field of these lines.
+    Of(&'static [(&'static str, &'static str)]),
+    /// Less the largest of the same field of these lines.
+    Above(&'static [&'static [(&'static str, &'static str)]]),
+}
+
+/// How a promise stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// What is promised.
+    pub what: &'static str,
+    /// The bound, in words.
+    pub bound: String,
+    /// The worst that was measured.
+    pub measured: Option<f64>,
+    /// In which file.
+    pub file: Option<String>,
+    /// Whether it holds; `None` when nothing was measured.
+    pub holds: Option<bool>,
+}
+
+/// Every promise, in the order of the report.
+pub fn verdicts(results: &Results) -> Vec<Verdict> {
+    TARGETS.iter().map(|target| target.judge(results)).collect()
+}
+
+impl Target {
+    fn judge(&self, results: &Results) -> Verdict {
+        let kept = results.get(self.kind);
+        let measured = kept.and_then(|kept| self.measured(kept));
+        let (bound, holds) = match self.bound {
+            Bound::AtMost(most) => (format!("≤ {}", number(most)), measured.map(|value| value <= most)),
+            Bound::AtLeast(least) => (
+                format!("≥ {}", number(least)),
+                measured.map(|value| value >= least),
+            ),
+        };
+        Verdict {
+            what: self.what,
+            bound,
+            measured,
+            file: kept.filter(|_| measured.is_some()).map(|kept| kept.file.clone()),
+            holds,
+        }
+    }
+
+    /// The worst of the lines that are meant.
+    fn measured(&self, kept: &Kept) -> Option<f64> {
+        let of_lines = |lines| figures(kept, lines, self.field);
+        let own = of_lines(self.lines);
+        match self.against {
+            Against::Nothing => self.worst(own.into_iter().map(|value| median(&value))),
+            Against::LowEnd => self.worst(own.into_iter().map(|value| low(&value))),
+            Against::Of(base) => {
+                let base = of_lines(base).first().and_then(median)?;
+                self.worst(own.into_iter().map(|value| Some(median(&value)? / base)))
+            }
+            Against::Above(others) => {
+                let bases = others
+                    .iter()
+                    .filter_map(|lines| of_lines(lines).first().and_then(median));
+                let base = bases.fold(f64::NAN, f64::max);
+                self.worst(own.into_iter().map(|value| Some(median(&value)? - base)))
+            }
+        }
+    }
+
+    fn worst(&self, values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+        let values = values.flatten().filter(|value| value.is_finite());
+        match self.bound {
+            Bound::AtMost(_) => values.reduce(f64::max),
+            Bound::AtLeast(_) => values.reduce(f64::min),
+        }
+    }
+}
+
+/// A field of the lines in which every one of these fields has this text; of the result itself where no line has it.
+fn figures(kept: &Kept, lines: &[(&str, &str)], field: &str) -> Vec<Value> {
+    let is_meant = |row: &&Map<String, Value>| {
+        let mut wanted = lines.iter();
+        wanted.all(|(key, text)| row.get(*key).is_some_and(|value| is(value, text)))
+    };
+    let found: Vec<Value> = kept
+        .rows()
+        .filter(is_meant)
+        .filter_map(|row| row.get(field).cloned())
+        .collect();
+    match kept.document.get(field) {
+        Some(figure) if found.is_empty() && lines.is_empty() => vec![figure.clone()],
+        _ => found,
+    }
+}
+
+/// Numbers are compared as they are printed; a text that ends in `*` is compared up to there.
+fn is(value: &Value, text: &str) -> bool {
+    let own = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match text.strip_suffix('*') {
+        Some(start) => own.starts_with(start),
+        None => own == text,
+    }
+}
+
+const NO_CAPTURE: &[(&str, &str)] = &[("contender", "no capture")];
+const ASYNC: &[(&str, &str)] = &[("contender", "async")];
+const DURABLE: &[(&str, &str)] = &[("contender", "durable")];
+const DIRECT: &[(&str, &str)] = &[("contender", "direct")];
+const HAPROXY: &[(&str, &str)] = &[("contender", "haproxy")];
+
+const TARGETS: &[Target] = &[
+    Target {
+        what: "pass-through, full speed: CPU per GB to HAProxy's (lower end of the interval)",
+        bound: Bound::AtMost(1.1),
+        kind: "lean",
+        lines: NO_CAPTURE,
+        field: "cpu_to_haproxy",
+        against: Against::LowEnd,
+    },
+    Target {
+        what: "pass-through, 20 MB/s: CPU per GB to HAProxy's (lower end of the interval)",
+        bound: Bound::AtMost(1.1),
+        kind: "lean-steady",
+        lines: NO_CAPTURE,
+        field: "cpu_to_haproxy",
+        against: Against::LowEnd,
+    },
+    Target {
+        what: "pass-through, real Kafka at 20 MB/s: p99 above the worse of HAProxy's and direct, ms",
+        bound: Bound::AtMost(2.0),
+        kind: "wire",
+        lines: NO_CAPTURE,
+        field: "p99_ms",
+        against: Against::Above(&[HAPROXY, DIRECT]),
+    },
+    Target {
+        what: "consume path: CPU per GB to HAProxy's",
+        bound: Bound::AtMost(1.2),
+        kind: "consume",
+        lines: NO_CAPTURE,
+        field: "cpu_to_haproxy",
+        against: Against::LowEnd,
+    },
+    Target {
+        what: "one hop, one CPU: over HAProxy's, us",
+        bound: Bound::AtMost(5.0),
+        kind: "hop",
+        lines: NO_CAPTURE,
+        field: "over_haproxy_us",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "idle connection, bytes",
+        bound: Bound::AtMost(15_000.0),
+        kind: "idle",
+        lines: NO_CAPTURE,
+        field: "used_connection_bytes",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "start to listening, seconds",
+        bound: Bound::AtMost(0.3),
+        kind: "idle",
+        lines: NO_CAPTURE,
+        field: "start_seconds",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "memory at rest, MiB",
+        bound: Bound::AtMost(40.0),
+        kind: "idle",
+        lines: DURABLE,
+        field: "rest_mib",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "capture async, without its segmenter: CPU per GB to HAProxy's",
+        bound: Bound::AtMost(2.0),
+        kind: "lean",
+        lines: ASYNC,
+        field: "cpu_to_haproxy",
+        against: Against::LowEnd,
+    },
+    Target {
+        what: "capture durable: throughput to that without capture",
+        bound: Bound::AtLeast(0.95),
+        kind: "wire",
+        lines: DURABLE,
+        field: "mb_per_second",
+        against: Against::Of(NO_CAPTURE),
+    },
+    Target {
+        what: "memory under load beside the in-flight limit, MiB: proxy",
+        bound: Bound::AtMost(64.0),
+        kind: "lean",
+        lines: DURABLE,
+        field: "peak_mib",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "more connections, without capture: CPU per GB to that with the fewest",
+        bound: Bound::AtMost(1.15),
+        kind: "sweep-connections",
+        lines: NO_CAPTURE,
+        field: "cpu_to_first",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "more connections, async: CPU per GB to that with the fewest",
+        bound: Bound::AtMost(1.15),
+        kind: "sweep-connections",
+        lines: ASYNC,
+        field: "cpu_to_first",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "more partitions, without capture: CPU per GB to that with the fewest",
+        bound: Bound::AtMost(1.15),
+        kind: "sweep-partitions",
+        lines: NO_CAPTURE,
+        field: "cpu_to_first",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "more partitions, async: CPU per GB to that with the fewest",
+        bound: Bound::AtMost(1.15),
+        kind: "sweep-partitions",
+        lines: ASYNC,
+        field: "cpu_to_first",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "buffer, group commit of 16 x 64 KiB: speed to plain writes with as many syncs",
+        bound: Bound::AtLeast(0.8),
+        kind: "micro",
+        lines: &[("group", "buffer, group commit of 16*"), ("piece", "append*")],
+        field: "of_limit",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "buffer, a sync every 5 ms: speed to plain writes with as many syncs",
+        bound: Bound::AtLeast(0.8),
+        kind: "micro",
+        lines: &[("group", "buffer, appends*"), ("piece", "append*")],
+        field: "of_limit",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "segment building, zstd: speed to zstd's own",
+        bound: Bound::AtLeast(0.67),
+        kind: "micro",
+        lines: &[("group", "segment building, zstd"), ("piece", "blocks*")],
+        field: "of_limit",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "restore into the null broker: MB/s of records per core",
+        bound: Bound::AtLeast(400.0),
+        kind: "restore",
+        lines: &[("who", "teeline restore"), ("cluster", "null")],
+        field: "mb_per_core_second",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "restore, real Kafka: throughput to Kafka's producer performance tool's",
+        bound: Bound::AtLeast(0.9),
+        kind: "restore",
+        lines: &[("who", "teeline restore"), ("cluster", "kafka")],
+        field: "rate_to_tool",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "restore, real Kafka: CPU per GB to Kafka's producer performance tool's",
+        bound: Bound::AtMost(1.0),
+        kind: "restore",
+        lines: &[("who", "teeline restore"), ("cluster", "kafka")],
+        field: "cpu_to_tool",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "restore, producers without compression, zstd: CPU-s per GiB (a third of the best other tool's)",
+        bound: Bound::AtMost(3.67),
+        kind: "restore",
+        lines: &[("who", "teeline restore"), ("producers", "none")],
+        field: "cpu_seconds_per_gib",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "restore, producers compress: CPU-s per GiB (an eighth of it)",
+        bound: Bound::AtMost(1.375),
+        kind: "restore",
+        lines: &[("who", "teeline restore"), ("producers", "lz4")],
+        field: "cpu_seconds_per_gib",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "restore: peak memory, MiB",
+        bound: Bound::AtMost(122.0),
+        kind: "restore",
+        lines: &[("who", "teeline restore")],
+        field: "peak_mib",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "backup from the null broker: MB/s of records per core",
+        bound: Bound::AtLeast(400.0),
+        kind: "backup",
+        lines: &[("who", "teeline backup"), ("cluster", "null")],
+        field: "mb_per_core_second",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "backup, real Kafka: throughput to Kafka's consumer performance tool's",
+        bound: Bound::AtLeast(0.9),
+        kind: "backup",
+        lines: &[("who", "teeline backup"), ("cluster", "kafka")],
+        field: "rate_to_tool",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "backup, real Kafka: CPU per GB to Kafka's consumer performance tool's",
+        bound: Bound::AtMost(1.0),
+        kind: "backup",
+        lines: &[("who", "teeline backup"), ("cluster", "kafka")],
+        field: "cpu_to_tool",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "backup, producers without compression, zstd: CPU-s per GiB (a third of the best other tool's)",
+        bound: Bound::AtMost(3.67),
+        kind: "backup",
+        lines: &[("who", "teeline backup"), ("producers", "none")],
+        field: "cpu_seconds_per_gib",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "backup, producers compress: CPU-s per GiB (an eighth of it)",
+        bound: Bound::AtMost(1.375),
+        kind: "backup",
+        lines: &[("who", "teeline backup"), ("producers", "lz4")],
+        field: "cpu_seconds_per_gib",
+        against: Against::Nothing,
+    },
+    Target {
+        what: "backup: peak memory, MiB",
+        bound: Bound::AtMost(122.0),
+        kind: "backup",
+        lines: &[("who", "teeline backup")],
+        field: "peak_mib",
+        against: Against::Nothing,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn kept(document: Value) -> Results {
+        let kept = Kept {
+            kind: "lean".to_owned(),
+            file: "lean.json".to_owned(),
+            document: document.as_object().expect("an object").clone(),
+        };
+        Results::from([("lean".to_owned(), kept)])
+    }
+
+    fn target(bound: Bound, lines: &'static [(&'static str, &'static str)], against: Against) -> Target {
+        Target {
+            what: "",
+            bound,
+            kind: "lean",
+            lines,
+            field: "cost",
+            against,
+        }
+    }
+
+    #[test]
+    fn figures_are_held_against_others_of_the_same_run() {
+        let results = kept(json!({"lines": [
+            {"contender": "haproxy", "cost": 2.0},
+            {"contender": "no capture", "cost": {"median": 3.0, "low": 1.0, "high": 4.0}},
+        ]}));
+        let judged = |bound, against| target(bound, NO_CAPTURE, against).judge(&results);
+        assert_eq!(judged(Bound::AtMost(1.1), Against::LowEnd).holds, Some(true));
+        assert_eq!(
+            judged(Bound::AtMost(1.1), Against::Of(HAPROXY)).measured,
+            Some(1.5)
+        );
+        assert_eq!(
+            judged(Bound::AtMost(1.1), Against::Above(&[HAPROXY, DIRECT])).holds,
+            Some(true)
+        );
+        assert_eq!(judged(Bound::AtLeast(4.0), Against::Nothing).holds, Some(false));
+        let absent = target(Bound::AtMost(1.0), DURABLE, Against::Nothing).judge(&results);
+        assert_eq!((absent.holds, absent.file), (None, None));
+    }
+}
