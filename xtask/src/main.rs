@@ -24,8 +24,10 @@ usage: cargo xtask <command>
                    often as needed; --secured: TLS and SASL; --json; --page: only the page, from the kept results;
                    --suite kgo: franz-go's own tests, or again and again one of them (--test NAME --times N), in turn
                    directly and through the proxy; --round-trips: the tests of round trips on several versions
-  bench [ARGS…]    throughput and latency of the produce path, side by side
-  bench economy    requests to the store per hour: four sidecars, 2,000 partitions, three kinds of traffic (see --help)
+  bench QUESTION   what Teeline costs beside others; --save DIR keeps the result, --help tells the rest:
+                   wire, lean, sweep, consume, hop, idle, restore, backup (all: these one after the other), economy;
+                   micro [NAME]: pieces of the hot path beside their physical limits; allocations: per request;
+                   flame: a flame graph under load; report: docs/BENCHMARKS.md from benches/results
   lint             formatting and clippy, without warnings
   setup            fetch the components that the others need, and stop
 

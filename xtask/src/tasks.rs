@@ -94,6 +94,20 @@ fn round_trips() -> Result<(), String> {
 
 /// `cargo xtask bench`: always the release profile, since nobody runs anything else in production.
 pub(crate) fn bench(arguments: &[String]) -> Result<(), String> {
+    match arguments.first().map(String::as_str) {
+        Some("micro") => return bench_target("micro", arguments.get(1..).unwrap_or_default()),
+        Some("allocations") => {
+            let segmenter = cargo(&["build", "--release", "-p", "teeline-segmenter"]);
+            Steps::new().run("build in release mode", segmenter)?;
+            return bench_target("allocations", arguments.get(1..).unwrap_or_default());
+        }
+        Some("report") => {
+            let mut report = cargo(&["run", "--release", "--quiet", "-p", "teeline-benches", "--"]);
+            report.args(arguments);
+            return Steps::new().run("report", report);
+        }
+        _ => {}
+    }
     prerequisites::for_demo()?;
     let mut steps = Steps::new();
     steps.run(
@@ -106,6 +120,25 @@ pub(crate) fn bench(arguments: &[String]) -> Result<(), String> {
     let mut bench = cargo(&["run", "--release", "--quiet", "-p", "teeline-benches", "--"]);
     bench.args(arguments);
     steps.run("bench", bench)
+}
+
+/// A program of `benches/benches`, which only `cargo bench` builds. It keeps its result where a variable says.
+fn bench_target(name: &str, arguments: &[String]) -> Result<(), String> {
+    let mut bench = cargo(&["bench", "-p", "teeline-benches", "--bench", name, "--"]);
+    let save = arguments.iter().position(|argument| argument == "--save");
+    for (at, argument) in arguments.iter().enumerate() {
+        match save {
+            Some(save) if at == save => {}
+            // Cargo starts it in its package's directory.
+            Some(save) if at == save + 1 => {
+                let directory =
+                    env::current_dir().map_err(|error| format!("the current directory: {error}"))?;
+                bench.env("TEELINE_BENCH_SAVE", directory.join(argument));
+            }
+            _ => drop(bench.arg(argument)),
+        }
+    }
+    Steps::new().run(&format!("bench {name}"), bench)
 }
 
 /// `cargo xtask lint`
@@ -126,7 +159,11 @@ pub(crate) fn setup() -> Result<(), String> {
 
 /// Builds the programs and every test, and fetches the components.
 pub(crate) fn prepare(steps: &mut Steps) -> Result<(), String> {
-    steps.run("build", cargo(&["build", "--workspace", "--all-targets"]))?;
+    // Not the benchmarks: nothing of them is run, and lint compiles them.
+    let targets = ["--lib", "--bins", "--tests", "--examples"];
+    let mut build = cargo(&["build", "--workspace"]);
+    build.args(targets);
+    steps.run("build", build)?;
     let mut setup = lab("debug");
     setup.arg("setup");
     steps.run("fetch components", setup)
