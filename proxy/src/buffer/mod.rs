@@ -3,6 +3,10 @@
 //!
 //! * **Order.** Log sequence numbers are given out under the queue's lock, in the order of [`Writer::append`]; the
 //!   thread writes in that order.
+//! * **Gathering.** Intents that a producer's answer waits for are written at once, with all that came before them. What
+//!   nobody waits for (outcomes, and without `durable` everything) is gathered for some milliseconds or up to a mebibyte:
+//!   large writes cost the kernel half per byte of what small ones do, and a sync for outcomes alone would keep the next
+//!   intents waiting for it.
 //! * **No copies.** Record bytes stay in the `Bytes` of the request that brought them until the kernel has them.
 //! * **Memory** is bounded by [`WriterSettings::pending_bytes_max`]: a frame's bytes are counted from its append until
 //!   the sync that makes it durable, and `append` waits while the sum is in use.
@@ -38,7 +42,7 @@ use queue::Shared;
 /// When the thread syncs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncMode {
-    /// After every gathered write; `capture.ack: durable`.
+    /// After every gathered write, and at once for what somebody waits for; `capture.ack: durable`.
     OnAppend,
     /// At most this long after a write; `capture.ack: async`.
     Every(Duration),

@@ -7,15 +7,21 @@ use std::time::{Duration, Instant};
 use teeline_archive::buffer::BufferIdentity;
 use teeline_archive::buffer::Frame;
 use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 
 use super::waiters::Waiters;
-use super::{AppendError, Appended, BufferError, BufferState, WriterSettings};
+use super::{AppendError, Appended, BufferError, BufferState, SyncMode, WriterSettings};
 
 /// What a small frame (anything but an intent's records) is counted as, in bytes: an upper bound in practice.
 const FRAME_OVERHEAD_BYTES: usize = 256;
 /// Record bytes of one intent; the rest of the frame limit is left for its prefix.
 const RECORDS_BYTES_MAX: usize = teeline_archive::buffer::FRAME_PAYLOAD_BYTES_MAX - 4096;
+
+/// So much is not gathered any further: one write of it costs no more per byte than a larger one.
+const GATHERED_BYTES_MAX: usize = 1 << 20;
+/// How long what nobody waits for may be gathered at most: a process that is killed loses what is not written. Where every
+/// write is synced, an outcome of its own sync would make the next intent wait for that sync, too.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// One frame on its way to the disk.
 pub(super) struct Item {
@@ -36,7 +42,39 @@ struct Queue {
     session: SessionId,
     next_lsn: u64,
     items: Vec<Item>,
+    /// What `items` are counted as, in bytes.
+    bytes: usize,
+    /// When the first of `items` came.
+    since: Option<Instant>,
+    /// Somebody waits for one of `items` to be durable, or for its room.
+    urgent: bool,
     phase: Phase,
+}
+
+impl Queue {
+    /// When `items` have to be taken; `None` while there are none.
+    fn due(&self, gathering: Gathering) -> Option<Instant> {
+        match self.is_due_at_once(gathering) {
+            true => self.since,
+            false => self.since.map(|since| since + gathering.patience),
+        }
+    }
+
+    fn is_due_at_once(&self, gathering: Gathering) -> bool {
+        self.urgent || self.bytes >= gathering.bytes_max
+    }
+
+    fn take_items(&mut self) -> Vec<Item> {
+        (self.bytes, self.since, self.urgent) = (0, None, false);
+        std::mem::take(&mut self.items)
+    }
+}
+
+/// How much is gathered for one write, and for how long, while nobody waits for it.
+#[derive(Debug, Clone, Copy)]
+struct Gathering {
+    bytes_max: usize,
+    patience: Duration,
 }
 
 /// What the thread takes from the queue in one go.
@@ -50,6 +88,7 @@ pub(super) struct Shared {
     pub(super) settings: WriterSettings,
     pub(super) waiters: Waiters,
     queue: Mutex<Queue>,
+    gathering: Gathering,
     wake: Condvar,
     room: Arc<Semaphore>,
     room_bytes: u32,
@@ -76,8 +115,18 @@ impl Shared {
                 session,
                 next_lsn: 1,
                 items: Vec::new(),
+                bytes: 0,
+                since: None,
+                urgent: false,
                 phase: Phase::Open,
             }),
+            gathering: Gathering {
+                bytes_max: GATHERED_BYTES_MAX.min(room_bytes as usize / 4),
+                patience: match settings.mode {
+                    SyncMode::OnAppend => PATIENCE,
+                    SyncMode::Every(interval) => interval.min(PATIENCE),
+                },
+            },
             wake: Condvar::new(),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
@@ -105,8 +154,9 @@ impl Shared {
         session: Option<SessionId>,
         frames: Vec<Frame>,
     ) -> Result<Appended, AppendError> {
-        let (mut bytes, mut intents) = (0usize, false);
+        let (mut bytes, mut intents, mut awaited) = (0usize, false, false);
         for frame in &frames {
+            awaited |= matches!(frame, Frame::Intent(_) | Frame::EndTxn(_));
             bytes = bytes.saturating_add(FRAME_OVERHEAD_BYTES);
             if let Frame::Intent(intent) = frame {
                 if intent.records.len() > RECORDS_BYTES_MAX {
@@ -121,10 +171,7 @@ impl Shared {
         }
         // A request larger than the whole room waits for all of it rather than for ever.
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.room_bytes);
-        let room = match self.room.clone().acquire_many_owned(wanted).await {
-            Ok(room) => room,
-            Err(_) => return Err(AppendError::Closed),
-        };
+        let room = self.take_room(wanted).await?;
         let mut queue = lock(&self.queue);
         match queue.phase {
             Phase::Open => {}
@@ -136,6 +183,7 @@ impl Shared {
         }
         let first = Lsn(queue.next_lsn);
         let count = frames.len();
+        let (was_empty, was_due) = (queue.items.is_empty(), queue.is_due_at_once(self.gathering));
         let mut room = Some(room);
         for (n, frame) in frames.into_iter().enumerate() {
             let lsn = Lsn(queue.next_lsn);
@@ -147,22 +195,55 @@ impl Shared {
                 _room: room,
             });
         }
+        queue.bytes = queue.bytes.saturating_add(bytes);
+        queue.urgent |= awaited && self.settings.mode == SyncMode::OnAppend;
+        if was_empty {
+            queue.since = Some(Instant::now());
+        }
+        let wakes = was_empty || !was_due && queue.is_due_at_once(self.gathering);
         let last = Lsn(queue.next_lsn - 1);
         let session = queue.session;
         drop(queue);
-        self.wake.notify_one();
+        // Who comes while something waits already finds the thread knowing when to take it.
+        if wakes {
+            self.wake.notify_one();
+        }
         Ok(Appended { session, first, last })
     }
 
-    /// Takes everything queued; waits for something until `deadline`.
+    async fn take_room(&self, wanted: u32) -> Result<OwnedSemaphorePermit, AppendError> {
+        match self.room.clone().try_acquire_many_owned(wanted) {
+            Ok(room) => return Ok(room),
+            Err(TryAcquireError::Closed) => return Err(AppendError::Closed),
+            // What holds the room must not be gathered any longer.
+            Err(TryAcquireError::NoPermits) => self.hurry(),
+        }
+        let room = self.room.clone().acquire_many_owned(wanted).await;
+        room.map_err(|_| AppendError::Closed)
+    }
+
+    fn hurry(&self) {
+        let mut queue = lock(&self.queue);
+        let wakes = !queue.items.is_empty() && !queue.urgent;
+        queue.urgent |= wakes;
+        drop(queue);
+        if wakes {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes everything queued once it is due, or at `deadline`.
     pub(super) fn take(&self, deadline: Instant) -> Taken {
         let mut queue = lock(&self.queue);
         loop {
             let closing = queue.phase == Phase::Closing;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !queue.items.is_empty() || closing || left.is_zero() {
+            let until = queue
+                .due(self.gathering)
+                .map_or(deadline, |due| due.min(deadline));
+            let left = until.saturating_duration_since(Instant::now());
+            if closing || left.is_zero() {
                 return Taken {
-                    items: std::mem::take(&mut queue.items),
+                    items: queue.take_items(),
                     closing,
                 };
             }
@@ -193,7 +274,7 @@ impl Shared {
         if queue.phase == Phase::Open {
             queue.phase = Phase::Broken;
         }
-        let lost = std::mem::take(&mut queue.items);
+        let lost = queue.take_items();
         drop(queue);
         self.count_lost(&lost);
         drop(lost);
@@ -279,3 +360,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code panics while it holds one of these locks half-changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
