@@ -19,21 +19,23 @@ pub struct Prepared {
 
 /// Turns a batch as its producer sent it into the batch that the broker stored: base offset, leader epoch, and the
 /// timestamp type of the topic.
+///
+/// Bytes that nobody else holds are edited where they lie.
 pub fn captured(
-    sent: &Bytes,
+    sent: Bytes,
     base_offset: i64,
     leader_epoch: i32,
     append_time_ms: Option<i64>,
 ) -> Result<Prepared, BatchError> {
     // What trails behind the batch in its request is cut off by the broker too.
-    let view = BatchView::parse(sent)?;
+    let view = BatchView::parse(&sent)?;
+    drop(sent);
     view.verify_crc()?;
-    let mut bytes = BytesMut::from(&view.bytes()[..]);
+    let header = *view.header();
+    let mut bytes = BytesMut::from(view.into_bytes());
     match append_time_ms {
         Some(append_time_ms) => as_log_append_time(&mut bytes, append_time_ms)?,
-        None if view.header().is_log_append_time() => {
-            as_create_time(&mut bytes, view.header().max_timestamp)?
-        }
+        None if header.is_log_append_time() => as_create_time(&mut bytes, header.max_timestamp)?,
         None => {}
     }
     set_base_offset_and_epoch(&mut bytes, base_offset, leader_epoch)?;
@@ -134,7 +136,7 @@ mod tests {
     fn a_captured_batch_gets_its_place_and_its_true_times() {
         let mut sent = batch(0, 4);
         sent.extend_from_slice(b"trailing");
-        let prepared = captured(&Bytes::from(sent), 70, 3, None).unwrap();
+        let prepared = captured(Bytes::from(sent), 70, 3, None).unwrap();
         let stored = BatchView::parse(&prepared.bytes).unwrap();
         stored.verify_crc().unwrap();
         assert_eq!(
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn an_append_time_replaces_the_times_of_all_records() {
-        let prepared = captured(&Bytes::from(batch(0, 4)), 70, -1, Some(9_000)).unwrap();
+        let prepared = captured(Bytes::from(batch(0, 4)), 70, -1, Some(9_000)).unwrap();
         let stored = BatchView::parse(&prepared.bytes).unwrap();
         stored.verify_crc().unwrap();
         assert!(stored.header().is_log_append_time());
@@ -170,7 +172,7 @@ mod tests {
         let mut view = BytesMut::from(&sent[..]);
         as_create_time(&mut view, 5_000_000).unwrap();
         sent = view.to_vec();
-        let prepared = captured(&Bytes::from(sent), 0, -1, None).unwrap();
+        let prepared = captured(Bytes::from(sent), 0, -1, None).unwrap();
         let stored = BatchView::parse(&prepared.bytes).unwrap();
         stored.verify_crc().unwrap();
         assert_eq!(
@@ -183,7 +185,7 @@ mod tests {
     fn damaged_bytes_are_refused() {
         let mut sent = batch(0, 4);
         *sent.last_mut().unwrap() ^= 1;
-        assert!(captured(&Bytes::from(sent.clone()), 0, -1, None).is_err());
+        assert!(captured(Bytes::from(sent.clone()), 0, -1, None).is_err());
         assert!(fetched(&Bytes::from(sent)).is_err());
     }
 }

@@ -199,7 +199,7 @@ fn prepare_batch(batch: &Batch, files: &BufferFiles) -> Result<Result<Prepared, 
         Err(error @ BufferError::Damaged { .. }) => return Ok(Err(error.to_string())),
         Err(error) => return Err(error),
     };
-    let prepared = prepare::captured(&intent.records, batch.range.first, leader_epoch, append_time_ms);
+    let prepared = prepare::captured(intent.records, batch.range.first, leader_epoch, append_time_ms);
     Ok(prepared.map_err(|error| error.to_string()))
 }
 

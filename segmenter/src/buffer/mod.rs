@@ -25,6 +25,7 @@ mod scan;
 mod scan_file;
 #[cfg(test)]
 mod scan_tests;
+mod windows;
 
 use std::path::PathBuf;
 

@@ -60,7 +60,7 @@ impl Default for ReaderOptions {
 
 /// Found in one go, so that the blocking pool is not asked for every frame.
 const BATCH_EVENTS: usize = 512;
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 /// Whether a writer lives is asked only after this many polls without news.
 const POLLS_BEFORE_LIVENESS: u32 = 5;
 
@@ -196,6 +196,9 @@ fn scan(scanner: &mut Scanner, directory: &Directory, live: bool) -> Result<Vec<
                 events.push(Event::Frame(frame));
             }
         }
+    }
+    if events.is_empty() {
+        scanner.windows.clear();
     }
     Ok(events)
 }

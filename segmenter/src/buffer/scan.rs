@@ -15,6 +15,7 @@ use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
 use teeline_runtime::exit::error_chain;
 
 use super::scan_file::{FileSource, find_from, later_files, open_file, read_header, read_some_at, reopen};
+use super::windows::Windows;
 use super::{BufferError, Directory, FrameLocation, ReadFrame};
 
 /// A stretch of the buffer that could not be read, with valid frames after it, or frames that are missing.
@@ -67,6 +68,7 @@ struct Open {
 pub(super) struct Scanner {
     directory: Directory,
     open: Option<Open>,
+    pub(super) windows: Windows,
     /// Files up to this number are read.
     passed: u64,
     session: SessionId,
@@ -84,6 +86,7 @@ impl Scanner {
         Scanner {
             directory,
             open: None,
+            windows: Windows::default(),
             passed: 0,
             session: SessionId(0),
             last_lsn: Lsn::NONE,
@@ -242,13 +245,15 @@ impl Scanner {
             return Ok(Some(result));
         }
         let wanted = needed.max(WINDOW_BYTES).min(length - open.at);
-        let mut window = vec![0; usize::try_from(wanted).unwrap_or(usize::MAX)];
+        let mut window = self.windows.room(usize::try_from(wanted).unwrap_or(usize::MAX));
         let read = read_some_at(&open.file, &mut window, open.at).map_err(BufferError::io("read", &path))?;
         window.truncate(read);
         if open.at + read as u64 <= loaded {
             return Ok(Some(result));
         }
-        (open.window, open.window_at) = (window.into(), open.at);
+        let passed = std::mem::replace(&mut open.window, window.freeze());
+        open.window_at = open.at;
+        self.windows.keep(passed);
         Ok(None)
     }
 
@@ -480,6 +485,7 @@ impl Scanner {
     fn close(&mut self) {
         if let Some(open) = self.open.take() {
             self.passed = open.number;
+            self.windows.keep(open.window);
         }
     }
 }

@@ -86,7 +86,7 @@ fn without_an_answer_the_wait_has_an_end_and_a_drain_does_not_wait_at_all() {
 #[test]
 fn an_epoch_reaches_the_bytes() {
     let sent = Bytes::from(labelled_batch(0, 5, "value"));
-    let prepared = crate::prepare::captured(&sent, 70, 4, None).unwrap();
+    let prepared = crate::prepare::captured(sent, 70, 4, None).unwrap();
     assert_eq!(prepared.meta.leader_epoch, 4);
     let mut feed = Feed::new(true);
     feed.leader_of_epoch(4);
