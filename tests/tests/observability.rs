@@ -13,7 +13,8 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use teeline_tests::admin_port;
-use teeline_tests::driver::{Driver, Family, Isolation, ProducerConfig};
+use teeline_tests::components;
+use teeline_tests::driver::{Driver, ProducerConfig};
 use teeline_tests::kafka::Kafka;
 use teeline_tests::programs::{Archive, Proxy, ProxySettings};
 use teeline_tests::record::Record;
@@ -26,13 +27,20 @@ struct Stage {
     work: WorkDir,
 }
 
-static STAGE: LazyLock<Stage> = LazyLock::new(|| Stage {
-    kafka: Kafka::start_one(),
-    java: Driver::start(Family::Java),
-    work: WorkDir::create("observability"),
+static STAGE: LazyLock<Stage> = LazyLock::new(|| {
+    let work = WorkDir::create("observability");
+    let hosts = work.join("hosts");
+    std::fs::write(&hosts, format!("127.0.0.1 localhost {WORD}.kafka.test\n")).unwrap();
+    Stage {
+        kafka: Kafka::start_one(),
+        java: Driver::start_java(&[&format!("-Djdk.net.hosts.file={}", hosts.display())]),
+        work,
+    }
 });
 
 const VALUE_BYTES: usize = 1000;
+/// A peer says it wherever it may choose a word.
+const WORD: &str = "peers-word";
 
 fn proxy(name: &str) -> ProxySettings {
     let directory = STAGE.work.subdirectory(name);
@@ -203,14 +211,15 @@ fn one_connection_is_listed_and_traced(settings: &ProxySettings, proxy: &Proxy) 
 fn metrics_add_up_and_no_label_comes_from_a_peer() {
     let mut settings = proxy("metrics");
     settings.announce("connection closed:");
+    settings.announce("connection refused:");
+    listen_by_name(&mut settings);
     let mut proxy = settings.start();
-    topic("measured");
-    open(&settings, "measured");
-    send("measured", "measured", 200);
-    STAGE.java.producer_op("close", "measured");
-    STAGE
-        .java
-        .read_into(&settings.bootstrap(), &["measured"], Isolation::Committed, false);
+    // Topic, client id and group.
+    topic(WORD);
+    open(&settings, WORD);
+    send(WORD, WORD, 200);
+    STAGE.java.producer_op("close", WORD);
+    consume_as_a_group(&settings.bootstrap());
     let bytes = (200 * VALUE_BYTES) as f64;
     let produced = proxy.metric_with("teeline_requests_total", r#"api="Produce""#);
     assert!(produced >= 200.0, "{produced}");
@@ -228,6 +237,7 @@ fn metrics_add_up_and_no_label_comes_from_a_peer() {
         );
         assert!(sum / count < 5.0, "{direction}: {sum} s for {count}");
     }
+    say_the_word(&settings, &proxy);
     hostile_bytes(&settings, &proxy);
     wait_for("every connection to be open or ended", seconds(10), || {
         let begun = proxy.metric("teeline_connections_total");
@@ -238,6 +248,67 @@ fn metrics_add_up_and_no_label_comes_from_a_peer() {
             .ok_or(format!("{begun} = {open} + {ended}"))
     });
     proxy.stop();
+}
+
+/// One more cluster, whose clients say in their greeting whom they want.
+fn listen_by_name(settings: &mut ProxySettings) {
+    let certificate = |name: &str| components::source("certificates").join(name);
+    let named = json!({
+        "name": "named",
+        "upstream": {"bootstrap_servers": STAGE.kafka.bootstrap()},
+        "listen": {
+            "address": by_name(settings, "127.0.0.1"),
+            "tls": {"cert_file": certificate("proxy.pem"), "key_file": certificate("proxy.key")},
+            "addressing": {"scheme": "sni", "bootstrap_host": "kafka.test", "node_host": "broker-{id}.kafka.test"},
+        },
+        "capture": {"enabled": false},
+    });
+    let clusters = settings.document["clusters"].as_array_mut().unwrap();
+    clusters.push(named);
+}
+
+fn by_name(settings: &ProxySettings, host: &str) -> String {
+    format!("{host}:{}", settings.port(15))
+}
+
+fn consume_as_a_group(bootstrap: &str) {
+    let java = &STAGE.java;
+    java.ask(&json!({"op": "group", "group": WORD, "bootstrap": bootstrap, "topic": WORD}));
+    wait_for("the group to read everything", seconds(60), || {
+        let read = java.ask(&json!({"op": "group_status", "group": WORD}));
+        (read["records"] == 200).then_some(()).ok_or(read)
+    });
+    java.ask(&json!({"op": "group_stop", "group": WORD}));
+}
+
+/// Everywhere else: a transactional id, a server's name, a client's software, and more in [`hostile_bytes`].
+fn say_the_word(settings: &ProxySettings, proxy: &Proxy) {
+    let java = &STAGE.java;
+    let config = ProducerConfig::of(&[("transactional.id", WORD)]);
+    java.open_producer("transactional", &settings.bootstrap(), &config);
+    java.producer_op("begin", "transactional");
+    send("transactional", WORD, 1);
+    java.producer_op("commit", "transactional");
+    java.producer_op("close", "transactional");
+
+    let config = ProducerConfig::of(&[("security.protocol", "SSL"), ("max.block.ms", "1500")]);
+    let address = by_name(settings, &format!("{WORD}.kafka.test"));
+    java.open_producer("named", &address, &config);
+    let refused = java.send("named", WORD, &[Record::new(0, "key", "value")]);
+    assert!(refused[0].is_err(), "{refused:?}");
+    java.producer_op("close", "named");
+    let unknown = || proxy.metric_with("teeline_tls_failures_total", r#"reason="unknown_name""#);
+    wait_for("the unknown name to be counted", seconds(10), || {
+        (unknown() >= 1.0).then_some(()).ok_or("not yet")
+    });
+
+    let length = u8::try_from(WORD.len() + 1).unwrap();
+    let software = [&[0, length], WORD.as_bytes(), &[length], WORD.as_bytes(), &[0]].concat();
+    let mut stream = TcpStream::connect(settings.bootstrap()).unwrap();
+    stream
+        .write_all(&request(18, 3, WORD.as_bytes(), &software))
+        .unwrap();
+    stream.read_exact(&mut [0; 8]).unwrap();
 }
 
 fn hostile_bytes(settings: &ProxySettings, proxy: &Proxy) {
@@ -251,24 +322,32 @@ fn hostile_bytes(settings: &ProxySettings, proxy: &Proxy) {
     let refused = "teeline_requests_refused_total";
     until_closed(&settings.bootstrap(), &request(0, 7, b"x", &[0xff; 40]));
     counted(refused, r#"api="Produce",reason="client_malformed""#);
-    until_closed(&settings.bootstrap(), b"GET /label HTTP/1.1\r\n\r\n");
+    until_closed(
+        &settings.bootstrap(),
+        format!("GET /{WORD} HTTP/1.1\r\n\r\n").as_bytes(),
+    );
     counted(refused, r#"api="Unknown""#);
     // Brokers close on a key that they do not know.
-    until_closed(&settings.bootstrap(), &request(31_337, 0, b"x", b"label"));
+    until_closed(
+        &settings.bootstrap(),
+        &request(31_337, 0, WORD.as_bytes(), WORD.as_bytes()),
+    );
     counted("teeline_requests_total", r#"api="Unknown""#);
     // The listener of this broker has no SASL, and says so.
     let mut stream = TcpStream::connect(settings.bootstrap()).unwrap();
     stream.write_all(&request(17, 1, b"x", b"\0\x05PLAIN")).unwrap();
     stream.read_exact(&mut [0; 8]).unwrap();
     let mut stream = TcpStream::connect(settings.bootstrap()).unwrap();
-    stream.write_all(&request(17, 1, b"x", b"\0\x05label")).unwrap();
+    let length = u16::try_from(WORD.len()).unwrap().to_be_bytes();
+    let mechanism = [&length[..], WORD.as_bytes()].concat();
+    stream.write_all(&request(17, 1, b"x", &mechanism)).unwrap();
     stream.read_exact(&mut [0; 8]).unwrap();
     for mechanism in ["PLAIN", "other"] {
         let label = format!(r#"mechanism="{mechanism}",reason="mechanism""#);
         counted("teeline_sasl_failures_total", &label);
     }
     let page = admin_port::get(&settings.admin(), "/metrics").unwrap().body;
-    let own = |line: &&str| line.starts_with("teeline_") && line.contains("label");
+    let own = |line: &&str| line.starts_with("teeline_") && line.contains(WORD);
     assert_eq!(page.lines().find(own), None, "a peer's words are no label");
     assert!(!page.contains("31337"));
 }
@@ -293,7 +372,10 @@ fn an_answer_that_cannot_be_rewritten_is_counted_and_not_passed_on() {
         &request(3, 1, b"x", &(-1_i32).to_be_bytes()),
     );
     let label = r#"api="Metadata",reason="unmappable_broker""#;
-    assert_eq!(proxy.metric_with("teeline_responses_refused_total", label), 1.0);
+    wait_for("the answer to be counted", seconds(10), || {
+        let count = proxy.metric_with("teeline_responses_refused_total", label);
+        (count == 1.0).then_some(()).ok_or(count.to_string())
+    });
     assert_eq!(proxy.metric("teeline_requests_refused_total"), 0.0);
     drop(proxy);
 }
