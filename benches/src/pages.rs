@@ -91,6 +91,10 @@ impl Page {
                 format!("{}, {cores} cores, {}", kept.text("cpu"), kept.text("machine"))
             })
             .collect();
+        if machines.is_empty() {
+            self.text.push_str("\nNothing is kept yet.\n");
+            return;
+        }
         self.text.push_str("\nMeasured on:\n\n");
         for machine in machines {
             let _ = writeln!(self.text, "- {machine}");
@@ -362,6 +366,16 @@ const SECTIONS: &[Section] = &[
         kind: "lean-steady",
         title: "CPU per gigabyte at a steady 20 MB/s",
         question: "The same with small batches at a fixed rate: here the cost is per request.",
+    },
+    Section {
+        kind: "sweep-connections",
+        title: "Few and many connections",
+        question: "Does a gigabyte cost the same?",
+    },
+    Section {
+        kind: "sweep-partitions",
+        title: "Few and many partitions",
+        question: "Does a gigabyte cost the same?",
     },
     Section {
         kind: "consume",

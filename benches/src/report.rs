@@ -20,7 +20,16 @@ pub fn keep(directory: &Path, what: &str, mut document: Value) {
     document["commit"] = json!(commit);
     document["machine"] = json!(first_line(Command::new("uname").args(["-srm"])));
     document["cpu"] = json!(cpu());
-    document["arguments"] = json!(std::env::args().skip(1).collect::<Vec<_>>().join(" "));
+    // As it can be typed again.
+    let quoted = |word: String| {
+        if word.contains(' ') {
+            format!("\"{word}\"")
+        } else {
+            word
+        }
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+    document["arguments"] = json!(arguments.join(" "));
     document["cores"] = json!(std::thread::available_parallelism().map_or(0, usize::from));
     fs::create_dir_all(directory).expect("make the directory of results");
     let path = directory.join(format!("{day}-{what}-{commit}.json"));
