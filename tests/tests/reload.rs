@@ -7,10 +7,10 @@
     reason = "a test stops at the first surprise"
 )]
 
-use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -18,11 +18,14 @@ use teeline_tests::admin_port;
 use teeline_tests::components;
 use teeline_tests::driver::{Driver, Isolation, ProducerConfig};
 use teeline_tests::programs::{Archive, Proxy, ProxySettings, Restorer};
+use teeline_tests::raw::RawClient;
 use teeline_tests::read_back::assert_acknowledged;
 use teeline_tests::record::{Record, read_load_log};
 use teeline_tests::stage::{Stage, Told};
 use teeline_tests::wait::{seconds, wait_for, wait_until};
-use teeline_tests::workdir::WorkDir;
+
+#[path = "reload/early.rs"]
+mod early;
 
 static STAGE: LazyLock<Stage> = LazyLock::new(Stage::set);
 
@@ -70,6 +73,7 @@ impl Scene {
         main["listen"]["addressing"]["node_port_start"] = json!(port);
         settings.announce("not reloaded");
         settings.announce("the configuration stays as it was");
+        settings.announce("listen.max_connections are open");
         let proxy = settings.start();
         let config = ProducerConfig::of(&[("acks", "all"), ("linger.ms", "5")]);
         let shape = || json!({"partitions": 3, "rate": 200, "value_bytes": 300});
@@ -157,6 +161,42 @@ impl Scene {
         self.hang_up();
         self.told
             .send_with(&STAGE.java, &bootstrap, &[], "toggled", &records);
+        self.fewer_and_shorter_are_let_in();
+    }
+
+    /// Limits are in force for the next client.
+    fn fewer_and_shorter_are_let_in(&mut self) {
+        const MOST: usize = 40;
+        let refused =
+            |proxy: &Proxy| proxy.metric_with("teeline_connections_refused_total", "reason=\"limit\"");
+        assert_eq!(refused(&self.proxy), 0.0, "two hundred were allowed");
+        let listen = self.main("listen");
+        listen["max_connections"] = json!(MOST);
+        listen["idle_timeout"] = json!("2s");
+        self.hang_up();
+        let bootstrap = self.settings.bootstrap();
+        let mut guests: Vec<RawClient> = (0..MOST + 10)
+            .map(|_| RawClient::connect(&bootstrap).unwrap())
+            .collect();
+        let began = Instant::now();
+        guests.retain_mut(|guest| guest.ask().is_ok());
+        assert!((10..MOST).contains(&guests.len()), "{} were let in", guests.len());
+        assert!(self.proxy.metric("teeline_connections_open") <= MOST as f64);
+        assert!(
+            refused(&self.proxy) >= 10.0,
+            "{} were refused",
+            refused(&self.proxy)
+        );
+        // By the five minutes of before none of them would end here.
+        for mut guest in guests {
+            guest.wait_closed();
+        }
+        assert!(began.elapsed() >= seconds(2), "{:?}", began.elapsed());
+        let listen = self.main("listen");
+        listen["max_connections"] = json!(200);
+        listen["idle_timeout"] = json!("5m");
+        self.hang_up();
+        self.await_progress();
     }
 
     fn what_cannot_be_is_refused_and_changes_nothing(&mut self) {
@@ -437,32 +477,4 @@ fn some_records(count: usize) -> Vec<Record> {
     (0..count)
         .map(|index| Record::new(0, &format!("key {index}"), format!("value {index}")))
         .collect()
-}
-
-#[test]
-fn a_client_that_knows_a_brokers_port_is_let_in_before_the_cluster_is_known() {
-    let work = WorkDir::create("early");
-    // It takes connections and says nothing, so that the proxy knows no broker.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let upstream = silent.local_addr().unwrap().to_string();
-    let mut settings = ProxySettings::new(work.path(), &upstream, &Archive::Directory(work.join("archive")));
-    let main = &mut settings.document["clusters"][0];
-    main["capture"]["enabled"] = json!(false);
-    main["upstream"]["connect_timeout"] = json!("2s");
-    let mut proxy = settings.launch();
-    wait_until("the proxy to serve", seconds(20), || {
-        proxy.process.assert_running();
-        proxy.process.log().contains("serving")
-    });
-    // Broker 3's, by the default numbering.
-    let mut client = TcpStream::connect(("127.0.0.1", settings.port(2 + 3))).unwrap();
-    client.set_read_timeout(Some(seconds(20))).unwrap();
-    let began = std::time::Instant::now();
-    assert_eq!(client.read(&mut [0; 1]).unwrap_or(0), 0);
-    assert!(began.elapsed() >= seconds(1), "it was not waited for");
-    wait_until("the reason in the log", seconds(10), || {
-        proxy.process.log().contains("the broker's address is not known")
-    });
-    proxy.process.terminate();
-    proxy.process.wait_exit(seconds(30));
 }
