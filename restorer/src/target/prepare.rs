@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use teeline_runtime::exit::error_chain;
 use teeline_wire::client::{
-    ClientError, ConfigOperation, ConfigResource, ErrorCode, NewTopic, OffsetAt, TopicSelection,
+    ClientError, ConfigEntry, ConfigOperation, ConfigResource, ErrorCode, NewTopic, OffsetAt, TopicSelection,
 };
 
 use super::settings::{self, Held, Settings, TIMESTAMP_LIMIT_OLD, TIMESTAMP_LIMITS};
@@ -281,19 +281,35 @@ impl Target {
     }
 
     async fn known_settings(&self, topic: &str) -> Result<BTreeSet<String>, RestorerError> {
-        Ok(self
-            .settings(topic)
-            .await?
-            .into_iter()
-            .map(|entry| entry.name)
-            .collect())
+        let entries = self.awaited_settings(topic).await?;
+        Ok(entries.into_iter().map(|entry| entry.name).collect())
+    }
+
+    /// All settings of a topic that exists. Brokers learn of a new topic one after the other: one that does not know it
+    /// yet is asked again for a while.
+    async fn awaited_settings(&self, topic: &str) -> Result<Vec<ConfigEntry>, RestorerError> {
+        let deadline = tokio::time::Instant::now() + SETTINGS_PATIENCE;
+        loop {
+            let is_unknown = |error: &RestorerError| match error {
+                RestorerError::Target { source, .. } => {
+                    source.code().is_some_and(ErrorCode::is_unknown_topic)
+                }
+                _ => false,
+            };
+            match self.settings(topic).await {
+                Err(error) if is_unknown(&error) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(SETTINGS_PAUSE).await;
+                }
+                answered => return answered,
+            }
+        }
     }
 
     /// Waits until a broker asked tells the new settings. Others may lag: refused batches are sent again for a while.
     async fn wait_for_settings(&self, topic: &str, wanted: &Held) -> Result<(), RestorerError> {
         let deadline = tokio::time::Instant::now() + SETTINGS_PATIENCE;
         loop {
-            let entries = self.settings(topic).await?;
+            let entries = self.awaited_settings(topic).await?;
             let now: BTreeMap<&str, Option<&str>> = entries
                 .iter()
                 .map(|entry| (entry.name.as_str(), entry.value.as_deref()))
