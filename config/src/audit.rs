@@ -74,8 +74,9 @@ impl Audit {
     pub const DEFAULT_GRACE: Duration = Duration::from_secs(120);
     /// Hides the brokers' latency; each costs two responses and a block of memory.
     pub const DEFAULT_PARTITIONS_AT_ONCE: usize = 4;
-    /// Large enough for throughput, small enough that a few at once stay far below 256 MB.
-    pub const DEFAULT_FETCH_MAX_BYTES: u64 = 4 * 1024 * 1024;
+    /// As Kafka's own consumers ask of a partition. What is larger was no faster at hand, and cost a quarter more CPU and
+    /// twice the memory, as it does not stay in the processor's caches; over a long way more at once is worth it.
+    pub const DEFAULT_FETCH_MAX_BYTES: u64 = 1024 * 1024;
     /// Three missed signs of life; nothing is wrong meanwhile, only later.
     pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(30);
     /// A reader of the archive alone then knows the end of every log to ten minutes, for six small entries an hour.

@@ -180,8 +180,9 @@ impl Backup {
     pub const DEFAULT_MAX_CONCURRENT_BACKUPS: usize = 3;
     /// Some wait for the network while others compress.
     pub const DEFAULT_MAX_CONCURRENT_PARTITIONS: usize = 4;
-    /// Large enough for throughput, small enough that a few at once stay far below 256 MB.
-    pub const DEFAULT_FETCH_MAX_BYTES: u64 = 4 * 1024 * 1024;
+    /// As Kafka's own consumers ask of a partition. What is larger was no faster at hand, and cost a quarter more CPU and
+    /// twice the memory, as it does not stay in the processor's caches; over a long way more at once is worth it.
+    pub const DEFAULT_FETCH_MAX_BYTES: u64 = 1024 * 1024;
     /// Which topics are meant: of Kafka's own only those that are named, as they mean nothing in another cluster.
     pub fn filter(&self) -> TopicFilter {
         let mut filter = self.topics.clone();

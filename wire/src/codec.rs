@@ -107,6 +107,31 @@ pub fn decompress(codec: Compression, bytes: &Bytes, limit: usize) -> Result<Byt
     }
 }
 
+/// The same for content that is only looked at: it lies in `room`, which is used again and again, so that neither memory
+/// is asked for nor the content copied. What `room` held is gone.
+pub fn decompress_within<'a>(
+    codec: Compression,
+    bytes: &'a Bytes,
+    limit: usize,
+    room: &'a mut Vec<u8>,
+) -> Result<&'a [u8], CodecError> {
+    match codec {
+        Compression::None => Ok(bytes),
+        Compression::Lz4 => {
+            lz4::decompress_over(bytes, limit, room)?;
+            Ok(room)
+        }
+        Compression::Zstd => {
+            let length = zstandard::decompress_over(bytes, limit, room)?;
+            Ok(room.get(..length).unwrap_or_default())
+        }
+        Compression::Gzip | Compression::Snappy => {
+            *room = decompress(codec, bytes, limit)?.into();
+            Ok(room)
+        }
+    }
+}
+
 /// Compresses `bytes` in the form that Kafka's Java client writes.
 pub fn compress(codec: Compression, bytes: &Bytes) -> Result<Bytes, CodecError> {
     match codec {

@@ -2,7 +2,7 @@
 
 use crate::names::{NameError, check_backup_id, check_topic};
 use crate::ranges::{OffsetRange, OffsetSet};
-use crate::segment::codec::BlockEncoder;
+use crate::segment::codec::{BlockEncoder, Effort};
 use crate::segment::footer::{BLOCK_ENTRY_BYTES, FOOTER_BYTES_MAX, Footer, MARKER_ENTRY_BYTES};
 use crate::segment::meta::GAPS_MAX;
 use crate::segment::reader::BatchHead;
@@ -22,6 +22,8 @@ pub struct SegmentBuilder {
     encoder: BlockEncoder,
     block_bytes: usize,
     block: BytesMut,
+    /// What most bytes of the block are worth.
+    worth: Worth,
     open: Option<BlockEntry>,
     output: Vec<Bytes>,
     footer: Footer,
@@ -78,6 +80,7 @@ impl SegmentBuilder {
             encoder: BlockEncoder::new(codec, level)?,
             block_bytes: block_bytes.clamp(1, BLOCK_BYTES_MAX),
             block: BytesMut::new(),
+            worth: Worth::default(),
             open: None,
             output: Vec::new(),
             footer,
@@ -128,19 +131,20 @@ impl SegmentBuilder {
     ///
     /// An error leaves the segment as it was; after [`SegmentError::Full`] it can still be finished.
     pub fn push(&mut self, batch: &[u8], meta: BatchMeta) -> Result<(), SegmentError> {
-        self.check(batch, &meta)?;
+        let effort = self.check(batch, &meta)?;
         let gap = self.gap_before(&meta);
         self.check_room(gap.is_some(), batch.len())?;
         if !self.block.is_empty() && self.block.len().saturating_add(batch.len()) > self.block_bytes {
             self.close_block()?;
         }
         if self.block.is_empty() && batch.len() >= self.block_bytes {
-            let stored = self.encoder.encode(batch)?;
+            let stored = self.encoder.encode(batch, effort)?;
             self.note(&meta, gap, batch.len());
             self.add_block(stored);
             return Ok(());
         }
         self.block.put_slice(batch);
+        self.worth.count(effort, batch.len());
         self.note(&meta, gap, batch.len());
         if self.block.len() >= self.block_bytes {
             self.close_block()?;
@@ -177,7 +181,7 @@ impl SegmentBuilder {
     }
 
     /// The batch must be what is said about it: asserted before writing, and again after reading.
-    fn check(&self, batch: &[u8], meta: &BatchMeta) -> Result<(), SegmentError> {
+    fn check(&self, batch: &[u8], meta: &BatchMeta) -> Result<Effort, SegmentError> {
         let refuse = |why| {
             Err(SegmentError::Batch {
                 base_offset: meta.base_offset,
@@ -202,7 +206,7 @@ impl SegmentBuilder {
         if !self.is_empty() && meta.base_offset <= self.footer.end_offset {
             return refuse("it does not come after the batch before it");
         }
-        Ok(())
+        Ok(Effort::of(head.attributes))
     }
 
     /// Adds the gaps that the caller knows of to those that were seen between batches.
@@ -311,9 +315,10 @@ impl SegmentBuilder {
         let stored = match self.encoder {
             // The block's own buffer goes out as it is; the next block gets a new one.
             BlockEncoder::None => std::mem::take(&mut self.block).freeze(),
-            _ => self.encoder.encode(&self.block)?,
+            _ => self.encoder.encode(&self.block, self.worth.effort())?,
         };
         self.block.clear();
+        self.worth = Worth::default();
         self.add_block(stored);
         Ok(())
     }
@@ -326,6 +331,36 @@ impl SegmentBuilder {
             self.footer.data_bytes += stored.len() as u64;
             self.footer.blocks.push(block);
             self.output.push(stored);
+        }
+    }
+}
+
+/// Bytes of a block by what they are worth.
+#[derive(Clone, Copy, Debug, Default)]
+struct Worth {
+    full: usize,
+    light: usize,
+    least: usize,
+}
+
+impl Worth {
+    fn count(&mut self, effort: Effort, bytes: usize) {
+        let sum = match effort {
+            Effort::Full => &mut self.full,
+            Effort::Light => &mut self.light,
+            Effort::Least => &mut self.least,
+        };
+        *sum = sum.saturating_add(bytes);
+    }
+
+    /// Producers of one partition rarely differ in their codec; where they do, the larger part decides.
+    fn effort(self) -> Effort {
+        if self.full >= self.light.max(self.least) {
+            Effort::Full
+        } else if self.light >= self.least {
+            Effort::Light
+        } else {
+            Effort::Least
         }
     }
 }

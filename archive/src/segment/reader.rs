@@ -167,6 +167,7 @@ pub(crate) struct BatchHead {
     pub(crate) base_offset: i64,
     pub(crate) bytes: u64,
     pub(crate) magic: u8,
+    pub(crate) attributes: i16,
     last_offset_delta: i32,
 }
 
@@ -177,13 +178,15 @@ impl BatchHead {
         let (length, rest) = rest.split_first_chunk::<4>()?;
         let (_leader_epoch, rest) = rest.split_first_chunk::<4>()?;
         let (magic, rest) = rest.split_first()?;
-        let (_crc_and_attributes, rest) = rest.split_first_chunk::<6>()?;
+        let (_crc, rest) = rest.split_first_chunk::<4>()?;
+        let (attributes, rest) = rest.split_first_chunk::<2>()?;
         let (last_offset_delta, _) = rest.split_first_chunk::<4>()?;
         let bytes = u64::try_from(i32::from_be_bytes(*length)).ok()?.checked_add(12)?;
         (bytes >= BATCH_HEADER_BYTES as u64).then_some(BatchHead {
             base_offset: i64::from_be_bytes(*base_offset),
             bytes,
             magic: *magic,
+            attributes: i16::from_be_bytes(*attributes),
             last_offset_delta: i32::from_be_bytes(*last_offset_delta),
         })
     }

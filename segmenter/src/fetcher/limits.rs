@@ -26,7 +26,7 @@ impl Default for Limits {
         Limits {
             // Two cores are busy with four: some wait for the network while others compress.
             jobs_at_once: 4,
-            fetch_bytes: 4 * 1024 * 1024,
+            fetch_bytes: 1024 * 1024,
             segment_age_max: Duration::from_secs(60),
             throttle: None,
             budget: None,

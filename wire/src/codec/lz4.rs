@@ -47,17 +47,24 @@ pub(super) fn compress(bytes: &[u8]) -> Result<Bytes, CodecError> {
 }
 
 pub(super) fn decompress(bytes: &[u8], limit: usize) -> Result<Bytes, CodecError> {
+    let mut output = Vec::new();
+    decompress_over(bytes, limit, &mut output)?;
+    Ok(output.into())
+}
+
+/// The same in the place of whatever `output` holds.
+pub(super) fn decompress_over(bytes: &[u8], limit: usize, output: &mut Vec<u8>) -> Result<(), CodecError> {
+    output.clear();
     BLOCK.with_borrow_mut(|scratch| {
         let mut rest = bytes;
         let frame = Frame::read(&mut rest)?;
-        let mut output = Vec::new();
         while let Some(block) = frame.next_block(&mut rest)? {
-            frame.append(block, scratch, limit, &mut output)?;
+            frame.append(block, scratch, limit, output)?;
         }
         if frame.has_content_checksum {
             let expected = take_u32(&mut rest, "the content checksum is cut short")?;
             check(
-                expected == XxHash32::oneshot(0, &output),
+                expected == XxHash32::oneshot(0, output),
                 "the content has another checksum",
             )?;
         }
@@ -67,7 +74,7 @@ pub(super) fn decompress(bytes: &[u8], limit: usize) -> Result<Bytes, CodecError
                 "the content has another length than announced",
             )?;
         }
-        Ok(output.into())
+        Ok(())
     })
 }
 

@@ -16,6 +16,26 @@ proptest! {
     }
 
     #[test]
+    fn room_that_was_used_before_makes_no_difference(
+        contents in proptest::collection::vec(proptest::collection::vec(0u8..9, 0..60_000), 1..6),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let mut room = Vec::new();
+        for content in contents {
+            let content = Bytes::from(content);
+            for codec in Compression::ALL {
+                let compressed = compress(codec, &content).unwrap();
+                let within = decompress_within(codec, &compressed, LIMIT, &mut room).unwrap();
+                prop_assert_eq!(within, &content[..], "{:?}", codec);
+                let damaged = compressed.slice(..cut.index(compressed.len() + 1));
+                let alone = decompress(codec, &damaged, 50_000);
+                let within = decompress_within(codec, &damaged, 50_000, &mut room);
+                prop_assert_eq!(within.map(Bytes::copy_from_slice), alone, "{:?}", codec);
+            }
+        }
+    }
+
+    #[test]
     fn damaged_input_is_an_error_or_bounded_output_but_never_a_panic(
         content in proptest::collection::vec(0u8..4, 1..5_000),
         at in any::<proptest::sample::Index>(),

@@ -27,6 +27,15 @@ pub(super) fn compress(bytes: &[u8]) -> Result<Bytes, CodecError> {
 }
 
 pub(super) fn decompress(bytes: &[u8], limit: usize) -> Result<Bytes, CodecError> {
+    let mut output = Vec::new();
+    let length = decompress_over(bytes, limit, &mut output)?;
+    output.truncate(length);
+    Ok(output.into())
+}
+
+/// The same over whatever `output` holds, which stays behind the content: how long that is. What is there already need
+/// not be made ready again.
+pub(super) fn decompress_over(bytes: &[u8], limit: usize, output: &mut Vec<u8>) -> Result<usize, CodecError> {
     DECODER.with_borrow_mut(|slot| {
         let decoder = match slot {
             Some(decoder) => decoder,
@@ -34,20 +43,26 @@ pub(super) fn decompress(bytes: &[u8], limit: usize) -> Result<Bytes, CodecError
         };
         // Also after a failure, which may have left half a frame inside.
         decoder.reinit().map_err(damaged)?;
-        run(decoder, bytes, limit)
+        run(decoder, bytes, limit, output)
     })
 }
 
-fn run(decoder: &mut Decoder<'static>, bytes: &[u8], limit: usize) -> Result<Bytes, CodecError> {
+fn run(
+    decoder: &mut Decoder<'static>,
+    bytes: &[u8],
+    limit: usize,
+    output: &mut Vec<u8>,
+) -> Result<usize, CodecError> {
     let mut input = InBuffer::around(bytes);
     // One byte beyond the limit tells "exactly full" from "too much".
     let output_bytes_max = limit.saturating_add(1);
-    let mut output = vec![
-        0;
-        OUTPUT_BYTES_FIRST
-            .max(bytes.len().saturating_mul(3))
-            .min(output_bytes_max)
-    ];
+    let first = OUTPUT_BYTES_FIRST
+        .max(bytes.len().saturating_mul(3))
+        .min(output_bytes_max);
+    output.truncate(output_bytes_max);
+    if output.len() < first {
+        output.resize(first, 0);
+    }
     let mut filled = 0;
     loop {
         let mut target = OutBuffer::around_pos(&mut output[..], filled);
@@ -62,8 +77,7 @@ fn run(decoder: &mut Decoder<'static>, bytes: &[u8], limit: usize) -> Result<Byt
         }
         if hint == 0 && input_used_up {
             // The last frame is complete and all of it is out.
-            output.truncate(filled);
-            return Ok(output.into());
+            return Ok(filled);
         }
         if filled < output.len() {
             if input_used_up {

@@ -1,7 +1,18 @@
 //! When the records of a batch were, in truth.
 
-use super::{Records, varint};
-use crate::batch::{BatchError, BatchView};
+use std::cell::RefCell;
+
+use super::varint;
+use crate::batch::{BatchError, BatchHeader, BatchView};
+use crate::codec;
+
+thread_local! {
+    // Records are only looked at, batch after batch: one place for all of them.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Batches are rarely larger; the room for one that is is not kept.
+const ROOM_BYTES_KEPT: usize = 2 * 1024 * 1024;
 
 /// Smallest and largest timestamp of a batch's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +42,7 @@ impl TimestampRange {
 /// that arrived late, and the header's maximum is what the producer claims. In a `LogAppendTime` batch
 /// it is the append time. A batch emptied by compaction has its header's maximum, as nothing else is left.
 ///
-/// Decompresses; `limit` bounds the output as in [`Records::decode`].
+/// Decompresses; `limit` bounds the output as in [`super::Records::decode`].
 pub fn timestamp_range(batch: &BatchView, limit: usize) -> Result<TimestampRange, BatchError> {
     let header = batch.header();
     if header.is_log_append_time() || header.record_count == 0 {
@@ -40,9 +51,22 @@ pub fn timestamp_range(batch: &BatchView, limit: usize) -> Result<TimestampRange
             max: header.max_timestamp,
         });
     }
-    let records = Records::decode(batch, limit)?;
+    let (codec, payload) = (header.compression()?, batch.payload());
+    ROOM.with_borrow_mut(|room| {
+        let records = codec::decompress_within(codec, &payload, limit, room);
+        let range = records
+            .map_err(BatchError::from)
+            .and_then(|records| range_of(header, records));
+        // Also after a failure, which may have come late.
+        if room.capacity() > ROOM_BYTES_KEPT {
+            *room = Vec::new();
+        }
+        range
+    })
+}
+
+fn range_of(header: &BatchHeader, mut rest: &[u8]) -> Result<TimestampRange, BatchError> {
     let mut range: Option<TimestampRange> = None;
-    let mut rest = &records.payload()[..];
     // Only the field that is asked for is read; the rest of each record is jumped over.
     for index in 0..header.records() {
         if rest.is_empty() {
