@@ -25,6 +25,8 @@ use teeline_tests::stage::{Stage, Told};
 use teeline_tests::wait::{seconds, wait_for, wait_until};
 use teeline_tests::workdir::WorkDir;
 
+#[path = "hostile/refused.rs"]
+mod refused;
 #[path = "hostile/steady.rs"]
 mod steady;
 
@@ -164,7 +166,8 @@ fn an_unreachable_cluster_refuses_clients_cleanly_until_it_is_there() {
     let mut kafka = Kafka::prepare(1, "");
     let work = WorkDir::create("unreachable");
     let archive = Archive::Directory(work.join("archive"));
-    let settings = ProxySettings::new(work.path(), &kafka.bootstrap(), &archive);
+    let mut settings = ProxySettings::new(work.path(), &kafka.bootstrap(), &archive);
+    settings.announce("client refused, no broker");
     let mut proxy = settings.launch();
     let not_ready = wait_for("readiness to be answered", seconds(30), || {
         admin_port::get(&settings.admin(), "/readyz")
@@ -175,14 +178,14 @@ fn an_unreachable_cluster_refuses_clients_cleanly_until_it_is_there() {
         "the reason is said: {not_ready:?}"
     );
     assert_eq!(admin_port::get(&settings.admin(), "/livez").unwrap().status, 200);
-    // Refused or closed, but never left waiting.
-    if TcpStream::connect(settings.bootstrap()).is_ok() {
-        let mut early = TcpStream::connect(settings.bootstrap()).unwrap();
-        early.set_read_timeout(Some(seconds(20))).unwrap();
-        // Nothing was asked yet, and still it is no orderly end: there is no broker, and clients shall try another.
-        let end = early.read(&mut [0; 16]).map_err(|error| error.kind());
-        assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
-    }
+    // Its ports are bound from the start; who comes is refused and never left waiting.
+    let mut early = wait_for("the bootstrap port to be bound", seconds(20), || {
+        TcpStream::connect(settings.bootstrap())
+    });
+    early.set_read_timeout(Some(seconds(20))).unwrap();
+    // Nothing was asked yet, and still it is no orderly end: there is no broker, and clients shall try another.
+    let end = early.read(&mut [0; 16]).map_err(|error| error.kind());
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
     proxy.process.assert_running();
 
     kafka.start_all();
