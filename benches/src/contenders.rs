@@ -15,6 +15,7 @@ use teeline_tests::wait::{seconds, wait_until};
 use teeline_tests::workdir::WorkDir;
 
 use crate::cost::{self, Cost};
+use crate::lean::TOPIC;
 
 /// The names of all of them, in the order of the report.
 pub const NAMES: [&str; 5] = [DIRECT, HAPROXY, NO_CAPTURE, "async", "durable"];
@@ -313,6 +314,8 @@ impl NullKafka {
         let mut command = Command::new(own);
         command
             .args(["null-broker", "--partitions", &partitions.to_string()])
+            // A topic that is not listed is taken for deleted, and what was captured of it waits.
+            .args(["--topic", TOPIC])
             .args(more)
             .args([format!("{direct}={direct}"), format!("{behind}={before}")]);
         let log = work.join("null-broker.log");

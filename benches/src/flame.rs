@@ -67,11 +67,14 @@ pub fn run(arguments: &FlameArguments) {
         seconds: 1.0,
         ..arguments.plan.clone()
     };
-    warm_up.run(contender, &batches);
+    warm_up.run(contender, &batches, || ());
     eprintln!("sample {} for {} s", contender.name, arguments.plan.seconds);
     let data = work.join("perf.data");
-    let recording = record(pid, arguments, &data);
-    let measured = arguments.plan.run(contender, &batches);
+    let mut recording = None;
+    let measured = arguments.plan.run(contender, &batches, || {
+        recording = Some(record(pid, arguments, &data));
+    });
+    let recording = recording.expect("the load has begun");
     let output = recording.wait_with_output().expect("wait for perf");
     assert!(
         output.status.success(),
@@ -104,7 +107,7 @@ fn check_perf() {
 /// Stacks are unwound by the tables that every program has; programs need not be built for it.
 fn record(pid: u32, arguments: &FlameArguments, data: &Path) -> Child {
     Command::new("perf")
-        .args(["record", "--call-graph", "dwarf,16384", "--frequency"])
+        .args(["record", "--call-graph", "dwarf,16384", "-F"])
         .arg(arguments.frequency.to_string())
         .arg("--output")
         .arg(data)

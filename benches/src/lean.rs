@@ -86,11 +86,11 @@ impl Plan {
         (0..count).map(batch).collect()
     }
 
-    /// Runs the load through a contender.
+    /// Runs the load through a contender, and says when it begins.
     ///
     /// # Panics
     /// When the load does not get through.
-    pub fn run(&self, contender: &Contender, batches: &Arc<[Bytes]>) -> Measured {
+    pub fn run(&self, contender: &Contender, batches: &Arc<[Bytes]>, begins: impl FnOnce()) -> Measured {
         let apart = batches.len() / self.connections.clamp(1, batches.len());
         let streams = (0..self.connections).map(|connection| Stream {
             address: contender.address.clone(),
@@ -107,7 +107,7 @@ impl Plan {
             .expect("a runtime");
         let duration = Duration::from_secs_f64(self.seconds);
         runtime
-            .block_on(load::produce(streams.collect(), pace, duration))
+            .block_on(load::produce(streams.collect(), pace, duration, begins))
             .unwrap_or_else(|error| panic!("the load through {}: {error}", contender.name))
     }
 
@@ -167,8 +167,8 @@ pub struct Rounds {
 impl Rounds {
     /// Runs the load through the contender once, and notes what it took.
     pub fn run(&mut self, contender: &Contender, plan: &Plan, batches: &Arc<[Bytes]>) {
-        let before = (contender.cost(), contender.segmenter_cost());
-        let measured = plan.run(contender, batches);
+        let mut before = (contender.cost(), contender.segmenter_cost());
+        let measured = plan.run(contender, batches, || before.0 = contender.cost());
         let used = contender.cost() - before.0;
         contender.settle();
         let segmenter = contender.segmenter_cost() - before.1;

@@ -76,28 +76,33 @@ impl Measured {
     }
 }
 
-/// Sends on all connections at once until the time is over, and waits for the last answers.
+/// Connects, sends one request on each connection, says that it begins, sends on all of them at once until the time is
+/// over, and waits for the last answers.
 ///
 /// # Errors
 /// When a connection fails, or an answer is not a success.
-pub async fn produce(streams: Vec<Stream>, pace: Pace, duration: Duration) -> io::Result<Measured> {
+pub async fn produce(
+    streams: Vec<Stream>,
+    pace: Pace,
+    duration: Duration,
+    begins: impl FnOnce(),
+) -> io::Result<Measured> {
     let mut connections = Vec::with_capacity(streams.len());
     for stream in streams {
-        let socket = TcpStream::connect(&stream.address).await?;
-        socket.set_nodelay(true)?;
-        connections.push((socket, stream));
+        connections.push(connect(stream).await?);
     }
+    begins();
     let began = Instant::now();
     let end = began + duration;
     let count = connections.len();
     let mut running = JoinSet::new();
-    for (index, (socket, stream)) in connections.into_iter().enumerate() {
+    for (index, (socket, requests)) in connections.into_iter().enumerate() {
         let start = match pace {
             Pace::Closed { .. } => began,
             // In turn, not all at the same moment.
             Pace::Open { every } => began + every.mul_f64(index as f64 / count as f64),
         };
-        running.spawn(run(socket, Requests::of(stream), pace, start, end));
+        running.spawn(run(socket, requests, pace, start, end));
     }
     let mut all = Measured::default();
     while let Some(ended) = running.join_next().await {
@@ -108,6 +113,21 @@ pub async fn produce(streams: Vec<Stream>, pace: Pace, duration: Duration) -> io
     all.elapsed = began.elapsed();
     all.latencies.sort_unstable();
     Ok(all)
+}
+
+/// A connection that has had its first answer: what it takes to open one is not what is measured.
+async fn connect(stream: Stream) -> io::Result<(TcpStream, Requests)> {
+    let mut socket = TcpStream::connect(&stream.address).await?;
+    socket.set_nodelay(true)?;
+    let mut requests = Requests::of(stream);
+    let correlation_id = requests.correlation_id;
+    let (pieces, _) = requests.make();
+    socket.write_all(&pieces.concat()).await?;
+    let length = usize::try_from(socket.read_i32().await?).map_err(io::Error::other)?;
+    let mut answer = BytesMut::zeroed(length);
+    socket.read_exact(&mut answer).await?;
+    check(&answer.freeze(), correlation_id)?;
+    Ok((socket, requests))
 }
 
 /// The requests of a stream, one after the other.
@@ -200,8 +220,9 @@ async fn run(
         Pace::Open { .. } => UNANSWERED_MAX,
     }));
     let (due, awaited) = mpsc::unbounded_channel();
+    let first = requests.correlation_id;
     let sending = tokio::spawn(send(writer, requests, pace, (start, end), due, Arc::clone(&room)));
-    let measured = receive(reader, awaited, &room).await?;
+    let measured = receive(reader, awaited, &room, first).await?;
     // The sender's half is open until here: an end of it would be taken for the end of the client.
     drop(sending.await.map_err(io::Error::other)??);
     Ok(measured)
@@ -259,10 +280,10 @@ async fn receive(
     mut reader: OwnedReadHalf,
     mut awaited: mpsc::UnboundedReceiver<Due>,
     room: &Semaphore,
+    mut correlation_id: i32,
 ) -> io::Result<Measured> {
     let mut measured = Measured::default();
     let mut intake = BytesMut::new();
-    let mut correlation_id: i32 = 0;
     while let Some((due, record_bytes)) = awaited.recv().await {
         let answer = tokio::time::timeout(PATIENCE, frame(&mut reader, &mut intake)).await;
         check(

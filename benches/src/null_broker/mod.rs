@@ -20,7 +20,7 @@ use teeline_wire::codec::Compression;
 use teeline_wire::frame::LENGTH_BYTES;
 use teeline_wire::header::{self, RequestHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::contenders;
@@ -124,7 +124,7 @@ pub async fn serve(settings: Settings) -> io::Result<()> {
     let log = Arc::new(Log::new(settings.prepared));
     let mut doors = JoinSet::new();
     for place in settings.places {
-        let listener = TcpListener::bind(place.listen).await?;
+        let listener = listen(place.listen)?;
         let broker = Arc::new(Broker {
             advertised: place.advertised,
             log: Arc::clone(&log),
@@ -137,6 +137,17 @@ pub async fn serve(settings: Settings) -> io::Result<()> {
         Some(ended) => ended.map_err(io::Error::other)?,
         None => Err(io::Error::other("a broker without an address")),
     }
+}
+
+/// With room for hundreds that come at once, who would wait for seconds otherwise, and be measured while they wait.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn accept(listener: TcpListener, broker: Arc<Broker>) -> io::Result<()> {
@@ -222,4 +233,5 @@ fn take_frame(intake: &mut BytesMut) -> io::Result<Option<Bytes>> {
     Ok(Some(intake.split_to(length).freeze()))
 }
 
+const BACKLOG: u32 = 4_096;
 const READ_BYTES: usize = 256 * 1024;
