@@ -125,10 +125,10 @@ fn through_proxies(batch_bytes: usize) -> Vec<Line> {
     let directory = PathBuf::from(std::env::var_os(proxy::COUNTS).unwrap());
     let lines = contenders.iter().map(|contender| {
         eprintln!("{}, batches of {batch_bytes} bytes", contender.name);
-        plan.run(contender, &batches);
+        plan.run(contender, &batches, || ());
         let pid = contender.pid().unwrap();
-        let before = proxy::counts(&directory, pid);
-        let measured = plan.run(contender, &batches);
+        let mut before = [0; 3];
+        let measured = plan.run(contender, &batches, || before = proxy::counts(&directory, pid));
         let after = proxy::counts(&directory, pid);
         contender.settle();
         let requests = measured.latencies.len() as f64;
