@@ -13,7 +13,7 @@ use teeline_runtime::exit::error_chain;
 use teeline_runtime::health::Health;
 use teeline_runtime::shutdown::Shutdown;
 use teeline_runtime::store::Store;
-use teeline_segmenter::{AuditOptions, DrainReport, Options, SegmenterError};
+use teeline_segmenter::{DrainReport, Options, SegmenterError};
 use teeline_wire::client::ClientConfig;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -157,15 +157,13 @@ impl Job {
             buffer_dir: settings.capture.buffer.dir.clone(),
             buffer_max_bytes: settings.capture.buffer.max_bytes,
             store: self.store.clone(),
+            topics: settings.capture.topics(),
             upstream: Some(ClientConfig::from(settings.own_endpoint())),
             settings: self.segmenter.clone(),
             source_lost: false,
             until_drained: false,
             audited: self.audit.enabled,
-            audit: Some(AuditOptions {
-                topics: settings.capture.topics(),
-                settings: self.audit.clone(),
-            }),
+            audit: Some(self.audit.clone()),
         }
     }
 

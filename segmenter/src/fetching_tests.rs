@@ -1,10 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 use super::*;
-use crate::source::SurveyReport;
+use crate::source::{Questions, SurveyReport};
 use crate::testing::{CLUSTER, TestCluster, batch, labelled_batch, marker, transactional_batch};
 use futures_util::future::BoxFuture;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
 use teeline_archive::ids::WriterId;
 use teeline_runtime::{Store, SystemClock};
 use uuid::Uuid;
@@ -179,7 +178,7 @@ impl Source for Election {
     fn survey<'a>(
         &'a self,
         cluster_id: &'a str,
-        questions: &'a BTreeSet<SourcePartition>,
+        questions: &'a Questions,
     ) -> BoxFuture<'a, Result<SurveyReport, SourceError>> {
         self.cluster.survey(cluster_id, questions)
     }

@@ -78,7 +78,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::SegmenterError;
-pub use options::{AuditOptions, DrainReport, Options};
+pub use options::{DrainReport, Options};
 use teeline_runtime::{Health, Shutdown, SystemClock};
 use tokio::task::JoinHandle;
 
@@ -147,7 +147,7 @@ impl Drop for RunningAuditor {
 const AUDITOR_PATIENCE: Duration = Duration::from_secs(2);
 
 fn start_auditor(options: &Options, health: &Health, shutdown: &Shutdown) -> Option<RunningAuditor> {
-    let audit = options.audit.as_ref().filter(|audit| audit.settings.enabled)?;
+    let audit = options.audit.as_ref().filter(|audit| audit.enabled)?;
     // A run that ends by itself is about its buffer alone.
     let upstream = options
         .upstream
@@ -159,9 +159,9 @@ fn start_auditor(options: &Options, health: &Health, shutdown: &Shutdown) -> Opt
         backup_id: options.backup_id.clone(),
         store: options.store.clone(),
         upstream,
-        topics: audit.topics.clone(),
+        topics: options.topics.clone(),
         segments: options.settings.clone(),
-        settings: audit.settings.clone(),
+        settings: audit.clone(),
     };
     let stop = shutdown.child();
     let health = health.component(format!("auditor/{}", options.name));

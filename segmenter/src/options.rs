@@ -20,6 +20,8 @@ pub struct Options {
     pub buffer_max_bytes: u64,
     /// Where the archive is.
     pub store: Store,
+    /// Which topics are captured.
+    pub topics: TopicFilter,
     /// The cluster that the buffer was captured from, to settle what is unresolved and to fill holes. Without it,
     /// what is unresolved stays in the buffer.
     pub upstream: Option<ClientConfig>,
@@ -32,17 +34,8 @@ pub struct Options {
     /// An auditor compares the whole backup with the log, so that holes between the captures of several writers may be left
     /// to it.
     pub audited: bool,
-    /// The auditor that runs beside the segmenter, if one does.
-    pub audit: Option<AuditOptions>,
-}
-
-/// What the auditor beside a segmenter is told, apart from what it shares with it.
-#[derive(Debug, Clone)]
-pub struct AuditOptions {
-    /// Which topics: those that are captured.
-    pub topics: TopicFilter,
-    /// How it audits.
-    pub settings: teeline_config::Audit,
+    /// How the auditor beside the segmenter audits, if one runs.
+    pub audit: Option<teeline_config::Audit>,
 }
 
 /// How a run ended.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::{Plan, RunArgs};
 use crate::error::SegmenterError;
-use crate::options::{AuditOptions, DrainReport, Options};
+use crate::options::{DrainReport, Options};
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,7 @@ async fn serve(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
             buffer_dir: job.buffer_dir.clone(),
             buffer_max_bytes: job.buffer_max_bytes,
             store: store.clone(),
+            topics: job.topics.clone(),
             upstream: job
                 .upstream
                 .as_ref()
@@ -76,10 +77,7 @@ async fn serve(args: &RunArgs, plan: Plan) -> Result<Ended, ProcessError> {
             source_lost: args.source_lost,
             until_drained: args.drains(),
             audited: plan.config.audit.enabled,
-            audit: Some(AuditOptions {
-                topics: job.topics.clone(),
-                settings: plan.config.audit.clone(),
-            }),
+            audit: Some(plan.config.audit.clone()),
         };
         let (name, health, shutdown) = (job.name.clone(), health.clone(), shutdown.clone());
         segmenters.spawn(async move { (name, Box::pin(crate::run(options, health, shutdown)).await) });

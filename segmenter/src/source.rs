@@ -1,7 +1,7 @@
 //! The cluster that the buffer was captured from, as the segmenter asks it.
 //!
-//! Two questions: how far does a partition reach (a survey), and what is at these offsets (a fetch). Both are behind a
-//! trait, so that tests answer them from a table.
+//! Three questions: how far does a partition reach, what is the name of a topic of which only the id is known (both in a
+//! survey), and what is at these offsets (a fetch). They are behind a trait, so that tests answer them from a table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use teeline_archive::buffer::CatalogTopic;
 use teeline_wire::client::{
     ClientConfig, ClientError, Cluster, ErrorCode, OffsetAt, OffsetQuery, TopicMetadata, TopicPartition,
     TopicSelection,
@@ -29,6 +30,15 @@ pub struct SourcePartition {
     pub incarnation: Option<Uuid>,
     /// Partition.
     pub partition: i32,
+}
+
+/// What is asked in one survey.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Questions {
+    /// Partitions: how far do they reach?
+    pub partitions: BTreeSet<SourcePartition>,
+    /// Ids of topics: what are their names?
+    pub ids: BTreeSet<Uuid>,
 }
 
 /// What a fetch brought.
@@ -74,17 +84,19 @@ pub enum SourceError {
 pub struct SurveyReport {
     /// By question; what could not be answered is left out.
     pub answers: BTreeMap<SourcePartition, Answer>,
+    /// By id: what a catalog would say of the topic, `None` when there is none. What could not be answered is left out.
+    pub topics: BTreeMap<Uuid, Option<CatalogTopic>>,
     /// The brokers, as `host:port`.
     pub brokers: Vec<String>,
 }
 
 /// A cluster that can be asked.
 pub trait Source: Send + Sync {
-    /// How far partitions reach. `cluster_id` is the cluster that is meant.
+    /// How far partitions reach, and what topics are called. `cluster_id` is the cluster that is meant.
     fn survey<'a>(
         &'a self,
         cluster_id: &'a str,
-        questions: &'a BTreeSet<SourcePartition>,
+        questions: &'a Questions,
     ) -> BoxFuture<'a, Result<SurveyReport, SourceError>>;
 
     /// What a partition has from an offset on.
@@ -125,12 +137,10 @@ impl KafkaSource {
         Ok(connected)
     }
 
-    async fn ask(
-        &self,
-        cluster_id: &str,
-        questions: &BTreeSet<SourcePartition>,
-    ) -> Result<SurveyReport, SourceError> {
+    async fn ask(&self, cluster_id: &str, questions: &Questions) -> Result<SurveyReport, SourceError> {
         let cluster = self.cluster().await?;
+        let topics = name(&cluster, cluster_id, &questions.ids).await;
+        let questions = &questions.partitions;
         let names: BTreeSet<Arc<str>> = questions
             .iter()
             .map(|question| Arc::clone(&question.topic))
@@ -151,6 +161,7 @@ impl KafkaSource {
             .collect();
         let mut report = SurveyReport {
             answers: BTreeMap::new(),
+            topics,
             brokers,
         };
         let mut asked = Vec::new();
@@ -208,7 +219,7 @@ impl Source for KafkaSource {
     fn survey<'a>(
         &'a self,
         cluster_id: &'a str,
-        questions: &'a BTreeSet<SourcePartition>,
+        questions: &'a Questions,
     ) -> BoxFuture<'a, Result<SurveyReport, SourceError>> {
         Box::pin(self.ask(cluster_id, questions))
     }
@@ -220,6 +231,51 @@ impl Source for KafkaSource {
         bytes_max: i32,
     ) -> BoxFuture<'a, Result<FetchedRun, SourceError>> {
         Box::pin(self.read(partition, offset, bytes_max))
+    }
+}
+
+/// What these topics are called. Whoever cannot be asked is asked again: what is in doubt for other reasons does not wait
+/// for this.
+async fn name(
+    cluster: &Cluster,
+    cluster_id: &str,
+    ids: &BTreeSet<Uuid>,
+) -> BTreeMap<Uuid, Option<CatalogTopic>> {
+    if ids.is_empty() {
+        return BTreeMap::new();
+    }
+    match cluster.topics_by_id(ids).await {
+        // Another cluster knows none of them, and that says nothing.
+        Ok(answer) if answer.cluster_id.as_deref() != Some(cluster_id) => BTreeMap::new(),
+        Ok(answer) => answer
+            .topics
+            .into_iter()
+            .filter_map(|(id, found)| match found {
+                Ok(topic) => Some((id, Some(as_catalog_topic(&topic)))),
+                Err(ErrorCode::UNKNOWN_TOPIC_ID) => Some((id, None)),
+                // Such as a topic that we may not see: it exists.
+                Err(_) => None,
+            })
+            .collect(),
+        Err(error) => {
+            let reason = teeline_runtime::exit::error_chain(&error);
+            tracing::debug!(error = %reason, ids = ids.len(), "the source does not tell what topics are called");
+            BTreeMap::new()
+        }
+    }
+}
+
+fn as_catalog_topic(topic: &TopicMetadata) -> CatalogTopic {
+    CatalogTopic {
+        name: topic.name.to_string(),
+        id: topic.id,
+        error_code: 0,
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| (partition.partition, partition.leader_epoch))
+            .collect(),
+        replication_factor: topic.replication_factor(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What tests build on: batches, a buffer directory, a cluster that answers from a table.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use teeline_archive::buffer::{FileHeader, Frame, Positions, encode_frame};
+use teeline_archive::buffer::{CatalogTopic, FileHeader, Frame, Positions, encode_frame};
 use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
 use teeline_wire::batch::{BatchHeader, set_base_offset_and_epoch};
 use teeline_wire::codec::Compression;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::buffer::{Directory, FrameLocation};
 use crate::settlement::Answer;
-use crate::source::{FetchedRun, Source, SourceError, SourcePartition, SurveyReport};
+use crate::source::{FetchedRun, Questions, Source, SourceError, SourcePartition, SurveyReport};
 
 /// A batch of `records` records at `base_offset`.
 pub(crate) fn batch(base_offset: i64, records: u32) -> Vec<u8> {
@@ -275,21 +275,40 @@ impl TestCluster {
     }
 }
 
+impl TestCluster {
+    fn topic_of(&self, id: Uuid) -> Option<CatalogTopic> {
+        let names = self.names.lock().unwrap();
+        let (name, _) = names.iter().find(|(_, known)| **known == id)?;
+        let partitions = self.logs.lock().unwrap().keys().filter(|key| key.0 == id).count();
+        Some(CatalogTopic {
+            name: name.to_string(),
+            id,
+            error_code: 0,
+            partitions: (0..i32::try_from(partitions).unwrap())
+                .map(|partition| (partition, 0))
+                .collect(),
+            replication_factor: 1,
+        })
+    }
+}
+
 impl Source for TestCluster {
     fn survey<'a>(
         &'a self,
         cluster_id: &'a str,
-        questions: &'a BTreeSet<SourcePartition>,
+        questions: &'a Questions,
     ) -> BoxFuture<'a, Result<SurveyReport, SourceError>> {
         Box::pin(async move {
             self.check_up()?;
             assert_eq!(cluster_id, CLUSTER);
             let answers = questions
+                .partitions
                 .iter()
                 .map(|question| (question.clone(), self.answer(question)))
                 .collect();
             Ok(SurveyReport {
                 answers,
+                topics: questions.ids.iter().map(|id| (*id, self.topic_of(*id))).collect(),
                 brokers: vec!["broker:9092".to_owned()],
             })
         })

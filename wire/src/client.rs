@@ -64,7 +64,7 @@ pub use groups::{
 pub use introduction::introduce;
 pub use metadata::{
     BrokerMetadata, ClusterMetadata, PartitionMetadata, TopicKey, TopicMetadata, TopicPartition,
-    TopicSelection,
+    TopicSelection, TopicsById,
 };
 pub use offsets::{ListedOffset, OffsetAt, OffsetQuery};
 pub use produce::{

@@ -28,6 +28,7 @@ use teeline_archive::ids::{BufferPosition, SessionId};
 use teeline_archive::ledger::{Absence, LedgerState};
 use teeline_archive::segment::SegmentInfo;
 use teeline_archive::{OffsetRange, OffsetSet, WriterId};
+use teeline_config::TopicFilter;
 use uuid::Uuid;
 
 use crate::buffer::FrameLocation;
@@ -61,6 +62,8 @@ pub struct EngineSettings {
     pub patience: PatienceLimits,
     /// How old a hole must be to be fetched.
     pub hole_grace_ms: i64,
+    /// Which topics are captured.
+    pub topics: TopicFilter,
     /// Whether the source can be asked.
     pub has_source: bool,
     /// Whether somebody compares the whole archive with the whole log, so that holes may be left.

@@ -81,7 +81,7 @@ impl Engine {
     }
 
     /// The catalog does not prove where an acknowledged batch went.
-    fn doubt_attribution(
+    pub(super) fn doubt_attribution(
         &mut self,
         written: Written,
         newest: Option<Uuid>,

@@ -126,6 +126,7 @@ impl Engine {
             asking_ms: self.settle_grace_ms(),
             growing_ms: self.settings.hole_grace_ms.saturating_mul(2).min(PATIENCE_MS),
         };
+        self.on_named(&report.topics, (asked_ms, graces), now_ms);
         for (question, answer) in &report.answers {
             let mut keys = vec![TopicKey::Name(Arc::clone(&question.topic))];
             if let Some(incarnation) = question.incarnation {
@@ -200,7 +201,7 @@ impl Engine {
         self.follow(verdicts, &Arc::from(""), now_ms);
     }
 
-    fn follow(&mut self, verdicts: Vec<Verdict>, topic: &Arc<str>, now_ms: i64) {
+    pub(super) fn follow(&mut self, verdicts: Vec<Verdict>, topic: &Arc<str>, now_ms: i64) {
         for verdict in verdicts {
             match verdict {
                 Verdict::Oblige(id, range) => {

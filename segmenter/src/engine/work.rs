@@ -16,7 +16,7 @@ use crate::close::{self, Close};
 use crate::fetching::{FetchPlan, undecided};
 use crate::partition::{Partition, PartitionId};
 use crate::resolver::TopicKey;
-use crate::source::SourcePartition;
+use crate::source::{Questions, SourcePartition};
 use crate::upload::{SegmentPlan, lsn_range};
 
 /// A commit to be written, and what follows from it.
@@ -102,25 +102,31 @@ impl Engine {
         })
     }
 
-    /// The partitions to survey now.
-    pub fn take_survey(&mut self, now_ms: i64) -> Option<BTreeSet<SourcePartition>> {
+    /// What to ask the source now.
+    pub fn take_survey(&mut self, now_ms: i64) -> Option<Questions> {
         let not_before_ms = self.source.not_before_ms.max(self.source.survey_not_before_ms);
         if !self.settings.has_source || self.source.surveying || now_ms < not_before_ms {
             return None;
         }
         self.cluster_id.as_ref()?;
         let (_, short) = self.graces();
-        let mut questions = BTreeSet::new();
+        let mut questions = Questions {
+            partitions: BTreeSet::new(),
+            ids: self.unnamed(now_ms),
+        };
         for (topic, partition) in self.settlement.questions(now_ms, self.settle_grace_ms()) {
             let (topic, incarnation) = match topic {
                 TopicKey::Name(name) => (name, None),
-                // A topic that only its id names is asked for as soon as some answer has told its name.
+                // How far its partitions reach is asked as soon as some answer has told its name.
                 TopicKey::Id(id) => match self.catalogs.name_of(id) {
                     Some(name) => (name, Some(id)),
-                    None => continue,
+                    None => {
+                        questions.ids.insert(id);
+                        continue;
+                    }
                 },
             };
-            questions.insert(SourcePartition {
+            questions.partitions.insert(SourcePartition {
                 topic,
                 incarnation,
                 partition,
@@ -136,7 +142,7 @@ impl Engine {
                 partition.tail_soon(now_ms.saturating_add(short));
             }
             if partition.tail_due(now_ms) && partition.holes.is_empty() {
-                questions.insert(SourcePartition {
+                questions.partitions.insert(SourcePartition {
                     topic: Arc::clone(&partition.topic),
                     incarnation: Some(id.incarnation),
                     partition: id.partition,
@@ -144,8 +150,12 @@ impl Engine {
             }
         }
         // One survey in any case, as its answer names the brokers.
-        if questions.is_empty() && (self.source.is_known || self.draining) {
+        let is_nothing = questions.partitions.is_empty() && questions.ids.is_empty();
+        if is_nothing && (self.source.is_known || self.draining) {
             return None;
+        }
+        while questions.ids.len() > IDS_PER_SURVEY {
+            questions.ids.pop_last();
         }
         self.source.surveying = true;
         Some(questions)
@@ -326,6 +336,8 @@ const EPOCH_PATIENCE_MS: i64 = 10_000;
 const COMMIT_LINGER_MS: i64 = 2_000;
 /// What one commit lists at most; far below its limit in bytes.
 const STORED_PER_COMMIT: usize = 4_096;
+/// Topics of which only the id is known that are asked for in one go. They come from requests, that is from peers.
+const IDS_PER_SURVEY: usize = 10_000;
 /// Holes of one partition that are fetched in one go.
 const RANGES_PER_FETCH: usize = 256;
 /// For ranges that somebody waits for, and for transaction markers: long enough for answers that are under way.

@@ -246,8 +246,10 @@ impl Pipeline {
         if !self.engine.is_idle() || !self.ledger.is_free() {
             return false;
         }
-        let settled =
-            self.engine.unsettled() == 0 && self.engine.missing_offsets() == 0 && self.engine.suspects() == 0;
+        let settled = self.engine.unsettled() == 0
+            && !self.engine.waits_for_names()
+            && self.engine.missing_offsets() == 0
+            && self.engine.suspects() == 0;
         let patience_ms = if self.shutdown.is_triggered() {
             STOP_PATIENCE_MS
         } else {

@@ -76,6 +76,7 @@ pub(crate) async fn start(
             gust_ms: i64::try_from(options.settings.segment_max_interval_ms / GUSTS).unwrap_or(i64::MAX),
         },
         hole_grace_ms: i64::try_from(options.settings.hole_grace_ms).unwrap_or(i64::MAX),
+        topics: options.topics.clone(),
         has_source,
         has_auditor: options.audited,
     };

@@ -1,13 +1,14 @@
 //! A cluster: its brokers, connections to them, and what is known of its topics.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use teeline_config::HostPort;
+use uuid::Uuid;
 
 use super::fetch::Followers;
-use super::metadata::{self, ClusterMetadata, TopicMetadata, TopicSelection};
+use super::metadata::{self, ClusterMetadata, TopicMetadata, TopicSelection, TopicsById};
 use super::routing::Retry;
 use super::tls::TlsClient;
 use super::{ClientConfig, ClientError, Connection, ErrorCode, Leader, TopicKey, TopicPartition};
@@ -107,6 +108,13 @@ impl Cluster {
         let answer = answer.await?;
         self.learn(&answer, selection);
         Ok(answer)
+    }
+
+    /// Asks for topics of which only the ids are known. Old brokers cannot tell: an error.
+    pub async fn topics_by_id(&self, ids: &BTreeSet<Uuid>) -> Result<TopicsById, ClientError> {
+        let timeout = self.config().endpoint.request_timeout;
+        self.on_any(|connection| async move { metadata::ask_by_id(&connection, ids, timeout).await })
+            .await
     }
 
     /// The leader of a partition, waiting for one to be elected if there is none.

@@ -1,5 +1,6 @@
 //! What a cluster consists of.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ use super::{ClientError, Connection, ErrorCode};
 
 /// Versions of Metadata that are spoken: from 4 on auto-creation can be switched off.
 const VERSIONS: std::ops::RangeInclusive<i16> = 4..=13;
+/// Those that answer by topic id: earlier ones have the field, and brokers refuse it.
+const VERSIONS_BY_ID: std::ops::RangeInclusive<i16> = 12..=13;
 
 /// A topic, by name and, where known, by id. With the id a call is refused when the name has passed to
 /// another topic in the meantime.
@@ -106,6 +109,15 @@ pub struct ClusterMetadata {
     pub topics: Vec<TopicMetadata>,
 }
 
+/// An answer to Metadata for topics of which only the ids are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicsById {
+    /// The cluster's id.
+    pub cluster_id: Option<String>,
+    /// By id; the error says why there is no topic to tell of.
+    pub topics: BTreeMap<Uuid, Result<TopicMetadata, ErrorCode>>,
+}
+
 /// A broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerMetadata {
@@ -193,6 +205,25 @@ pub(super) async fn ask(
     convert(response, connection.address())
 }
 
+/// Asks one broker for topics by their ids.
+pub(super) async fn ask_by_id(
+    connection: &Connection,
+    ids: &BTreeSet<Uuid>,
+    timeout: std::time::Duration,
+) -> Result<TopicsById, ClientError> {
+    let by_id = |id: &Uuid| MetadataRequestTopic::default().with_topic_id(*id).with_name(None);
+    let request = MetadataRequest::default()
+        .with_topics(Some(ids.iter().map(by_id).collect()))
+        .with_allow_auto_topic_creation(false);
+    let response = connection.call(VERSIONS_BY_ID, &request, timeout).await?;
+    let subject = || format!("ask broker {} for topics by id", connection.address());
+    ErrorCode(response.error_code).check(subject, None)?;
+    Ok(TopicsById {
+        cluster_id: response.cluster_id.map(|id| id.to_string()),
+        topics: response.topics.into_iter().map(convert_by_id).collect(),
+    })
+}
+
 fn requested(name: &str) -> MetadataRequestTopic {
     MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string(name.to_owned()))))
 }
@@ -207,7 +238,7 @@ fn convert(response: MetadataResponse, address: &HostPort) -> Result<ClusterMeta
         cluster_id: response.cluster_id.map(|id| id.to_string()),
         controller_id: response.controller_id.0,
         brokers,
-        // A topic without a name was asked for by id, which we never do.
+        // A topic without a name was asked for by id, and here none is.
         topics: response.topics.into_iter().filter_map(convert_topic).collect(),
     })
 }
@@ -235,6 +266,16 @@ fn convert_topic(topic: MetadataResponseTopic) -> Option<TopicMetadata> {
         is_internal: topic.is_internal,
         partitions,
     })
+}
+
+fn convert_by_id(topic: MetadataResponseTopic) -> (Uuid, Result<TopicMetadata, ErrorCode>) {
+    let (id, error) = (topic.topic_id, ErrorCode(topic.error_code));
+    // Without a name and without an error it tells nothing.
+    let found = match error.is_ok() {
+        true => convert_topic(topic).ok_or(ErrorCode::NONE),
+        false => Err(error),
+    };
+    (id, found)
 }
 
 fn convert_partition(partition: MetadataResponsePartition) -> PartitionMetadata {

@@ -56,10 +56,11 @@ fn doubt(feed: &mut Feed) -> BufferPosition {
     };
     let report = SurveyReport {
         answers: questions
+            .partitions
             .into_iter()
             .map(|question| (question, found.clone()))
             .collect(),
-        brokers: Vec::new(),
+        ..SurveyReport::default()
     };
     feed.engine.on_survey(feed.now_ms, Ok(report), feed.now_ms);
     feed.engine.poll(feed.now_ms);

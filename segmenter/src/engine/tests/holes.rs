@@ -50,7 +50,7 @@ fn a_session_that_was_not_closed_makes_the_ends_of_quiet_partitions_suspect() {
         feed.engine.on_session_start(SessionId(2), 0);
         assert_eq!(feed.engine.suspects(), usize::from(!is_closed));
         let questions = feed.engine.take_survey(1_000).unwrap();
-        assert_eq!(questions.len(), usize::from(!is_closed));
+        assert_eq!(questions.partitions.len(), usize::from(!is_closed));
         let found = Answer::Found {
             incarnation: TOPIC,
             log_start: 0,
@@ -59,10 +59,11 @@ fn a_session_that_was_not_closed_makes_the_ends_of_quiet_partitions_suspect() {
         };
         let report = SurveyReport {
             answers: questions
+                .partitions
                 .into_iter()
                 .map(|question| (question, found.clone()))
                 .collect(),
-            brokers: Vec::new(),
+            ..SurveyReport::default()
         };
         feed.engine.on_survey(1_000, Ok(report), 1_000);
         feed.engine.poll(1_000);
@@ -81,10 +82,11 @@ fn a_suspect_partition_that_is_gone_is_not_waited_for() {
         let questions = feed.engine.take_survey(now_ms).unwrap();
         let report = SurveyReport {
             answers: questions
+                .partitions
                 .into_iter()
                 .map(|question| (question, Answer::Gone))
                 .collect(),
-            brokers: Vec::new(),
+            ..SurveyReport::default()
         };
         feed.engine.on_survey(now_ms, Ok(report), now_ms);
         assert_eq!(feed.engine.suspects(), 0);

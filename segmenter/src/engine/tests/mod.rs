@@ -3,6 +3,7 @@ mod absent;
 mod epochs;
 mod holes;
 mod left_out;
+mod unnamed;
 
 use super::*;
 use crate::append_time::StoredForm;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use teeline_archive::buffer::{Catalog, CatalogTopic, ConnectionLost, EndTxn, Intent, Outcome, TopicRef};
 use teeline_archive::ids::Lsn;
 use teeline_archive::ledger::Entry;
+use teeline_config::TopicPattern;
 
 const TOPIC: Uuid = Uuid::from_u128(7);
 
@@ -46,6 +48,7 @@ impl Feed {
                 gust_ms: 0,
             },
             hole_grace_ms: 30_000,
+            topics: TopicFilter::new(Vec::new(), vec![TopicPattern::parse("hidden*").unwrap()]),
             has_source,
             has_auditor: true,
         };

@@ -49,6 +49,7 @@ fn options(buffer: &TestBuffer, store: &Store) -> Options {
         buffer_dir: buffer.path(),
         buffer_max_bytes: 1 << 30,
         store: store.clone(),
+        topics: teeline_config::TopicFilter::default(),
         upstream: None,
         settings,
         source_lost: false,
