@@ -112,9 +112,10 @@ pub async fn open_segment(store: &Store, info: &Arc<SegmentInfo>) -> Result<Open
     })
 }
 
-/// Either it is lost, or it was joined into a larger one since the ledger was read and its time was over.
-const MISSING: &str = "the object is missing (hint: if this took longer than `keep_replaced` of the archive, it is in a \
-                       larger one now: run the command again, with a longer `keep_replaced`)";
+/// Somebody deleted it, or it was joined into a larger one since the ledger was read and its time was over.
+const MISSING: &str = "the object is missing: somebody, or a rule of the store, has deleted it (hint: only if this command ran for \
+                       longer than `keep_replaced` of the archive, it may be in a larger one now: run it again, with a \
+                       longer `keep_replaced`)";
 
 fn damaged(reason: &str) -> ReadError {
     ReadError::Damaged(reason.to_owned())

@@ -120,12 +120,12 @@ impl BackupReport {
             Outcome::Incomplete => "incomplete",
         };
         let mut text = format!(
-            "{}: {ended}; {} partitions of {} topics, {} records in {} new segments, {} in {} ({}/s)",
+            "{}: {ended}; {} of {}, {} in {}, {} in {} ({}/s)",
             self.backup_id,
-            self.partitions,
-            self.topics,
-            self.records,
-            self.segments,
+            counted(self.partitions, "partition"),
+            counted(self.topics, "topic"),
+            counted(self.records, "record"),
+            counted(self.segments, "new segment"),
             bytes(self.bytes as f64),
             span(Duration::from_secs_f64(self.seconds.clamp(0.0, 1e9))),
             bytes(self.bytes_per_second()),
@@ -159,6 +159,12 @@ impl BackupReport {
 }
 
 const TROUBLES_SHOWN: usize = 20;
+
+/// A number of things for people.
+fn counted(count: u64, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
 
 /// A number of bytes for people.
 pub(super) fn bytes(bytes: f64) -> String {
@@ -237,7 +243,7 @@ mod tests {
         };
         let text = report.describe();
         assert!(
-            text.starts_with("nightly: incomplete; 2 partitions of 1 topics, 4 records in 3 new segments"),
+            text.starts_with("nightly: incomplete; 2 partitions of 1 topic, 4 records in 3 new segments"),
             "{text}"
         );
         assert!(
