@@ -25,6 +25,7 @@ mod tests;
 use std::cell::RefCell;
 
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use play::Theatre;
 
@@ -35,8 +36,18 @@ pub type Target = fn(&[u8]);
 pub const ALL: [(&str, Target); 2] = [("session", session), ("load_balancer", load_balancer)];
 
 thread_local! {
-    static RUNTIME: Runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    static RUNTIME: Runtime = runtime();
     static THEATRE: RefCell<Option<Theatre>> = const { RefCell::new(None) };
+}
+
+/// A fuzzer's `main` is not Rust's, which has the signal ignored that ends whoever writes to a closed socket.
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { signal(SignalKind::pipe()) }).unwrap();
+    runtime
 }
 
 /// A script for a client and a broker.
