@@ -40,7 +40,10 @@ fn nothing_is_lost_or_doubled_while_leaders_move_and_a_broker_dies() {
         .map(|name| json!({"name": name, "partitions": PARTITIONS, "replication": 3}))
         .collect();
     stage.create_topics(&Value::from(topics));
-    let settings = stage.proxy("cluster");
+    let mut settings = stage.proxy("cluster");
+    for text in ["client refused, no broker", "the broker refuses connections"] {
+        settings.announce(text);
+    }
     // One broker joins only after the proxy has started.
     stage.source.kill_node(LATE);
     await_brokers(&stage, 2);
