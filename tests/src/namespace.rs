@@ -53,12 +53,19 @@ pub fn alone(name: &str) -> bool {
     command
         .arg(env::current_exe().expect("the path of the running test"))
         .args(["--exact", name, "--nocapture"])
-        .env(MARK, "1");
-    let status = command.status().expect("run unshare");
+        .env(MARK, "1")
+        .stdout(Stdio::piped());
+    let child = command.spawn().expect("run unshare");
+    let output = child.wait_with_output().expect("wait for unshare");
+    let said = String::from_utf8_lossy(&output.stdout);
+    eprint!("{said}");
+    let status = output.status;
     assert!(
         status.success(),
         "{name} failed in a network of its own, or may not have one ({command:?}: {status})"
     );
+    // To run no test at all is a success, too.
+    assert!(said.contains("1 passed"), "there is no test called {name}");
     false
 }
 
