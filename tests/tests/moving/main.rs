@@ -91,6 +91,7 @@ fn behind_the_proxies_a_cluster_that_moves_is_what_it_is_without_them() {
         phase("everything was restarted");
     }
     proxies::restart_one_after_the_other(&mut fleet, &through);
+    told.compare("proxies were restarted", [&direct, &through]);
     phase("proxies were restarted");
     brokers::restart_and_move(&mut stage, &balancer, [&direct, &through]);
     node_ports.extend(broker_ports(&stage.source));
@@ -106,6 +107,7 @@ fn behind_the_proxies_a_cluster_that_moves_is_what_it_is_without_them() {
     told.compare("a broker left", [&direct, &through]);
     phase("a broker left");
     proxies::restart_where_resets_are_ends(&mut fleet, &balancer, &mut through);
+    told.compare("behind a balancer without resets", [&direct, &through]);
     phase("a proxy was restarted behind a balancer without resets");
 
     direct.stop();

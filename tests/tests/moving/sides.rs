@@ -169,6 +169,18 @@ impl Side {
         running.map(|load| (load.to_owned(), errors(load))).collect()
     }
 
+    /// The same of the consumers.
+    pub(crate) fn consumers_errors(&self) -> Errors {
+        let errors = |family: &str| {
+            let errors = self.group(family)["errors"].clone();
+            serde_json::from_value(errors).expect("an object of counts")
+        };
+        let consumers = CONSUMERS.into_iter();
+        consumers
+            .map(|family| (format!("the consumer of {family}"), errors(family)))
+            .collect()
+    }
+
     /// Ends a load. What was acknowledged is kept.
     pub(crate) fn stop_load(&mut self, load: &str) {
         let topic = self.topic(load);
@@ -212,13 +224,17 @@ pub(crate) struct Told([Errors; 2]);
 
 impl Told {
     pub(crate) fn so_far(sides: [&Side; 2]) -> Self {
-        Self(sides.map(Side::errors))
+        Self(sides.map(Self::of))
+    }
+
+    fn of(side: &Side) -> Errors {
+        side.errors().into_iter().chain(side.consumers_errors()).collect()
     }
 
     /// Whether those behind the proxies were told of more since then than the others: three times as much and three more of
     /// each kind is chance. What they were told in all is what is compared with later on.
     pub(crate) fn compare(&mut self, phase: &str, sides: [&Side; 2]) {
-        let now = sides.map(Side::errors);
+        let now = sides.map(Self::of);
         let [direct, through] = [0, 1].map(|side| since(&self.0[side], &now[side]));
         note(&format!(
             "moving, {phase}: errors directly {direct:?}, through the proxies {through:?}"
