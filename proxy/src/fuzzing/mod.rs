@@ -46,7 +46,8 @@ fn runtime() -> Runtime {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async { signal(SignalKind::pipe()) }).unwrap();
+    // Whoever listens once has the signal handled for as long as the process runs.
+    drop(runtime.block_on(async { signal(SignalKind::pipe()) }).unwrap());
     runtime
 }
 
