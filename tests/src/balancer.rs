@@ -186,8 +186,9 @@ mod tests {
         })
     }
 
-    fn balanced(member: &TcpListener, resets: Resets) -> std::net::SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    /// Before a member. A port that the kernel chose is lost by a pause, so both have ports of a block.
+    fn balanced(ports: &PortBlock, member: &TcpListener, resets: Resets) -> std::net::SocketAddr {
+        let listener = TcpListener::bind(ports.address(1)).expect("listen");
         let address = listener.local_addr().expect("its address");
         let target = member.local_addr().expect("its address").port();
         let shared = shared(resets);
@@ -201,8 +202,9 @@ mod tests {
             (Resets::Passed, Err(ErrorKind::ConnectionReset)),
             (Resets::AsEnds, Ok(0)),
         ] {
-            let member = TcpListener::bind("127.0.0.1:0").expect("listen");
-            let mut client = TcpStream::connect(balanced(&member, resets)).expect("connect");
+            let ports = PortBlock::reserve();
+            let member = TcpListener::bind(ports.address(0)).expect("listen");
+            let mut client = TcpStream::connect(balanced(&ports, &member, resets)).expect("connect");
             let (taken, _) = member.accept().expect("accept");
             SockRef::from(&taken)
                 .set_linger(Some(Duration::ZERO))
@@ -216,8 +218,9 @@ mod tests {
 
     #[test]
     fn a_port_that_no_member_serves_refuses_until_one_does() {
-        let member = TcpListener::bind("127.0.0.1:0").expect("listen");
-        let address = balanced(&member, Resets::Passed);
+        let ports = PortBlock::reserve();
+        let member = TcpListener::bind(ports.address(0)).expect("listen");
+        let address = balanced(&ports, &member, Resets::Passed);
         SockRef::from(&member).shutdown(Shutdown::Read).expect("pause");
         wait_until("connections to be refused", seconds(10), || {
             TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
