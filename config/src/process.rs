@@ -116,8 +116,10 @@ pub struct Log {
 pub struct Process {
     /// Bytes of requests and responses held in memory by all connections together; beyond it clients wait.
     pub in_flight_bytes: u64,
-    /// From the first stop signal to giving up on what is still in flight or not yet archived.
+    /// From the first stop signal to giving up on what is still in flight or not yet archived, the delay included.
     pub drain_timeout: Duration,
+    /// How long clients are still taken in after the first stop signal, while the process says that it is not ready.
+    pub drain_delay: Duration,
     /// Threads of the data path; `None` takes the number of cores.
     pub worker_threads: Option<usize>,
 }
@@ -134,6 +136,7 @@ impl Default for Process {
         Self {
             in_flight_bytes: Self::DEFAULT_IN_FLIGHT_BYTES,
             drain_timeout: Self::DEFAULT_DRAIN_TIMEOUT,
+            drain_delay: Duration::ZERO,
             worker_threads: None,
         }
     }

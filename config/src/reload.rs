@@ -324,6 +324,7 @@ fn process(found: &mut Differences, old: &Process, new: &Process) {
     compare!(found, old, new, Process {
         in_flight_bytes => Effect::AtOnce,
         drain_timeout => Effect::AtOnce,
+        drain_delay => Effect::AtOnce,
         worker_threads => Effect::Restart("the threads of the data path run"),
     });
 }

@@ -14,7 +14,7 @@
 //! | [`cli`] | the command line |
 //! | [`process`] | start everything in order, drain it in order |
 //! | `cluster` | what the parts of one virtual cluster share |
-//! | `topology`, `sockets`, `listeners` | a port per broker, bound before it is told; listening sockets; accepting |
+//! | `topology`, `sockets`, `listening`, `listeners` | a port per broker, bound before it is told; listening sockets, which refuse while their broker does; accepting |
 //! | `stop` | ending the process, a cluster or a listener in two steps |
 //! | `door`, `load_balancer`, `stream`, `certificates` | what a connection goes through first: PROXY protocol, TLS, which broker; renewed certificates |
 //! | `intercept` | clients that keep the brokers' addresses: where they were going, and whether that is a broker |
@@ -48,6 +48,7 @@ pub mod fuzzing;
 mod intercept;
 mod leaders;
 mod listeners;
+mod listening;
 mod load_balancer;
 mod lost;
 mod metrics;

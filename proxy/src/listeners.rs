@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use teeline_wire::client::ClientError;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use crate::cluster::{Cluster, Footing, Live};
 use crate::door::{NotLetIn, Visitor};
+use crate::listening::{Listening, broker_is_back};
 use crate::metrics::{Refusal, Side};
 use crate::observe::TurnedAway;
 use crate::places::Place;
@@ -61,23 +62,75 @@ pub(crate) async fn serve(cluster: Arc<Cluster>, mut changes: mpsc::Receiver<Cha
     }
 }
 
-async fn accept(cluster: Arc<Cluster>, entrance: Entrance, listener: Arc<TcpListener>, stop: Stop) {
+async fn accept(cluster: Arc<Cluster>, entrance: Entrance, socket: Arc<std::net::TcpListener>, stop: Stop) {
     let mut sessions = JoinSet::new();
+    let mut listening = match Listening::on(socket) {
+        Ok(listening) => listening,
+        Err(error) => return tracing::error!(cluster = cluster.name, "a listener is lost: {error}"),
+    };
     loop {
         tokio::select! {
             // First: what comes after belongs to whoever accepts here from then on.
             biased;
             () = stop.drain.triggered() => break,
-            accepted = listener.accept() => match accepted {
+            accepted = listening.accept() => match accepted {
                 Ok((client, peer)) => admit(&cluster, &stop, entrance, client, peer, &mut sessions),
                 Err(error) => pause(&cluster, &error).await,
             },
-            Some(ended) = sessions.join_next() => notice(&cluster, "connection", ended),
+            Some(ended) = sessions.join_next() => {
+                if notice(&cluster, "connection", ended) == Some(Ended::BrokerRefused) {
+                    refuse(&cluster, entrance, &mut listening);
+                }
+            }
         }
     }
-    drop(listener);
+    drop(listening);
     while let Some(ended) = sessions.join_next().await {
         notice(&cluster, "connection", ended);
+    }
+}
+
+/// How the task of a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Whatever came of it.
+    Served,
+    /// Nobody takes connections where the broker is, or nobody knows where that would be.
+    BrokerRefused,
+}
+
+/// What a client would see of the broker itself, the next one shall see of its listener.
+fn refuse(cluster: &Arc<Cluster>, entrance: Entrance, listening: &mut Listening) {
+    let Entrance::Route(Route::Node(node_id)) = entrance else {
+        return;
+    };
+    if listening.refuses() {
+        return;
+    }
+    let of = Arc::clone(cluster);
+    let back = async move {
+        broker_is_back(node_id, &of.topology).await;
+        tracing::info!(
+            cluster = of.name,
+            node_id,
+            "the broker takes connections again, and so does its listener"
+        );
+    };
+    match listening.refuse(back) {
+        Ok(()) => {
+            let name = cluster.name.as_str();
+            tracing::info!(
+                cluster = name,
+                node_id,
+                "the broker refuses connections: its listener refuses, too, until it takes them again"
+            );
+        }
+        // Clients are accepted and reset, then.
+        Err(error) => tracing::debug!(
+            cluster = cluster.name,
+            node_id,
+            "a listener cannot refuse here: {error}"
+        ),
     }
 }
 
@@ -87,7 +140,7 @@ fn admit(
     entrance: Entrance,
     client: TcpStream,
     peer: SocketAddr,
-    sessions: &mut JoinSet<()>,
+    sessions: &mut JoinSet<Ended>,
 ) {
     let live = cluster.live.load_full();
     let place = cluster.guests.enter().and_then(|mut place| {
@@ -142,14 +195,19 @@ async fn connect(
     client: TcpStream,
     peer: SocketAddr,
     mut place: Place,
-) {
+) -> Ended {
     // A client whose socket takes no options is gone already.
     if tune(&client, footing.live.idle_timeout).is_err() {
-        return;
+        return Ended::Served;
     }
     let Footing { cluster, live, stop } = &footing;
     let came_from = peer;
     let entering = Box::pin(live.door.admit(client, peer, entrance, &cluster.topology));
+    let no_time = async {
+        stop.drain.triggered().await;
+        // Who is about to come in is to be told as clearly as the others.
+        tokio::time::sleep(GREETING_REST).await;
+    };
     let Visitor {
         stream: client,
         peer,
@@ -159,26 +217,35 @@ async fn connect(
             Ok(visitor) => visitor,
             Err(error) => return turned_away(cluster, peer, &error),
         },
-        () = stop.drain.triggered() => return,
+        () = no_time => return Ended::Served,
     };
     if peer.ip() != came_from.ip()
         && let Err(refusal) = cluster.guests.count(&mut place, peer.ip())
     {
-        return no_place(cluster, peer, refusal);
+        no_place(cluster, peer, refusal);
+        return Ended::Served;
     }
     let reach = async {
         find(cluster, live, route).await;
         live.upstream.connect(route, &cluster.topology).await
     };
     let upstream = tokio::select! {
+        biased;
+        () = stop.drain.triggered() => {
+            client.reset();
+            return Ended::Served;
+        }
         upstream = Box::pin(reach) => upstream,
-        () = stop.drain.triggered() => return client.reset(),
     };
     let upstream = match upstream {
         Ok(upstream) => upstream,
         Err(error) => {
             no_broker(cluster, peer, route, &error);
-            return client.reset();
+            client.reset();
+            return match error.is_refusal() {
+                true => Ended::BrokerRefused,
+                false => Ended::Served,
+            };
         }
     };
     let connection_id = cluster.observatory.next_connection_id();
@@ -197,6 +264,7 @@ async fn connect(
     ))
     .await;
     drop((open, place));
+    Ended::Served
 }
 
 /// A client that knows a broker's listener from before a restart may come before the cluster has said where that broker is.
@@ -210,7 +278,7 @@ async fn find(cluster: &Cluster, live: &Live, route: Route) {
     }
 }
 
-fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) {
+fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) -> Ended {
     let (name, probe) = (cluster.name.as_str(), error.is_probe());
     match error {
         NotLetIn::Header(_) => refused(cluster, peer, Refusal::ProxyProtocol),
@@ -225,6 +293,7 @@ fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) {
     } else if let Some(suppressed) = cluster.refusals.admit() {
         tracing::warn!(cluster = name, %peer, suppressed, "connection refused: {error}");
     }
+    Ended::Served
 }
 
 fn no_broker(cluster: &Cluster, peer: SocketAddr, route: Route, error: &UpstreamError) {
@@ -240,8 +309,15 @@ fn no_broker(cluster: &Cluster, peer: SocketAddr, route: Route, error: &Upstream
         _ => {}
     }
     cluster.trouble.notify_one();
-    if let Some(suppressed) = cluster.unreachable.admit() {
-        tracing::info!(cluster = cluster.name, %peer, ?route, suppressed, "client refused, no broker: {error}");
+    let Some(suppressed) = cluster.unreachable.admit() else {
+        return;
+    };
+    let name = cluster.name.as_str();
+    // A broker that is away comes back; one that does not let the proxy in waits for somebody to do something.
+    if matches!(error, UpstreamError::Tls(_) | UpstreamError::Sasl(_)) {
+        tracing::warn!(cluster = name, %peer, ?route, suppressed, "client refused, no broker: {error}");
+    } else {
+        tracing::info!(cluster = name, %peer, ?route, suppressed, "client refused, no broker: {error}");
     }
 }
 
@@ -294,8 +370,8 @@ async fn pause(cluster: &Cluster, error: &io::Error) {
 }
 
 /// A panic ends one task and not the process; it is a bug all the same, and must be seen.
-fn notice(cluster: &Cluster, what: &str, ended: Result<(), JoinError>) {
-    if let Err(error) = ended
+fn notice<T>(cluster: &Cluster, what: &str, ended: Result<T, JoinError>) -> Option<T> {
+    if let Err(error) = &ended
         && error.is_panic()
     {
         tracing::error!(
@@ -304,7 +380,10 @@ fn notice(cluster: &Cluster, what: &str, ended: Result<(), JoinError>) {
             "a task panicked; this is a bug: {error}"
         );
     }
+    ended.ok()
 }
 
+/// Greetings take milliseconds.
+const GREETING_REST: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);

@@ -238,7 +238,7 @@ async fn serve(
     };
     // Whoever asks for a reload from here on is told that there is none.
     drop(requests);
-    let drained = fleet.drain(hangups).await;
+    let drained = fleet.drain(hangups, failure.is_some()).await;
     gauge.abort();
     match failure {
         Some(failure) => Err(failure),
@@ -334,24 +334,34 @@ impl Fleet {
 
     /// Who stops first, and what is finished before:
     ///
-    /// 1. Listeners close. Sessions finish what is in flight; half of the time is theirs, then they are cut.
-    /// 2. The poller writes a last catalog, so that what was answered last can be attributed.
-    /// 3. The buffer writes and syncs everything, and is closed: from here on nothing can be lost.
-    /// 4. The segmenter archives what the buffer holds, until the deadline.
+    /// 1. The process is not ready any more; for `process.drain_delay` it goes on as before, so that whoever looks at that
+    ///    has time to send clients elsewhere.
+    /// 2. Listeners close. Sessions finish what is in flight; half of the time left is theirs, then they are cut.
+    /// 3. The poller writes a last catalog, so that what was answered last can be attributed.
+    /// 4. The buffer writes and syncs everything, and is closed: from here on nothing can be lost.
+    /// 5. The segmenter archives what the buffer holds, until the deadline.
     ///
     /// A cluster that a reload took away goes the same way alone. No reload begins meanwhile: SIGHUP is only noted.
-    async fn drain(self, mut hangups: signals::Hangups) -> ExitCode {
+    async fn drain(self, mut hangups: signals::Hangups, at_once: bool) -> ExitCode {
         let began = Instant::now();
-        let patience = self.environment.config.process.drain_timeout;
-        let deadline = began + patience;
-        tracing::info!(deadline_seconds = patience.as_secs_f64(), "draining");
-        self.environment.process.stop.begin(patience / 2);
+        let process = &self.environment.config.process;
+        let deadline = began + process.drain_timeout;
+        let health = self.environment.health.component("process");
+        health.not_ready("stopping");
         let noted = tokio::spawn(async move {
             loop {
                 hangups.next().await;
                 reload::Request::by_signal().answer(reload::Report::refused(reload::STOPPING));
             }
         });
+        if !at_once && !process.drain_delay.is_zero() {
+            let delay_seconds = process.drain_delay.as_secs_f64();
+            tracing::info!(delay_seconds, "not ready any more; clients are still taken in");
+            tokio::time::sleep(process.drain_delay).await;
+        }
+        let patience = deadline.saturating_duration_since(Instant::now());
+        tracing::info!(deadline_seconds = patience.as_secs_f64(), "draining");
+        self.environment.process.stop.begin(patience / 2);
         let mut stopping = self.leaving;
         for cluster in self.clusters {
             let name = cluster.name().to_owned();

@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Weak};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::intercept;
@@ -82,7 +81,7 @@ impl Sockets {
         (Sockets { open, changes }, receiver)
     }
 
-    /// Binds what is wanted and not open; nothing changes yet. Needs the runtime's context.
+    /// Binds what is wanted and not open; nothing changes yet.
     pub(crate) fn prepare(&self, wanted: impl IntoIterator<Item = Wanted>) -> Result<Prepared, BindError> {
         let mut prepared = Prepared {
             wanted: BTreeMap::new(),
@@ -209,11 +208,11 @@ fn bind(address: SocketAddr, entrance: Entrance) -> io::Result<TcpListener> {
     intercept::tune(&SockRef::from(&socket), entrance)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// A whole fleet reconnects at once after a restart; the kernel cuts this to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 /// Changes wait here only until the acceptor's next turn; a reload makes two for each socket at most.
 const CHANGES_WAITING_MAX: usize = 16 * 1024;
 

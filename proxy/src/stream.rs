@@ -101,9 +101,9 @@ impl Stream {
         let _ = tokio::time::timeout(GOODBYE_MAX, goodbye).await;
     }
 
-    /// Closes a connection on which nothing was ever answered, through no fault of its client, as if it had been refused:
-    /// so a client sees a broker that is gone, and goes on elsewhere. From an orderly end instead of a first answer some
-    /// conclude that they are sent away for good, for want of TLS or SASL.
+    /// Closes at once a connection that never got beyond its greeting, through no fault of its client. That is nearest to a
+    /// broker that is gone, and clients try again; from an orderly end instead of a first answer some conclude that they
+    /// are sent away for good, for want of TLS or SASL.
     pub(crate) fn reset(self) {
         // A socket that takes no options is closed already.
         let _ = match self {

@@ -58,6 +58,17 @@ pub(crate) enum UpstreamError {
     Sasl(ClientError),
 }
 
+impl UpstreamError {
+    /// The broker is not there, as far as TCP can tell; and not just slow, or unwilling.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            UpstreamError::Unknown => true,
+            UpstreamError::Failed { source, .. } => source.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        }
+    }
+}
+
 impl Upstream {
     pub(crate) fn new(endpoint: &KafkaEndpoint) -> Upstream {
         Upstream {

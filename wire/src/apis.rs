@@ -86,6 +86,11 @@ pub const fn polls_long(api_key: i16) -> bool {
     matches!(api_key, FETCH | SHARE_FETCH)
 }
 
+/// Whether it belongs to the greeting of a connection: what is spoken there, and who speaks.
+pub const fn greets(api_key: i16) -> bool {
+    matches!(api_key, API_VERSIONS | SASL_HANDSHAKE | SASL_AUTHENTICATE)
+}
+
 /// Whether the answer waits for other members of a group.
 pub const fn waits_for_a_group(api_key: i16) -> bool {
     matches!(api_key, JOIN_GROUP | SYNC_GROUP)

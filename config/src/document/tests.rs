@@ -482,6 +482,18 @@ fn durations_reach_the_types() {
     assert_eq!(config.process.drain_timeout, Duration::from_millis(5));
 }
 
+#[test]
+fn a_drain_is_longer_than_its_delay() {
+    let with = |process: &str| Config::parse(&format!("{CLUSTER}}}]\nprocess: {{{process}}}"), &NoEnv);
+    let config = with("drain_delay: 5s").unwrap();
+    assert_eq!(config.process.drain_delay, Duration::from_secs(5));
+    let error = with("drain_delay: 25s").unwrap_err().to_string();
+    assert!(
+        error.contains("process.drain_delay") && error.contains("drain_timeout"),
+        "{error}"
+    );
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "\\PC*") {

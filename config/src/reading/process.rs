@@ -63,11 +63,19 @@ pub(super) fn process(section: Option<Section<'_>>) -> Process {
     };
     let in_flight = section.size("in_flight", "in_flight_bytes", 1 << 20, 1 << 40);
     let drain_timeout = section.duration("drain_timeout", "drain_timeout_ms", 0, HOUR_MS);
+    let drain_timeout = drain_timeout.unwrap_or(default.drain_timeout);
+    let drain_delay = section.duration("drain_delay", "drain_delay_ms", 0, HOUR_MS);
+    let drain_delay = drain_delay.unwrap_or(default.drain_delay);
+    if !drain_delay.is_zero() && drain_delay >= drain_timeout {
+        let hint = "it is part of process.drain_timeout, and what is in flight needs the rest";
+        section.problem("drain_delay", "is not shorter than drain_timeout", hint);
+    }
     let worker_threads = section.number("worker_threads", 1, 1024);
     section.finish();
     Process {
         in_flight_bytes: in_flight.unwrap_or(default.in_flight_bytes),
-        drain_timeout: drain_timeout.unwrap_or(default.drain_timeout),
+        drain_timeout,
+        drain_delay,
         worker_threads,
     }
 }

@@ -1,7 +1,7 @@
 //! Open connections, as others see them.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ pub(crate) struct Visit {
     requests: AtomicU64,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
+    served: AtomicBool,
 }
 
 impl Visit {
@@ -43,6 +44,7 @@ impl Visit {
             requests: AtomicU64::new(0),
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
+            served: AtomicBool::new(false),
         }
     }
 
@@ -65,9 +67,17 @@ impl Visit {
         add(&self.request_bytes, bytes);
     }
 
-    /// Answers were passed on.
-    pub(crate) fn answered(&self, bytes: u64) {
+    /// Answers were passed on, which a client asked for to be served, or only to get to know the broker.
+    pub(crate) fn answered(&self, bytes: u64, serves: bool) {
         add(&self.response_bytes, bytes);
+        if serves {
+            self.served.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it got any answer beyond the greeting.
+    pub(crate) fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     pub(crate) fn requests(&self) -> u64 {

@@ -36,14 +36,14 @@ pub(super) enum Leave {
 }
 
 impl End {
-    /// How the client is taken leave of, who got an answer or never did. A broker that closes in order without a first
-    /// answer has something to say by it, and that is passed on.
-    pub(super) fn leave(&self, answered: bool) -> Leave {
+    /// How the client is taken leave of, who was served or never got beyond the greeting (the versions of APIs, SASL). A
+    /// broker that closes in order before has something to say by it, and that is passed on.
+    pub(super) fn leave(&self, served: bool) -> Leave {
         match self {
             End::Client(RequestsEnd::Draining | RequestsEnd::UpstreamFailed(_))
             | End::Upstream(ResponsesEnd::UpstreamFailed(_))
             | End::Cut
-                if !answered =>
+                if !served =>
             {
                 Leave::Reset
             }

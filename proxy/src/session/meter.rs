@@ -10,6 +10,8 @@
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use teeline_wire::apis;
+
 use super::Shared;
 use crate::metrics::{Backpressure, ClusterMetrics, Direction};
 use crate::observe::Visit;
@@ -125,7 +127,7 @@ impl<'a> Meter<'a> {
             }
             Direction::Response => {
                 counters.response_bytes.increment(bytes);
-                self.visit.answered(bytes);
+                self.visit.answered(bytes, !apis::greets(self.api_key));
             }
         }
     }

@@ -190,9 +190,9 @@ pub(crate) async fn serve(
     if let (true, Some(capture)) = (unresolved > 0, &cluster.capture) {
         capture.connection_lost(connection_id, unresolved).await;
     }
-    let answered = shared.arrived.visit.response_bytes() > 0;
+    let served = shared.arrived.visit.is_served();
     let leave = async {
-        match end.leave(answered) {
+        match end.leave(served) {
             Leave::Orderly => client.close().await,
             Leave::Patient => client.see_off().await,
             Leave::Reset => client.reset(),
