@@ -23,14 +23,14 @@ const FAULT_TESTS: [&str; 10] = [
     "power_loss",
     "simulation",
 ];
-/// How often each repeats what it does once in the test command.
-const ROUNDS: [(&str, &str); 6] = [
-    ("TEELINE_CHAOS_ROUNDS", "25"),
-    ("TEELINE_SIDECAR_ROUNDS", "50"),
-    ("TEELINE_SIGKILL_ROUNDS", "100"),
-    ("TEELINE_POWER_LOSS_ROUNDS", "500"),
-    ("TEELINE_SIMULATION_ROUNDS", "50"),
-    ("TEELINE_MOVING_ROUNDS", "10"),
+/// How often each repeats in an hour what it does once in the test command.
+const ROUNDS_AN_HOUR: [(&str, f64); 6] = [
+    ("TEELINE_CHAOS_ROUNDS", 25.0),
+    ("TEELINE_SIDECAR_ROUNDS", 50.0),
+    ("TEELINE_SIGKILL_ROUNDS", 100.0),
+    ("TEELINE_POWER_LOSS_ROUNDS", 500.0),
+    ("TEELINE_SIMULATION_ROUNDS", 50.0),
+    ("TEELINE_MOVING_ROUNDS", 10.0),
 ];
 /// Where fuzz targets lie, and how many there are about: they share the time.
 const FUZZERS: [&str; 3] = ["wire/fuzz", "archive/fuzz", "proxy/fuzz"];
@@ -67,7 +67,7 @@ pub(crate) fn soak(arguments: &[String]) -> Result<(), String> {
             for name in FAULT_TESTS {
                 tests.args(["--test", name]);
             }
-            tests.env("TEELINE_TEST_NOTES", &notes).envs(ROUNDS);
+            tests.env("TEELINE_TEST_NOTES", &notes).envs(rounds(hours));
             steps.run_tests(&format!("fault tests, round {round}"), tests)?;
         }
     }
@@ -76,6 +76,14 @@ pub(crate) fn soak(arguments: &[String]) -> Result<(), String> {
     let what = if fuzz_only { "fuzzers" } else { "everything" };
     keep(what, round, &steps)?;
     summary
+}
+
+/// Longer runs come again and again to the same tests; shorter ones have each of them shorter.
+fn rounds(hours: f64) -> impl Iterator<Item = (&'static str, String)> {
+    let share = hours.min(1.0);
+    ROUNDS_AN_HOUR
+        .into_iter()
+        .map(move |(name, an_hour)| (name, (an_hour * share).ceil().max(1.0).to_string()))
 }
 
 /// Damage by seeds, then by what it reaches.
