@@ -109,14 +109,15 @@ fn measure() {
 fn through_proxies(batch_bytes: usize) -> Vec<Line> {
     let work = WorkDir::create("allocations");
     let plan = Plan {
-        seconds: 2.0,
+        seconds: 1.0,
         connections: 4,
         partitions: 6,
         batch_bytes,
         batches: 1,
         codec: Compression::None,
         in_flight: 5,
-        rate: None,
+        // Full batches at full speed would be archived for minutes afterwards.
+        rate: (batch_bytes > 16_384).then_some(100.0),
     };
     let kafka = NullKafka::start(plan.partitions, &[], &work);
     let wanted = ["no capture", "async", "durable"].map(str::to_owned);
