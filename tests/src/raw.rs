@@ -134,6 +134,37 @@ pub fn produce_batch(topic: &str, batch: &[u8]) -> Vec<u8> {
     request(0, 3, &body)
 }
 
+/// A Produce request (version 13) with a record batch for partition 0 of the topic with this id.
+pub fn produce_by_id(id: [u8; 16], batch: &[u8]) -> Vec<u8> {
+    // Compact arrays and strings carry their length plus one, and structures end with their tagged fields.
+    let length = u32::try_from(batch.len()).expect("a frame is small") + 1;
+    let body = [
+        // The header's tagged fields, then no transactional id.
+        &[0, 0][..],
+        &1_i16.to_be_bytes(),
+        &30_000_i32.to_be_bytes(),
+        &[2],
+        &id,
+        &[2],
+        &0_i32.to_be_bytes(),
+        &varint(length),
+        batch,
+        &[0, 0, 0],
+    ]
+    .concat();
+    request(0, 13, &body)
+}
+
+fn varint(mut value: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
 /// An array of one topic with an array of one partition.
 fn topic_head(topic: &str) -> Vec<u8> {
     [

@@ -6,19 +6,26 @@
     reason = "a test stops at the first surprise"
 )]
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::UNIX_EPOCH;
 
 use serde_json::json;
+use teeline_tests::archived::Archived;
 use teeline_tests::driver::{Isolation, ProducerConfig};
 use teeline_tests::ports::PortBlock;
 use teeline_tests::process::Process;
 use teeline_tests::programs::{Archive, ProxySettings, Restorer, STOP_LIMIT, assert_orderly_log, binary};
+use teeline_tests::raw::{self, RawClient};
 use teeline_tests::read_back::assert_identical;
 use teeline_tests::record::Record;
+use teeline_tests::source_log::SourceLog;
 use teeline_tests::stage::{Stage, Told};
 use teeline_tests::wait::{seconds, wait_for, wait_until};
 use teeline_tests::workdir::WorkDir;
+use teeline_wire::codec::Compression;
+use teeline_wire::records::BatchBuilder;
 
 static STAGE: LazyLock<Stage> = LazyLock::new(Stage::set);
 
@@ -281,4 +288,54 @@ fn a_buffer_in_which_nothing_was_captured_is_drained_although_its_cluster_is_los
     let mut segmenter = settings.launch_segmenter(&["--source-lost", "--until-drained"]);
     let status = segmenter.wait_exit(seconds(30));
     assert!(status.success(), "{status}:\n{}", segmenter.log_tail());
+}
+
+#[test]
+fn a_proxy_that_dies_before_it_knows_what_topics_are_called_leaves_a_buffer_that_can_be_drained() {
+    let mut settings = STAGE.proxy("unnamed");
+    settings.document["clusters"][0]["capture"]["exclude"] = json!(["unnamed-hidden"]);
+    let mut proxy = settings.start();
+    // After the proxy has asked for all topics, and past it: only by their ids it hears of them.
+    let topics = ["unnamed-kept", "unnamed-hidden", "unnamed-gone"];
+    topics.iter().for_each(|topic| STAGE.create_topic(topic, 1));
+    let source = SourceLog::fetch(STAGE.go(), &STAGE.source.bootstrap(), &topics);
+    let id_of = |topic: &str| {
+        let id = &source.0[&(topic.to_owned(), 0)].topic_id;
+        u128::from_str_radix(id, 16).unwrap().to_be_bytes()
+    };
+    let requests = topics.map(|topic| raw::produce_by_id(id_of(topic), &batch_of(topic)));
+    let mut client = RawClient::connect(&settings.bootstrap()).unwrap();
+    client.send(&requests.concat()).unwrap();
+    for topic in topics {
+        // An id, a partition and no error come after the correlation id, tagged fields and two lengths.
+        let answer = client.receive().unwrap();
+        assert_eq!(answer[6..22], id_of(topic), "{answer:?}");
+        assert_eq!(answer[23..29], [0; 6], "{topic} is refused: {answer:?}");
+    }
+    proxy.kill();
+    STAGE
+        .java
+        .ask(&json!({"op": "delete_topic", "bootstrap": STAGE.source.bootstrap(), "topic": "unnamed-gone"}));
+    let mut segmenter = settings.launch_segmenter(&["--until-drained"]);
+    let status = segmenter.wait_exit(seconds(120));
+    assert!(status.success(), "{status}:\n{}", segmenter.log_tail());
+    let lost = "an acknowledged batch is in no topic that is known".to_owned();
+    assert_orderly_log(&segmenter.log(), &[lost]);
+    let archived = Archived::read(&STAGE.directory("unnamed").join("archive"), settings.backup_id());
+    let named: BTreeSet<&str> = archived
+        .segments
+        .iter()
+        .map(|segment| segment.info.identity.topic.as_str())
+        .collect();
+    assert_eq!(named, BTreeSet::from(["unnamed-kept"]));
+    let restored = STAGE.assert_round_trip(&settings, &["unnamed-kept"]);
+    assert_eq!(restored.count(), 1);
+}
+
+fn batch_of(topic: &str) -> Vec<u8> {
+    // Of now: retention deletes what is old.
+    let now_ms = UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(now_ms, None, Some(topic.as_bytes()), &[]).unwrap();
+    builder.build().unwrap().unwrap().into_bytes().to_vec()
 }
