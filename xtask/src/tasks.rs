@@ -125,6 +125,8 @@ pub(crate) fn bench(arguments: &[String]) -> Result<(), String> {
 /// A program of `benches/benches`, which only `cargo bench` builds. It keeps its result where a variable says.
 fn bench_target(name: &str, arguments: &[String]) -> Result<(), String> {
     let mut bench = cargo(&["bench", "-p", "teeline-benches", "--bench", name, "--"]);
+    // Criterion would ask cargo for it, and where it is not told, keep its results beside the package.
+    bench.env("CRITERION_HOME", target_directory().join("criterion"));
     let save = arguments.iter().position(|argument| argument == "--save");
     for (at, argument) in arguments.iter().enumerate() {
         match save {
