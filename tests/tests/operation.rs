@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use std::time::UNIX_EPOCH;
 
 use serde_json::json;
+use teeline_tests::admin_port;
 use teeline_tests::archived::Archived;
 use teeline_tests::driver::{Isolation, ProducerConfig};
 use teeline_tests::ports::PortBlock;
@@ -124,6 +125,10 @@ fn a_segmenter_of_its_own_archives_what_a_proxy_buffers() {
         command,
         &STAGE.directory("apart").join("segmenter.log"),
     );
+    // Before that, a signal ends it as it would any program.
+    wait_for("the segmenter to serve", seconds(30), || {
+        admin_port::get(&ports.address(0), "/livez")
+    });
     Told::default().send_with(
         &STAGE.java,
         &settings.bootstrap(),
