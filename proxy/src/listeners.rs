@@ -113,7 +113,7 @@ fn refuse(cluster: &Arc<Cluster>, entrance: Entrance, listening: &mut Listening)
         tracing::info!(
             cluster = of.name,
             node_id,
-            "the broker takes connections again, and so does its listener"
+            "the broker takes connections, and so does its listener again"
         );
     };
     match listening.refuse(back) {
@@ -122,7 +122,7 @@ fn refuse(cluster: &Arc<Cluster>, entrance: Entrance, listening: &mut Listening)
             tracing::info!(
                 cluster = name,
                 node_id,
-                "the broker refuses connections: its listener refuses, too, until it takes them again"
+                "the broker takes no connections, or is not known: its listener refuses them, too, until that changes"
             );
         }
         // Clients are accepted and reset, then.
