@@ -166,8 +166,7 @@ fn an_unreachable_cluster_refuses_clients_cleanly_until_it_is_there() {
     let mut kafka = Kafka::prepare(1, "");
     let work = WorkDir::create("unreachable");
     let archive = Archive::Directory(work.join("archive"));
-    let mut settings = ProxySettings::new(work.path(), &kafka.bootstrap(), &archive);
-    settings.announce("client refused, no broker");
+    let settings = ProxySettings::new(work.path(), &kafka.bootstrap(), &archive);
     let mut proxy = settings.launch();
     let not_ready = wait_for("readiness to be answered", seconds(30), || {
         admin_port::get(&settings.admin(), "/readyz")

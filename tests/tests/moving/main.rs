@@ -66,10 +66,6 @@ fn behind_the_proxies_a_cluster_that_moves_is_what_it_is_without_them() {
         cluster["capture"]["include"] = json!([format!("{THROUGH}-*")]);
         cluster["capture"]["exclude"] = json!([brokers::doomed(THROUGH)]);
     });
-    // What brokers do that restart, or leave.
-    for text in ["client refused, no broker", "the broker refuses connections"] {
-        fleet.announce(text);
-    }
     fleet.start();
 
     let (source, proxies) = (stage.source.bootstrap(), balancer.bootstrap());
