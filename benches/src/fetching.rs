@@ -44,15 +44,7 @@ pub async fn fetch(question: &Question, connections: usize, duration: Duration) 
     for socket in sockets {
         running.spawn(ask(socket, frame.clone(), began + duration));
     }
-    let mut all = Measured::default();
-    while let Some(ended) = running.join_next().await {
-        let one = ended.map_err(io::Error::other)??;
-        all.bytes += one.bytes;
-        all.latencies.extend(one.latencies);
-    }
-    all.elapsed = began.elapsed();
-    all.latencies.sort_unstable();
-    Ok(all)
+    Measured::of_all(running, began).await
 }
 
 fn frame(question: &Question) -> io::Result<BytesMut> {

@@ -63,6 +63,22 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// What all connections measured together, which began at the same time, once the last has ended.
+    pub(crate) async fn of_all(
+        mut running: JoinSet<io::Result<Measured>>,
+        began: Instant,
+    ) -> io::Result<Measured> {
+        let mut all = Measured::default();
+        while let Some(ended) = running.join_next().await {
+            let one = ended.map_err(io::Error::other)??;
+            all.bytes += one.bytes;
+            all.latencies.extend(one.latencies);
+        }
+        all.elapsed = began.elapsed();
+        all.latencies.sort_unstable();
+        Ok(all)
+    }
+
     /// Megabytes (10^6) of record batches a second.
     pub fn mb_per_second(&self) -> f64 {
         self.bytes as f64 / 1e6 / self.elapsed.as_secs_f64()
@@ -104,15 +120,7 @@ pub async fn produce(
         };
         running.spawn(run(socket, requests, pace, start, end));
     }
-    let mut all = Measured::default();
-    while let Some(ended) = running.join_next().await {
-        let one = ended.map_err(io::Error::other)??;
-        all.bytes += one.bytes;
-        all.latencies.extend(one.latencies);
-    }
-    all.elapsed = began.elapsed();
-    all.latencies.sort_unstable();
-    Ok(all)
+    Measured::of_all(running, began).await
 }
 
 /// A connection that has had its first answer: what it takes to open one is not what is measured.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use teeline_wire::client::ClientError;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
@@ -68,35 +68,24 @@ async fn accept(cluster: Arc<Cluster>, entrance: Entrance, socket: Arc<std::net:
         Ok(listening) => listening,
         Err(error) => return tracing::error!(cluster = cluster.name, "a listener is lost: {error}"),
     };
+    let broker_refused = Arc::new(Notify::new());
     loop {
         tokio::select! {
             // First: what comes after belongs to whoever accepts here from then on.
             biased;
             () = stop.drain.triggered() => break,
             accepted = listening.accept() => match accepted {
-                Ok((client, peer)) => admit(&cluster, &stop, entrance, client, peer, &mut sessions),
+                Ok((client, peer)) => admit(&cluster, &stop, entrance, client, peer, &broker_refused, &mut sessions),
                 Err(error) => pause(&cluster, &error).await,
             },
-            Some(ended) = sessions.join_next() => {
-                if notice(&cluster, "connection", ended) == Some(Ended::BrokerRefused) {
-                    refuse(&cluster, entrance, &mut listening);
-                }
-            }
+            () = broker_refused.notified() => refuse(&cluster, entrance, &mut listening),
+            Some(ended) = sessions.join_next() => notice(&cluster, "connection", ended),
         }
     }
     drop(listening);
     while let Some(ended) = sessions.join_next().await {
         notice(&cluster, "connection", ended);
     }
-}
-
-/// How the task of a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// Whatever came of it.
-    Served,
-    /// Nobody takes connections where the broker is, or nobody knows where that would be.
-    BrokerRefused,
 }
 
 /// What a client would see of the broker itself, the next one shall see of its listener.
@@ -140,7 +129,8 @@ fn admit(
     entrance: Entrance,
     client: TcpStream,
     peer: SocketAddr,
-    sessions: &mut JoinSet<Ended>,
+    broker_refused: &Arc<Notify>,
+    sessions: &mut JoinSet<()>,
 ) {
     let live = cluster.live.load_full();
     let place = cluster.guests.enter().and_then(|mut place| {
@@ -159,7 +149,8 @@ fn admit(
         live,
         stop: stop.clone(),
     };
-    sessions.spawn(connect(footing, entrance, client, peer, place));
+    let broker_refused = Arc::clone(broker_refused);
+    sessions.spawn(connect(footing, entrance, client, peer, broker_refused, place));
 }
 
 /// Counts a connection that is turned away, and tells those who want to know.
@@ -194,11 +185,12 @@ async fn connect(
     entrance: Entrance,
     client: TcpStream,
     peer: SocketAddr,
+    broker_refused: Arc<Notify>,
     mut place: Place,
-) -> Ended {
+) {
     // A client whose socket takes no options is gone already.
     if tune(&client, footing.live.idle_timeout).is_err() {
-        return Ended::Served;
+        return;
     }
     let Footing { cluster, live, stop } = &footing;
     let came_from = peer;
@@ -217,13 +209,12 @@ async fn connect(
             Ok(visitor) => visitor,
             Err(error) => return turned_away(cluster, peer, &error),
         },
-        () = no_time => return Ended::Served,
+        () = no_time => return,
     };
     if peer.ip() != came_from.ip()
         && let Err(refusal) = cluster.guests.count(&mut place, peer.ip())
     {
-        no_place(cluster, peer, refusal);
-        return Ended::Served;
+        return no_place(cluster, peer, refusal);
     }
     let reach = async {
         find(cluster, live, route).await;
@@ -231,21 +222,17 @@ async fn connect(
     };
     let upstream = tokio::select! {
         biased;
-        () = stop.drain.triggered() => {
-            client.reset();
-            return Ended::Served;
-        }
+        () = stop.drain.triggered() => return client.reset(),
         upstream = Box::pin(reach) => upstream,
     };
     let upstream = match upstream {
         Ok(upstream) => upstream,
         Err(error) => {
             no_broker(cluster, peer, route, &error);
-            client.reset();
-            return match error.is_refusal() {
-                true => Ended::BrokerRefused,
-                false => Ended::Served,
-            };
+            if error.is_refusal() {
+                broker_refused.notify_one();
+            }
+            return client.reset();
         }
     };
     let connection_id = cluster.observatory.next_connection_id();
@@ -264,7 +251,6 @@ async fn connect(
     ))
     .await;
     drop((open, place));
-    Ended::Served
 }
 
 /// A client that knows a broker's listener from before a restart may come before the cluster has said where that broker is.
@@ -278,7 +264,7 @@ async fn find(cluster: &Cluster, live: &Live, route: Route) {
     }
 }
 
-fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) -> Ended {
+fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) {
     let (name, probe) = (cluster.name.as_str(), error.is_probe());
     match error {
         NotLetIn::Header(_) => refused(cluster, peer, Refusal::ProxyProtocol),
@@ -293,7 +279,6 @@ fn turned_away(cluster: &Cluster, peer: SocketAddr, error: &NotLetIn) -> Ended {
     } else if let Some(suppressed) = cluster.refusals.admit() {
         tracing::warn!(cluster = name, %peer, suppressed, "connection refused: {error}");
     }
-    Ended::Served
 }
 
 fn no_broker(cluster: &Cluster, peer: SocketAddr, route: Route, error: &UpstreamError) {
@@ -370,8 +355,8 @@ async fn pause(cluster: &Cluster, error: &io::Error) {
 }
 
 /// A panic ends one task and not the process; it is a bug all the same, and must be seen.
-fn notice<T>(cluster: &Cluster, what: &str, ended: Result<T, JoinError>) -> Option<T> {
-    if let Err(error) = &ended
+fn notice(cluster: &Cluster, what: &str, ended: Result<(), JoinError>) {
+    if let Err(error) = ended
         && error.is_panic()
     {
         tracing::error!(
@@ -380,7 +365,6 @@ fn notice<T>(cluster: &Cluster, what: &str, ended: Result<T, JoinError>) -> Opti
             "a task panicked; this is a bug: {error}"
         );
     }
-    ended.ok()
 }
 
 /// Greetings take milliseconds.

@@ -101,9 +101,6 @@ impl ComponentHealth {
         }
         match state {
             State::Ready => tracing::info!(component = self.name, "ready"),
-            State::NotReady(reason) if previous == Some(State::Ready) => {
-                tracing::info!(component = self.name, reason, "no longer ready");
-            }
             State::NotReady(reason) => tracing::info!(component = self.name, reason, "not ready"),
             State::Failed(reason) => tracing::error!(component = self.name, reason, "failed for good"),
         }

@@ -47,22 +47,13 @@ fn doubt(feed: &mut Feed) -> BufferPosition {
     let intent = feed.intent(by_id(), Bytes::from(labelled_batch(0, 20, "in doubt")));
     feed.engine.on_session_start(SessionId(2), 0);
     feed.now_ms = 40_000;
-    let questions = feed.engine.take_survey(feed.now_ms).unwrap();
     let found = Answer::Found {
         incarnation: TOPIC,
         log_start: 0,
         end: 100,
         stable_end: 100,
     };
-    let report = SurveyReport {
-        answers: questions
-            .partitions
-            .into_iter()
-            .map(|question| (question, found.clone()))
-            .collect(),
-        ..SurveyReport::default()
-    };
-    feed.engine.on_survey(feed.now_ms, Ok(report), feed.now_ms);
+    feed.survey(feed.now_ms, &found);
     feed.engine.poll(feed.now_ms);
     intent
 }

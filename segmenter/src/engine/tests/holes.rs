@@ -49,23 +49,13 @@ fn a_session_that_was_not_closed_makes_the_ends_of_quiet_partitions_suspect() {
         }
         feed.engine.on_session_start(SessionId(2), 0);
         assert_eq!(feed.engine.suspects(), usize::from(!is_closed));
-        let questions = feed.engine.take_survey(1_000).unwrap();
-        assert_eq!(questions.partitions.len(), usize::from(!is_closed));
         let found = Answer::Found {
             incarnation: TOPIC,
             log_start: 0,
             end: 9,
             stable_end: 9,
         };
-        let report = SurveyReport {
-            answers: questions
-                .partitions
-                .into_iter()
-                .map(|question| (question, found.clone()))
-                .collect(),
-            ..SurveyReport::default()
-        };
-        feed.engine.on_survey(1_000, Ok(report), 1_000);
+        assert_eq!(feed.survey(1_000, &found), usize::from(!is_closed));
         feed.engine.poll(1_000);
         assert_eq!(feed.engine.suspects(), 0);
         assert_eq!(feed.engine.missing_offsets(), if is_closed { 0 } else { 4 });
@@ -79,16 +69,7 @@ fn a_suspect_partition_that_is_gone_is_not_waited_for() {
     feed.written(by_id(), 0);
     feed.engine.on_session_start(SessionId(2), 0);
     for now_ms in [1_000, 2_000 + 30_000] {
-        let questions = feed.engine.take_survey(now_ms).unwrap();
-        let report = SurveyReport {
-            answers: questions
-                .partitions
-                .into_iter()
-                .map(|question| (question, Answer::Gone))
-                .collect(),
-            ..SurveyReport::default()
-        };
-        feed.engine.on_survey(now_ms, Ok(report), now_ms);
+        feed.survey(now_ms, &Answer::Gone);
         assert_eq!(feed.engine.suspects(), 0);
     }
     assert!(feed.engine.take_survey(90_000).is_none());

@@ -75,6 +75,19 @@ impl Feed {
         position
     }
 
+    /// Asks what a survey is for and has each partition answered so; how many there were.
+    fn survey(&mut self, now_ms: i64, answer: &Answer) -> usize {
+        let questions = self.engine.take_survey(now_ms).unwrap();
+        let asked = questions.partitions.len();
+        let answers = questions.partitions.into_iter();
+        let report = SurveyReport {
+            answers: answers.map(|question| (question, answer.clone())).collect(),
+            ..SurveyReport::default()
+        };
+        self.engine.on_survey(now_ms, Ok(report), now_ms);
+        asked
+    }
+
     fn catalog(&mut self, id: Uuid) -> BufferPosition {
         self.catalog_frame(Lsn(self.next - 1), id, -1)
     }

@@ -111,23 +111,14 @@ fn a_topic_that_one_answer_did_not_know_and_a_later_one_does_is_archived() {
     ask(&mut feed, GRACE_MS, None);
     ask(&mut feed, GRACE_MS + 1_000, Some("orders-2"));
     assert_eq!((feed.engine.remaining(), feed.engine.unsettled()), (2, 2));
-    let questions = feed.engine.take_survey(GRACE_MS + 2_000).unwrap();
+    let now_ms = GRACE_MS + 2_000;
     let found = Answer::Found {
         incarnation: LATER,
         log_start: 0,
         end: 10,
         stable_end: 10,
     };
-    let report = SurveyReport {
-        answers: questions
-            .partitions
-            .into_iter()
-            .map(|question| (question, found.clone()))
-            .collect(),
-        ..SurveyReport::default()
-    };
-    let now_ms = GRACE_MS + 2_000;
-    feed.engine.on_survey(now_ms, Ok(report), now_ms);
+    feed.survey(now_ms, &found);
     feed.engine.poll(now_ms);
     assert_eq!(feed.engine.missing_offsets(), 10, "both are fetched");
 }
