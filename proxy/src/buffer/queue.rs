@@ -282,8 +282,10 @@ impl Shared {
     }
 
     /// What was taken and will never be durable.
-    pub(super) fn count_lost(&self, items: &[Item]) {
-        let intents = items.iter().filter(|item| matches!(item.frame, Frame::Intent(_)));
+    pub(super) fn count_lost<'a>(&self, items: impl IntoIterator<Item = &'a Item>) {
+        let intents = items
+            .into_iter()
+            .filter(|item| matches!(item.frame, Frame::Intent(_)));
         self.lost_intents
             .fetch_add(intents.count() as u64, Ordering::Relaxed);
     }

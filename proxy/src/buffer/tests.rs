@@ -183,6 +183,25 @@ async fn an_async_buffer_syncs_by_itself() {
 }
 
 #[tokio::test]
+async fn what_is_not_synced_is_bounded_in_bytes_and_not_in_time_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let never = SyncMode::Every(Duration::from_secs(3600));
+    let writer = open(WriterSettings {
+        mode: never,
+        file_bytes: 64 << 20,
+        ..settings(dir.path())
+    });
+    let first = writer.append(vec![intent(1, 1 << 20)]).await.unwrap();
+    for n in 2..8 {
+        writer.append(vec![intent(n, 1 << 20)]).await.unwrap();
+    }
+    tokio::time::timeout(DEADLINE, writer.wait_synced(first.end()))
+        .await
+        .expect("megabytes wait for no interval")
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_full_buffer_refuses_intents_takes_outcomes_and_recovers_when_archived() {
     let dir = tempfile::tempdir().unwrap();
     let tight = WriterSettings {

@@ -25,6 +25,12 @@ mod tests;
 /// How often the thread looks what has been archived, and releases it.
 const RELEASE_EVERY: Duration = Duration::from_millis(200);
 
+/// One write ends with the frame that reaches this. Larger ones save nothing, and get folios so large that a virtual
+/// machine's host may have to find memory for them first (docs/adr/0010).
+const WRITE_BYTES_MAX: u64 = 1 << 20;
+/// What is not synced is kept in memory, so more than this does not wait for its time.
+const UNSYNCED_BYTES_MAX: u64 = 4 << 20;
+
 /// A file that is no longer written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClosedFile {
@@ -46,9 +52,11 @@ pub(super) struct Thread {
     next_number: u64,
     closed: VecDeque<ClosedFile>,
     /// Frames since the last good sync, in order: written, or about to be.
-    held: Vec<Item>,
+    held: VecDeque<Item>,
     /// How many of `held` are written to the active file.
     written: usize,
+    /// Their bytes.
+    unsynced_bytes: u64,
     last_sync: Instant,
     released_at: Instant,
     scratch: BytesMut,
@@ -80,8 +88,9 @@ impl Thread {
             active: None,
             next_number,
             closed: closed.into(),
-            held: Vec::new(),
+            held: VecDeque::new(),
             written: 0,
+            unsynced_bytes: 0,
             last_sync: Instant::now(),
             released_at: Instant::now(),
             scratch: BytesMut::new(),
@@ -144,28 +153,29 @@ impl Thread {
                 return Ok(());
             };
             let room = self.shared.settings.file_bytes.saturating_sub(active.bytes);
+            let most = room.min(WRITE_BYTES_MAX);
             let mut gathered = Gathered::new(std::mem::take(&mut self.scratch));
             let mut count = 0;
-            let mut full = false;
             for item in self.held.iter().skip(self.written) {
-                if gathered.bytes >= room {
-                    full = true;
+                if gathered.bytes >= most {
                     break;
                 }
                 gathered.push(item, self.session);
                 count += 1;
             }
-            let result = if gathered.is_empty() {
-                Ok(())
-            } else {
-                active.write(&gathered)
+            let (bytes, result) = match gathered.is_empty() {
+                true => (0, Ok(())),
+                false => (gathered.bytes, active.write(&gathered)),
             };
-            counter!("teeline_buffer_written_bytes_total").increment(gathered.bytes);
+            counter!("teeline_buffer_written_bytes_total").increment(bytes);
             self.scratch = gathered.into_scratch();
             result?;
             self.written += count;
-            if full {
+            self.unsynced_bytes = self.unsynced_bytes.saturating_add(bytes);
+            if bytes >= room && self.written < self.held.len() {
                 self.roll()?;
+            } else if self.unsynced_bytes >= UNSYNCED_BYTES_MAX {
+                self.sync()?;
             }
         }
         Ok(())
@@ -198,7 +208,7 @@ impl Thread {
 
     /// The first frame that is not durable yet, or will be the next to be given out.
     fn next_lsn(&self) -> Lsn {
-        match self.held.first() {
+        match self.held.front() {
             Some(item) => item.lsn,
             None => self.shared.waiters.synced().lsn.next(),
         }
@@ -240,7 +250,7 @@ impl Thread {
         self.last_sync = Instant::now();
         histogram!("teeline_buffer_sync_seconds").record(self.last_sync.duration_since(began).as_secs_f64());
         let durable: Vec<Item> = self.held.drain(..self.written).collect();
-        self.written = 0;
+        (self.written, self.unsynced_bytes) = (0, 0);
         if let Some(last) = durable.last() {
             self.shared.waiters.advance(last.lsn);
         }
@@ -256,7 +266,7 @@ impl Thread {
         counter!("teeline_buffer_failures_total").increment(1);
         warn!(error = %error_chain(&error), frames = self.held.len(), "the buffer file failed, writing what is held to a new one");
         self.retire_active();
-        self.written = 0;
+        (self.written, self.unsynced_bytes) = (0, 0);
         let first = self.next_lsn();
         let again = self
             .begin_file(first)
@@ -274,7 +284,7 @@ impl Thread {
         self.shared.break_session(error_chain(error));
         self.shared.count_lost(&self.held);
         self.held.clear();
-        self.written = 0;
+        (self.written, self.unsynced_bytes) = (0, 0);
         self.last_sync = Instant::now();
     }
 
@@ -282,7 +292,7 @@ impl Thread {
         // Frames that slipped in while the session was being broken were refused durability with it.
         self.shared.count_lost(&self.held);
         self.held.clear();
-        self.written = 0;
+        (self.written, self.unsynced_bytes) = (0, 0);
         if self.last_sync.elapsed() < RETRY_AFTER {
             return;
         }
@@ -325,7 +335,7 @@ impl Thread {
         let closing = Frame::SessionClosed {
             at_ms: (self.now_ms)(),
         };
-        self.held.push(self.shared.closing_item(closing));
+        self.held.push_back(self.shared.closing_item(closing));
         if let Err(error) = self.write_held().and_then(|()| self.sync()) {
             self.survive(error);
             if self.active.is_none() {
