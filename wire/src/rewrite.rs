@@ -205,8 +205,12 @@ impl Rewriter<'_, '_> {
     fn address(&mut self, port_at: usize, port: i32) -> Result<(), WireError> {
         let host = self.host.take();
         let node_id = self.node_id;
-        // A coordinator that was not found: node -1, host "", port -1.
-        if self.api_key == apis::FIND_COORDINATOR && node_id < 0 {
+        // A coordinator that was not found: node -1, host "", port -1. With a host it would lead somewhere.
+        let leads_nowhere = host
+            .as_ref()
+            .and_then(|host| host.content.as_ref())
+            .is_none_or(|content| content.is_empty());
+        if self.api_key == apis::FIND_COORDINATOR && node_id < 0 && leads_nowhere {
             return Ok(());
         }
         if self.lists_controllers {

@@ -147,6 +147,29 @@ fn a_coordinator_that_was_not_found_is_left_alone() {
 }
 
 #[test]
+fn a_coordinator_without_an_id_but_with_a_host_leads_past_the_proxy_and_is_refused() {
+    let mut somewhere = Coordinator::default();
+    (somewhere.node_id, somewhere.port) = (BrokerId(-1), 9092);
+    somewhere.host = StrBytes::from_static_str("broker-1");
+    for version in 0..=6 {
+        let mut response = FindCoordinatorResponse::default();
+        match version {
+            0..=3 => {
+                (response.node_id, response.port) = (BrokerId(-1), 9092);
+                response.host = StrBytes::from_static_str("broker-1");
+            }
+            _ => response.coordinators = vec![somewhere.clone()],
+        }
+        let mut nobody = |_: i32, _: &str, _: i32| None;
+        let body = encode(&response, version);
+        let refused =
+            rewrite_response(apis::FIND_COORDINATOR, version, body, &mut nobody).expect_err("shown");
+        let (api_key, node_id) = (apis::FIND_COORDINATOR, -1);
+        assert_eq!(refused, WireError::UnmappableNode { api_key, node_id });
+    }
+}
+
+#[test]
 fn controllers_are_never_mapped_to_brokers() {
     let mut controller = describe_cluster_response::DescribeClusterBroker::default();
     (controller.host, controller.port) = (StrBytes::from_static_str("controller-1"), 9093);

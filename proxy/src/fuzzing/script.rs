@@ -1,6 +1,7 @@
 //! Bytes as a script: what client and broker do, one after the other.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -8,7 +9,7 @@ use kafka_protocol::messages::fetch_response::{
     EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use kafka_protocol::messages::{BrokerId, FetchResponse, TopicName};
-use kafka_protocol::protocol::{Encodable, StrBytes};
+use kafka_protocol::protocol::{Encodable, Message, StrBytes};
 use teeline_wire::{apis, header};
 
 use super::damage::{Chance, damage};
@@ -145,7 +146,10 @@ impl Corpus {
             return BrokerStep::Leave;
         }
         let mut content = match self.responses.get(&(api_key, api_version)) {
-            _ if api_key == apis::FETCH && (190..=205).contains(&decision) => {
+            _ if api_key == apis::FETCH
+                && large_fetch_versions().contains(&api_version)
+                && (190..=205).contains(&decision) =>
+            {
                 large_fetch(script, api_version)
             }
             Some(known) => known[script.index(known.len())].clone(),
@@ -242,6 +246,11 @@ fn unknown(script: &mut Cursor<'_>, number: i32) -> Vec<u8> {
 /// Answered by the proxy itself.
 fn newer_api_versions(number: i32) -> Vec<u8> {
     framed(&plain(apis::API_VERSIONS, 99, number, b"\x00\x00"))
+}
+
+/// A damaged request may ask for any version.
+fn large_fetch_versions() -> RangeInclusive<i16> {
+    FetchResponse::VERSIONS.min..=FetchResponse::VERSIONS.max
 }
 
 /// So large that it streams, with leader hints behind the records where the version has them.
