@@ -29,6 +29,8 @@ pub struct RawBatch {
     pub records: u32,
     /// Who wrote it; -1 for nobody in particular.
     pub producer_id: i64,
+    /// Which of its epochs; it begins to count its records anew with each.
+    pub producer_epoch: i16,
     /// All of it.
     pub bytes: Vec<u8>,
 }
@@ -62,6 +64,7 @@ impl RawBatch {
             transactional: attributes & 0x10 != 0,
             records: u32::from_be_bytes(field(bytes, 57)),
             producer_id: i64::from_be_bytes(field(bytes, 43)),
+            producer_epoch: i16::from_be_bytes(field(bytes, 51)),
             bytes: bytes.to_vec(),
         }
     }
@@ -116,6 +119,15 @@ pub struct SourcePartition {
 /// Topics of the source, by name and partition.
 #[derive(Debug, Clone, Default)]
 pub struct SourceLog(pub BTreeMap<(String, i32), SourcePartition>);
+
+impl SourcePartition {
+    /// Producer id and epoch of what is at an offset.
+    pub fn producer_at(&self, offset: i64) -> Option<(i64, i16)> {
+        let at = self.batches.partition_point(|batch| batch.last_offset < offset);
+        let batch = self.batches.get(at)?;
+        Some((batch.producer_id, batch.producer_epoch))
+    }
+}
 
 impl SourceLog {
     /// Fetches whole topics. What is written meanwhile may or may not be among it.

@@ -321,6 +321,12 @@ fn a_proxy_that_dies_before_it_knows_what_topics_are_called_leaves_a_buffer_that
     STAGE
         .java
         .ask(&json!({"op": "delete_topic", "bootstrap": STAGE.source.bootstrap(), "topic": "unnamed-gone"}));
+    // The controller answers before the broker has heard of it.
+    wait_until("the broker to have forgotten the topic", seconds(60), || {
+        let mut client = RawClient::connect(&STAGE.source.bootstrap()).unwrap();
+        client.send(&requests[2]).unwrap();
+        client.receive().unwrap()[27..29] == UNKNOWN_TOPIC_ID
+    });
     let mut segmenter = settings.launch_segmenter(&["--until-drained"]);
     let status = segmenter.wait_exit(seconds(120));
     assert!(status.success(), "{status}:\n{}", segmenter.log_tail());
@@ -336,6 +342,8 @@ fn a_proxy_that_dies_before_it_knows_what_topics_are_called_leaves_a_buffer_that
     let restored = STAGE.assert_round_trip(&settings, &["unnamed-kept"]);
     assert_eq!(restored.count(), 1);
 }
+
+const UNKNOWN_TOPIC_ID: [u8; 2] = 100_i16.to_be_bytes();
 
 fn batch_of(topic: &str) -> Vec<u8> {
     // Of now: retention deletes what is old.
