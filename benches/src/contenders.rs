@@ -82,6 +82,16 @@ impl Contender {
         self.segmenter_pid().map(cost::of_process).unwrap_or_default()
     }
 
+    /// The mean of a metric of Teeline's own that is in seconds, in milliseconds; `None` when nothing was observed.
+    pub fn mean_ms(&self, histogram: &str) -> Option<f64> {
+        let Middle::Teeline { proxy, .. } = &self.middle else {
+            return None;
+        };
+        let count = proxy.metric(&format!("{histogram}_count"));
+        let sum = proxy.metric(&format!("{histogram}_sum"));
+        (count > 0.0).then(|| sum / count * 1e3)
+    }
+
     /// Waits until what was captured is archived, so that no later run pays for it: until the buffer is nearly empty and
     /// the segmenter has nothing to do.
     pub fn settle(&self) {

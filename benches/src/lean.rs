@@ -2,11 +2,9 @@
 
 #![allow(clippy::print_stdout, reason = "its table is its purpose")]
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
@@ -16,7 +14,8 @@ use teeline_tests::workdir::WorkDir;
 use teeline_wire::codec::Compression;
 use teeline_wire::records::BatchBuilder;
 
-use crate::contenders::{Contender, HAPROXY, NullKafka};
+use crate::contenders::{Contender, HAPROXY, NO_CAPTURE, NullKafka};
+use crate::limits;
 use crate::load::{self, Measured, Pace, Stream};
 use crate::null_broker::compression;
 use crate::producer::{RECORD_BYTES, event};
@@ -198,25 +197,55 @@ struct Line {
     p999_ms: f64,
     peak_mib: f64,
     segmenter_peak_mib: f64,
+    /// Of both.
+    capture_peak_mib: f64,
+    /// Of the segmenter's CPU, to zstd's own for the same bytes.
+    segmenter_to_zstd: Option<f64>,
+    /// Mean of the buffer's own syncs, those of other files on the same disk waited for.
+    own_sync_ms: Option<f64>,
+    /// What it adds to the median without capture, as a multiple of one sync of a file of its own.
+    added_to_sync: Option<f64>,
+}
+
+/// What one line is held against.
+struct Yardsticks<'a> {
+    haproxy: Option<&'a Rounds>,
+    no_capture: Option<&'a Rounds>,
+    sync_ms: f64,
+    zstd_cpu_seconds_per_gb: f64,
 }
 
 impl Line {
-    fn of(contender: &Contender, rounds: &Rounds, haproxy: Option<&Rounds>) -> Line {
+    fn of(contender: &Contender, rounds: &Rounds, beside: &Yardsticks<'_>) -> Line {
         let median = |values: &[f64]| median(values.iter().copied());
         let is_proxy = contender.pid().is_some();
+        let (peak_mib, segmenter_peak_mib) = (contender.cost().peak_mib, contender.segmenter_cost().peak_mib);
+        let segmenter_cpu = median(&rounds.segmenter_cpu_per_gb);
+        let captures = contender.segmenter_pid().is_some();
+        let is_durable = contender.name == DURABLE;
+        let added_ms = beside
+            .no_capture
+            .map(|others| median(&rounds.p50_ms) - median(&others.p50_ms));
         Line {
             contender: contender.name,
             mb_per_second: median(&rounds.mb_per_second),
             cpu_seconds_per_gb: median(&rounds.cpu_per_gb),
-            cpu_to_haproxy: haproxy
+            cpu_to_haproxy: beside
+                .haproxy
                 .filter(|_| is_proxy)
                 .map(|haproxy| Interval::of_ratio(&rounds.cpu_per_gb, &haproxy.cpu_per_gb)),
-            segmenter_cpu_seconds_per_gb: median(&rounds.segmenter_cpu_per_gb),
+            segmenter_cpu_seconds_per_gb: segmenter_cpu,
             p50_ms: median(&rounds.p50_ms),
             p99_ms: median(&rounds.p99_ms),
             p999_ms: median(&rounds.p999_ms),
-            peak_mib: contender.cost().peak_mib,
-            segmenter_peak_mib: contender.segmenter_cost().peak_mib,
+            peak_mib,
+            segmenter_peak_mib,
+            capture_peak_mib: peak_mib + segmenter_peak_mib,
+            segmenter_to_zstd: captures.then(|| segmenter_cpu / beside.zstd_cpu_seconds_per_gb),
+            own_sync_ms: contender
+                .mean_ms("teeline_buffer_sync_seconds")
+                .filter(|_| is_durable),
+            added_to_sync: added_ms.filter(|_| is_durable).map(|ms| ms / beside.sync_ms),
         }
     }
 }
@@ -228,7 +257,8 @@ pub fn run(arguments: &LeanArguments) {
     let kafka = NullKafka::start(plan.partitions, &[], &work);
     let contenders = kafka.ways.start(&work, &arguments.only);
     let batches = plan.batches();
-    let sync_ms = sync_ms(work.path(), batches.first().expect("a batch"));
+    let sync_ms = limits::sync_ms(work.path(), batches.first().expect("a batch"));
+    let zstd_cpu_seconds_per_gb = limits::zstd_cpu_seconds_per_gb(&batches);
     let mut rounds = vec![Rounds::default(); contenders.len()];
     for round in 0..=arguments.rounds {
         // The first round only warms up.
@@ -243,18 +273,33 @@ pub fn run(arguments: &LeanArguments) {
             rounds.run(contender, plan, &batches);
         }
     }
-    let haproxy = position(&contenders, HAPROXY).map(|at| rounds[at].clone());
+    let of = |name| position(&contenders, name).map(|at| &rounds[at]);
+    let beside = Yardsticks {
+        haproxy: of(HAPROXY),
+        no_capture: of(NO_CAPTURE),
+        sync_ms,
+        zstd_cpu_seconds_per_gb,
+    };
     let lines: Vec<Line> = contenders
         .iter()
         .zip(&rounds)
-        .map(|(contender, rounds)| Line::of(contender, rounds, haproxy.as_ref()))
+        .map(|(contender, rounds)| Line::of(contender, rounds, &beside))
         .collect();
     print!("{}", table(&lines));
     println!("one sync of a file that grew by a batch: {sync_ms:.2} ms at the median");
+    println!("zstd alone: {zstd_cpu_seconds_per_gb:.2} CPU-s per GB of these batches");
+    for line in &lines {
+        if let (Some(own), Some(added)) = (line.own_sync_ms, line.added_to_sync) {
+            println!(
+                "durable: {own:.2} ms a sync under this load; adds {added:.1} of the syncs alone to the median"
+            );
+        }
+    }
     if let Some(directory) = &arguments.save {
         let mut run = plan.json();
         run["rounds"] = json!(arguments.rounds);
         run["sync_ms"] = json!(sync_ms);
+        run["zstd_cpu_seconds_per_gb"] = json!(zstd_cpu_seconds_per_gb);
         report::keep(
             directory,
             &kind("lean", plan),
@@ -284,21 +329,6 @@ pub fn in_turn(round: usize, count: usize) -> impl Iterator<Item = usize> {
 /// Where a contender of this name stands.
 pub fn position(contenders: &[Contender], name: &str) -> Option<usize> {
     contenders.iter().position(|contender| contender.name == name)
-}
-
-/// What one sync costs after so many bytes were appended, at the median.
-fn sync_ms(directory: &Path, bytes: &[u8]) -> f64 {
-    let path = directory.join("syncs");
-    let mut file = File::create(&path).expect("create a file to sync");
-    let times = (0..SYNCS).map(|_| {
-        file.write_all(bytes).expect("append to a file");
-        let begun = Instant::now();
-        file.sync_data().expect("sync a file");
-        begun.elapsed().as_secs_f64() * 1e3
-    });
-    let times: Vec<f64> = times.collect();
-    std::fs::remove_file(&path).expect("remove the file again");
-    median(times.into_iter())
 }
 
 fn table(lines: &[Line]) -> String {
@@ -333,12 +363,12 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
+const DURABLE: &str = "durable";
 /// The topic of all lean loads.
 pub const TOPIC: &str = "lean";
 /// More than the window in which zstd finds what came before, for each of several connections.
 const BATCH_BYTES_IN_ALL: usize = 12 << 20;
 const BATCHES_MAX: usize = 4_096;
-const SYNCS: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,7 @@
 //! | [`hop`] | what a proxy adds to a round trip, everything on one CPU |
 //! | [`idle`] | memory at rest and of idle connections, and seconds until it listens again |
 //! | [`lean`] | CPU per gigabyte of the contenders, with [`load`] and [`null_broker`] in the place of clients and Kafka |
+//! | [`limits`] | what the machine itself asks for: a sync, and the codec alone |
 //! | [`load`] | a load generator that costs next to nothing |
 //! | [`micro`] | what criterion measured of single pieces, beside their physical limits |
 //! | [`null_broker`] | a broker that costs next to nothing |
@@ -46,6 +47,7 @@ pub mod flame;
 pub mod hop;
 pub mod idle;
 pub mod lean;
+pub mod limits;
 pub mod load;
 pub mod micro;
 pub mod null_broker;

@@ -129,6 +129,16 @@ impl Page {
                 file.unwrap_or_default()
             );
         }
+        let missed: Vec<&Verdict> = verdicts
+            .iter()
+            .filter(|verdict| verdict.holds == Some(false) && !verdict.why.is_empty())
+            .collect();
+        if !missed.is_empty() {
+            self.text.push_str("\nWhy some are missed:\n\n");
+        }
+        for verdict in missed {
+            let _ = writeln!(self.text, "- **{}**: {}", verdict.what, verdict.why);
+        }
     }
 
     fn section(&mut self, title: &str, question: &str, kept: &Kept) {

@@ -52,8 +52,8 @@ struct Line {
     cpu_seconds_per_gb: f64,
     /// Of CPU per gigabyte, to that of the sweep's first point in the same round.
     cpu_to_first: Interval,
-    /// Largest so far, the points before it included.
-    peak_mib: f64,
+    /// Largest so far, the points before it included; of proxy and segmenter.
+    capture_peak_mib: f64,
 }
 
 /// Runs both sweeps and prints their tables.
@@ -110,7 +110,8 @@ fn sweep(arguments: &SweepArguments, kind: &str, plans: &[Plan]) {
                 };
                 rounds.run(&contenders[who], plan, &batches);
                 if round == 0 {
-                    peaks[at][who] = contenders[who].cost().peak_mib;
+                    let contender = &contenders[who];
+                    peaks[at][who] = contender.cost().peak_mib + contender.segmenter_cost().peak_mib;
                 }
             }
         }
@@ -138,7 +139,13 @@ fn sweep(arguments: &SweepArguments, kind: &str, plans: &[Plan]) {
 }
 
 impl Line {
-    fn of(contender: &Contender, plan: &Plan, rounds: &Rounds, first: &Rounds, peak_mib: f64) -> Line {
+    fn of(
+        contender: &Contender,
+        plan: &Plan,
+        rounds: &Rounds,
+        first: &Rounds,
+        capture_peak_mib: f64,
+    ) -> Line {
         Line {
             contender: contender.name,
             connections: plan.connections,
@@ -146,7 +153,7 @@ impl Line {
             mb_per_second: median(rounds.mb_per_second.iter().copied()),
             cpu_seconds_per_gb: median(rounds.cpu_per_gb.iter().copied()),
             cpu_to_first: Interval::of_ratio(&rounds.cpu_per_gb, &first.cpu_per_gb),
-            peak_mib,
+            capture_peak_mib,
         }
     }
 }
@@ -165,7 +172,7 @@ fn table(lines: &[Line]) -> String {
             line.mb_per_second,
             line.cpu_seconds_per_gb,
             ratio_text(Some(&line.cpu_to_first)),
-            line.peak_mib,
+            line.capture_peak_mib,
         ));
     }
     text

@@ -1,0 +1,56 @@
+//! What the machine itself asks for: a sync of a file, and the codec alone.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::cost;
+use crate::report::median;
+
+/// Milliseconds of one sync after so many bytes were appended, at the median.
+///
+/// # Panics
+/// When the directory cannot be written.
+pub fn sync_ms(directory: &Path, bytes: &[u8]) -> f64 {
+    let path = directory.join("syncs");
+    let mut file = File::create(&path).expect("create a file to sync");
+    let times = (0..SYNCS).map(|_| {
+        file.write_all(bytes).expect("append to a file");
+        let begun = Instant::now();
+        file.sync_data().expect("sync a file");
+        begun.elapsed().as_secs_f64() * 1e3
+    });
+    let times: Vec<f64> = times.collect();
+    std::fs::remove_file(&path).expect("remove the file again");
+    median(times.into_iter())
+}
+
+/// CPU seconds that zstd spends on a gigabyte of these batches, in blocks and at the level that segments have by default.
+///
+/// # Panics
+/// When zstd fails.
+pub fn zstd_cpu_seconds_per_gb(batches: &[Bytes]) -> f64 {
+    let content = batches.concat();
+    let mut compressor = zstd::bulk::Compressor::new(LEVEL).expect("a compressor");
+    compressor.include_checksum(true).expect("a checksum");
+    let own = std::process::id();
+    let before = cost::of_process(own);
+    for _ in 0..TIMES {
+        for block in content.chunks(BLOCK_BYTES) {
+            black_box(compressor.compress(block).expect("compress a block"));
+        }
+    }
+    let used = cost::of_process(own) - before;
+    used.cpu_seconds / (TIMES * content.len()) as f64 * 1e9
+}
+
+const SYNCS: usize = 100;
+const TIMES: usize = 10;
+/// `compression_level`, unless it is said otherwise.
+const LEVEL: i32 = 3;
+/// Of a segment.
+const BLOCK_BYTES: usize = 1 << 20;
