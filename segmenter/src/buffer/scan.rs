@@ -337,10 +337,9 @@ impl Scanner {
             _ => None,
         };
         // Nobody looks for frames inside a frame of known length, where the bytes are a producer's.
-        let (from, expected) = match known {
-            Some(len) => (at.saturating_add(len), self.last_lsn.next().next()),
-            None => (at, self.last_lsn.next()),
-        };
+        let from = at.saturating_add(known.unwrap_or(0));
+        // What does not read here may have been read from an earlier file, so the one behind it can be the next.
+        let expected = self.last_lsn.next();
         let mut source = FileSource {
             file: &open.file,
             len: length,

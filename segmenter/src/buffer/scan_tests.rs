@@ -4,7 +4,9 @@
 use std::fs;
 
 use bytes::BytesMut;
-use teeline_archive::buffer::{ConnectionLost, FileHeader, Frame, encode_frame};
+use teeline_archive::buffer::{
+    ConnectionLost, FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FileHeader, Frame, encode_frame,
+};
 use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
 
 use super::Directory;
@@ -93,6 +95,20 @@ fn a_header_alone_does_not_say_that_what_is_missing_was_written_again() {
             "{horizon:?}"
         );
     }
+}
+
+#[test]
+fn behind_a_torn_second_writing_nothing_is_passed_in_silence() {
+    let work = tempfile::tempdir().unwrap();
+    let directory = Directory::new(work.path());
+    write(&directory, 1, 1, 1, &[1, 2]);
+    write(&directory, 1, 2, 2, &[2, 3]);
+    let path = directory.file_path(2);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[FILE_HEADER_BYTES + FRAME_HEADER_BYTES] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let (frames, damages) = found(&mut Scanner::new(directory), Horizon::End);
+    assert_eq!((frames, damages), (vec![(1, 1), (1, 2), (2, 3)], 1));
 }
 
 #[test]
