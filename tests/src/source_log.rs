@@ -125,7 +125,7 @@ impl SourcePartition {
     pub fn producer_at(&self, offset: i64) -> Option<(i64, i16)> {
         let at = self.batches.partition_point(|batch| batch.last_offset < offset);
         let batch = self.batches.get(at)?;
-        Some((batch.producer_id, batch.producer_epoch))
+        (batch.base_offset <= offset).then_some((batch.producer_id, batch.producer_epoch))
     }
 }
 

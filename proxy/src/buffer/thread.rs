@@ -174,11 +174,19 @@ impl Thread {
             self.unsynced_bytes = self.unsynced_bytes.saturating_add(bytes);
             if bytes >= room && self.written < self.held.len() {
                 self.roll()?;
-            } else if self.unsynced_bytes >= UNSYNCED_BYTES_MAX {
+            } else if self.unsynced_bytes >= self.unsynced_bytes_max() {
                 self.sync()?;
             }
         }
         Ok(())
+    }
+
+    /// Where every write is synced, one sync for all that is held is best.
+    fn unsynced_bytes_max(&self) -> u64 {
+        match self.shared.settings.mode {
+            SyncMode::OnAppend => u64::MAX,
+            SyncMode::Every(_) => UNSYNCED_BYTES_MAX,
+        }
     }
 
     /// Ends the active file, durably, and begins the next.

@@ -9,7 +9,7 @@ use std::io;
 use bytes::Bytes;
 use teeline_archive::buffer::recovery;
 use teeline_archive::buffer::{
-    Corruption, Decoded, FILE_HEADER_BYTES, FileHeaderError, FrameError, decode_frame,
+    Corruption, Decoded, FILE_HEADER_BYTES, FileHeaderError, FrameError, decode_frame, decode_frame_header,
 };
 use teeline_archive::ids::{BufferPosition, Lsn, SessionId};
 use teeline_runtime::exit::error_chain;
@@ -329,17 +329,29 @@ impl Scanner {
         if length <= at {
             return self.pass_end(number, horizon);
         }
-        // A frame whose header is whole says how long it is.
+        // A frame whose header is whole says how long it is and which.
         let known = match error {
-            FrameError::Corrupt(
-                Corruption::PayloadChecksum { frame_bytes } | Corruption::Payload { frame_bytes, .. },
-            ) => Some(*frame_bytes as u64),
+            FrameError::Corrupt(Corruption::PayloadChecksum { .. } | Corruption::Payload { .. }) => {
+                let offset = usize::try_from(at - open.window_at).unwrap_or(usize::MAX);
+                let head = open.window.get(offset..).unwrap_or_default();
+                decode_frame_header(head)
+                    .ok()
+                    .filter(|header| header.session == self.session)
+            }
             _ => None,
         };
         // Nobody looks for frames inside a frame of known length, where the bytes are a producer's.
-        let from = at.saturating_add(known.unwrap_or(0));
-        // What does not read here may have been read from an earlier file, so the one behind it can be the next.
-        let expected = self.last_lsn.next();
+        let (from, expected) = match known {
+            Some(header) => (at.saturating_add(header.frame_bytes() as u64), header.lsn.next()),
+            None => (at, self.last_lsn.next()),
+        };
+        if known.is_some_and(|header| header.lsn <= self.last_lsn) {
+            // Its other writing was read.
+            if let Some(open) = self.open.as_mut() {
+                open.at = from;
+            }
+            return Ok(Passed::Elsewhere);
+        }
         let mut source = FileSource {
             file: &open.file,
             len: length,
@@ -492,7 +504,7 @@ impl Scanner {
 enum Passed {
     Damage(Damage),
     FileEnd,
-    /// Another file is open, or none.
+    /// Another place is looked at: in this file, in another one, or in the next that is opened.
     Elsewhere,
     Wait,
 }

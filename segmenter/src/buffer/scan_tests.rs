@@ -99,16 +99,24 @@ fn a_header_alone_does_not_say_that_what_is_missing_was_written_again() {
 
 #[test]
 fn behind_a_torn_second_writing_nothing_is_passed_in_silence() {
-    let work = tempfile::tempdir().unwrap();
-    let directory = Directory::new(work.path());
-    write(&directory, 1, 1, 1, &[1, 2]);
-    write(&directory, 1, 2, 2, &[2, 3]);
-    let path = directory.file_path(2);
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[FILE_HEADER_BYTES + FRAME_HEADER_BYTES] ^= 1;
-    fs::write(path, bytes).unwrap();
-    let (frames, damages) = found(&mut Scanner::new(directory), Horizon::End);
-    assert_eq!((frames, damages), (vec![(1, 1), (1, 2), (2, 3)], 1));
+    for (second, expected, damage) in [
+        // Read from the first file.
+        (&[2, 3][..], vec![(1, 1), (1, 2), (2, 3)], 0),
+        // The stretch, and the numbers that are missing.
+        (&[3, 4], vec![(1, 1), (1, 2), (2, 4)], 2),
+        (&[4, 5, 6], vec![(1, 1), (1, 2), (2, 5), (2, 6)], 2),
+    ] {
+        let work = tempfile::tempdir().unwrap();
+        let directory = Directory::new(work.path());
+        write(&directory, 1, 1, 1, &[1, 2]);
+        write(&directory, 1, 2, 2, second);
+        let path = directory.file_path(2);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[FILE_HEADER_BYTES + FRAME_HEADER_BYTES] ^= 1;
+        fs::write(path, bytes).unwrap();
+        let (frames, damages) = found(&mut Scanner::new(directory), Horizon::End);
+        assert_eq!((frames, damages), (expected, damage), "{second:?}");
+    }
 }
 
 #[test]
