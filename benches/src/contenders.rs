@@ -18,7 +18,7 @@ use crate::cost::{self, Cost};
 use crate::lean::TOPIC;
 
 /// The names of all of them, in the order of the report.
-pub const NAMES: [&str; 5] = [DIRECT, HAPROXY, NO_CAPTURE, "async", "durable"];
+pub const NAMES: [&str; 5] = [DIRECT, HAPROXY, NO_CAPTURE, "async", DURABLE];
 /// No proxy at all.
 pub const DIRECT: &str = "direct";
 /// HAProxy in TCP mode.
@@ -27,6 +27,8 @@ pub const HAPROXY: &str = "haproxy";
 pub const SHOTOVER: &str = "shotover";
 /// Teeline, captures switched off.
 pub const NO_CAPTURE: &str = "no capture";
+/// Teeline, each answer waiting for a sync.
+pub const DURABLE: &str = "durable";
 
 /// One way to the broker.
 pub struct Contender {
@@ -80,6 +82,11 @@ impl Contender {
     /// What the segmenter behind a capture has used so far.
     pub fn segmenter_cost(&self) -> Cost {
         self.segmenter_pid().map(cost::of_process).unwrap_or_default()
+    }
+
+    /// The largest resident memory so far, in MiB, of the process in the middle and of a segmenter behind it.
+    pub fn capture_peak_mib(&self) -> f64 {
+        self.cost().peak_mib + self.segmenter_cost().peak_mib
     }
 
     /// The mean of a metric of Teeline's own that is in seconds, in milliseconds; `None` when nothing was observed.

@@ -14,7 +14,7 @@ use teeline_tests::workdir::WorkDir;
 use teeline_wire::codec::Compression;
 use teeline_wire::records::BatchBuilder;
 
-use crate::contenders::{Contender, HAPROXY, NO_CAPTURE, NullKafka};
+use crate::contenders::{Contender, DURABLE, HAPROXY, NO_CAPTURE, NullKafka};
 use crate::limits;
 use crate::load::{self, Measured, Pace, Stream};
 use crate::null_broker::compression;
@@ -219,7 +219,6 @@ impl Line {
     fn of(contender: &Contender, rounds: &Rounds, beside: &Yardsticks<'_>) -> Line {
         let median = |values: &[f64]| median(values.iter().copied());
         let is_proxy = contender.pid().is_some();
-        let (peak_mib, segmenter_peak_mib) = (contender.cost().peak_mib, contender.segmenter_cost().peak_mib);
         let segmenter_cpu = median(&rounds.segmenter_cpu_per_gb);
         let captures = contender.segmenter_pid().is_some();
         let is_durable = contender.name == DURABLE;
@@ -238,9 +237,9 @@ impl Line {
             p50_ms: median(&rounds.p50_ms),
             p99_ms: median(&rounds.p99_ms),
             p999_ms: median(&rounds.p999_ms),
-            peak_mib,
-            segmenter_peak_mib,
-            capture_peak_mib: peak_mib + segmenter_peak_mib,
+            peak_mib: contender.cost().peak_mib,
+            segmenter_peak_mib: contender.segmenter_cost().peak_mib,
+            capture_peak_mib: contender.capture_peak_mib(),
             segmenter_to_zstd: captures.then(|| segmenter_cpu / beside.zstd_cpu_seconds_per_gb),
             own_sync_ms: contender
                 .mean_ms("teeline_buffer_sync_seconds")
@@ -363,7 +362,6 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
-const DURABLE: &str = "durable";
 /// The topic of all lean loads.
 pub const TOPIC: &str = "lean";
 /// More than the window in which zstd finds what came before, for each of several connections.

@@ -110,8 +110,7 @@ fn sweep(arguments: &SweepArguments, kind: &str, plans: &[Plan]) {
                 };
                 rounds.run(&contenders[who], plan, &batches);
                 if round == 0 {
-                    let contender = &contenders[who];
-                    peaks[at][who] = contender.cost().peak_mib + contender.segmenter_cost().peak_mib;
+                    peaks[at][who] = contenders[who].capture_peak_mib();
                 }
             }
         }
