@@ -367,11 +367,13 @@ impl RunningCluster {
     }
 }
 
-/// What may wait for the disk in all buffers together is half of the room for requests: while a disk stands still the
-/// other half is for those that pass uncaptured (`capture.on_failure: open`).
+/// What may wait for the disk in all buffers together is a quarter of the room for requests: while a disk stands still the
+/// rest is for those that pass uncaptured (`capture.on_failure: open`). What waits also keeps what else is in the read
+/// buffers that it was cut off.
 fn pending_bytes_max(config: &Config) -> usize {
-    let buffers = config.clusters.len().max(1) as u64;
-    to_usize(config.process.in_flight_bytes / 2 / buffers)
+    let capturing = config.clusters.iter().filter(|cluster| cluster.capture.enabled);
+    let buffers = capturing.count().max(1) as u64;
+    to_usize(config.process.in_flight_bytes / 4 / buffers)
 }
 
 async fn open_buffer(settings: &VirtualCluster, environment: &Environment) -> Result<Writer, ProxyError> {

@@ -7,7 +7,8 @@ use teeline_archive::ids::BufferPosition;
 
 use crate::buffer::Writer;
 
-/// Remembers that the disk is behind: from the first response that was held too long until its position is durable.
+/// Remembers that the disk is behind: from the first response that was held, or request that waited for room, too long, until
+/// its position is durable.
 #[derive(Debug, Default)]
 pub(crate) struct Stall {
     stalled: AtomicBool,
@@ -15,7 +16,7 @@ pub(crate) struct Stall {
 }
 
 impl Stall {
-    /// A response was held too long for this position.
+    /// A response, or a request, has waited too long for this position.
     pub(crate) fn began(&self, position: BufferPosition) {
         let mut last = self.position.lock().unwrap_or_else(PoisonError::into_inner);
         *last = position.max(*last);

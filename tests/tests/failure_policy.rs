@@ -11,6 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use serde_json::json;
 use teeline_archive::OffsetRange;
@@ -63,6 +64,17 @@ fn a_slow_disk_pushes_producers_back_when_closed() {
     ride_out_a_fault("slow-closed", Policy::Closed, Fault::Slow(2_500));
 }
 
+/// No response waits for the disk, so what is used up by it is the room for what waits.
+#[test]
+fn a_slow_disk_that_has_taken_all_room_does_not_reach_producers_when_async() {
+    let mut settings = settings("slow-async", Policy::Open);
+    settings.document["process"] = json!({"in_flight_bytes": "1MiB"});
+    let cluster = &mut settings.document["clusters"][0];
+    cluster["limits"] = json!({"connection_in_flight_bytes": "1MiB"});
+    cluster["capture"]["ack"] = json!("async");
+    ride_out("slow-async", settings, Policy::Open, Fault::Slow(4_000), 4_000);
+}
+
 #[test]
 fn a_full_buffer_does_not_reach_producers_when_open() {
     ride_out_a_shortage("full-open", Policy::Open, None);
@@ -89,11 +101,14 @@ fn a_full_disk_pushes_producers_back_when_closed() {
 
 /// The disk fails or is slow for a while, then is whole again.
 fn ride_out_a_fault(name: &'static str, policy: Policy, fault: Fault) {
-    let mut settings = settings(name, policy);
+    ride_out(name, settings(name, policy), policy, fault, 500);
+}
+
+fn ride_out(name: &'static str, mut settings: ProxySettings, policy: Policy, fault: Fault, value_bytes: u32) {
     let disk = FaultyDisk::new(&STAGE.directory(name), &settings.buffer_directory());
     settings.environment = disk.environment();
     let mut proxy = settings.start();
-    let load = Load::start(name, &settings, 400, 500);
+    let load = Load::start(name, &settings, 400, value_bytes);
     load.flow(200);
 
     disk.inject(fault);
@@ -241,7 +256,14 @@ impl Load {
                         + metric(settings, "teeline_released_unsynced_total")
                         > 0.0
                 });
+                // Not one patience after the other.
+                let since = Instant::now();
                 self.flow(500);
+                let took = since.elapsed();
+                assert!(
+                    took < seconds(15),
+                    "producers are held up: 500 records took {took:?}"
+                );
             }
             Policy::Closed => {
                 wait_until("requests to be refused", seconds(60), || {

@@ -141,6 +141,11 @@ impl Shared {
         }
     }
 
+    /// How many bytes may wait in all.
+    pub(super) fn room_bytes(&self) -> u64 {
+        self.room_bytes.into()
+    }
+
     pub(super) fn last_assigned(&self) -> BufferPosition {
         let queue = lock(&self.queue);
         BufferPosition {

@@ -30,6 +30,9 @@ const RELEASE_EVERY: Duration = Duration::from_millis(200);
 const WRITE_BYTES_MAX: u64 = 1 << 20;
 /// What is not synced is kept in memory, so more than this does not wait for its time.
 const UNSYNCED_BYTES_MAX: u64 = 4 << 20;
+/// And no more than this part of the room for what waits, which is given back by a sync: it must not be used up by what is
+/// written and waits for its time. Small frames take four times their bytes of it.
+const UNSYNCED_OF_ROOM: u64 = 8;
 
 /// A file that is no longer written.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +188,7 @@ impl Thread {
     fn unsynced_bytes_max(&self) -> u64 {
         match self.shared.settings.mode {
             SyncMode::OnAppend => u64::MAX,
-            SyncMode::Every(_) => UNSYNCED_BYTES_MAX,
+            SyncMode::Every(_) => UNSYNCED_BYTES_MAX.min(self.shared.room_bytes() / UNSYNCED_OF_ROOM),
         }
     }
 

@@ -22,6 +22,10 @@ pub(crate) struct Intake {
     buffer: BytesMut,
     /// How much the next read asks for; adapts to what arrives.
     read_bytes: usize,
+    /// How much has arrived since the connection last waited.
+    burst_bytes: usize,
+    /// The most that has arrived at once since it last rested with nothing left.
+    burst_bytes_max: usize,
     /// The size of the buffer that bytes are cut off.
     allocated: usize,
     lender: Lender,
@@ -36,6 +40,8 @@ impl Intake {
         Intake {
             buffer: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
+            burst_bytes: 0,
+            burst_bytes_max: 0,
             allocated: 0,
             lender,
             loan: None,
@@ -85,13 +91,10 @@ impl Intake {
                     return Poll::Ready(read.map(|read| (read, spare)));
                 }
             }
+            self.burst_bytes_max = self.burst_bytes_max.max(self.burst_bytes);
+            self.burst_bytes = 0;
             if self.buffer.is_empty() {
-                if self.buffer.capacity() > 0 {
-                    self.buffer = BytesMut::new();
-                }
-                if !self.still_held {
-                    self.loan = None;
-                }
+                self.rest();
             }
             Poll::Pending
         })
@@ -138,7 +141,25 @@ impl Intake {
         self.buffer.capacity().saturating_sub(self.buffer.len())
     }
 
+    /// Nothing is left, and nothing more is there.
+    fn rest(&mut self) {
+        if self.buffer.capacity() > 0 {
+            self.buffer = BytesMut::new();
+        }
+        if !self.still_held {
+            self.loan = None;
+        }
+        // What comes next is mostly as much: a larger buffer would be kept whole by what is cut off it, which behind a slow
+        // disk is memory several times over. What trickles in asks for little, however much it is in the end.
+        if self.burst_bytes_max > 0 {
+            let burst = (self.burst_bytes_max + 1).next_multiple_of(READ_BYTES_MIN);
+            self.read_bytes = burst.max(self.read_bytes / 2).min(READ_BYTES_MAX);
+            self.burst_bytes_max = 0;
+        }
+    }
+
     fn adapt(&mut self, read: usize, spare: usize) {
+        self.burst_bytes = self.burst_bytes.saturating_add(read);
         if read == spare {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         } else if read < self.read_bytes / 8 {
@@ -180,6 +201,12 @@ mod tests {
         ProcessBudget::new(1 << 24).lender()
     }
 
+    /// It reads, and nothing is there.
+    fn waits(intake: &mut Intake, far: &mut tokio::io::DuplexStream) {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(pin!(intake.read(far)).poll(&mut context).is_pending());
+    }
+
     #[tokio::test]
     async fn what_was_sent_comes_out_in_order_whatever_the_cuts() {
         let (mut near, mut far) = tokio::io::duplex(64 * 1024);
@@ -205,11 +232,42 @@ mod tests {
         }
         assert!(intake.read_bytes > READ_BYTES_MIN);
         drop(intake.take(usize::MAX));
-        {
-            let mut waiting = pin!(intake.read(&mut far));
-            poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
-        }
+        waits(&mut intake, &mut far);
         assert_eq!(intake.buffer.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_comes_alone_does_not_keep_much_more_than_itself() {
+        const REQUEST: usize = 70_000;
+        let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
+        let mut intake = Intake::new(lender());
+        for _ in 0..20 {
+            near.write_all(&vec![1; REQUEST]).await.unwrap();
+            while intake.len() < REQUEST {
+                intake.read(&mut far).await.unwrap();
+            }
+            intake.take_to_keep(REQUEST);
+            waits(&mut intake, &mut far);
+        }
+        assert!(intake.allocated < REQUEST * 5 / 4, "{}", intake.allocated);
+    }
+
+    #[tokio::test]
+    async fn what_trickles_in_is_read_into_little() {
+        let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
+        let mut intake = Intake::new(lender());
+        for _ in 0..3 {
+            for piece in 1..=200 {
+                near.write_all(&[1; 1_400]).await.unwrap();
+                while intake.len() < piece * 1_400 {
+                    intake.read(&mut far).await.unwrap();
+                }
+                waits(&mut intake, &mut far);
+            }
+            intake.take(usize::MAX);
+            waits(&mut intake, &mut far);
+        }
+        assert_eq!(intake.read_bytes, READ_BYTES_MIN);
     }
 
     #[tokio::test]
@@ -232,21 +290,11 @@ mod tests {
         let (_near, mut far) = tokio::io::duplex(1024);
         let mut intake = Intake::new(process.lender());
         assert!(intake.borrow());
-        let mut waits = |intake: &mut Intake| {
-            let waker = std::task::Waker::noop();
-            let mut waiting = pin!(intake.read(&mut far));
-            assert!(
-                waiting
-                    .as_mut()
-                    .poll(&mut Context::from_waker(waker))
-                    .is_pending()
-            );
-        };
         intake.still_held(true);
-        waits(&mut intake);
+        waits(&mut intake, &mut far);
         assert!(process.answer_bytes_used() > 0);
         intake.still_held(false);
-        waits(&mut intake);
+        waits(&mut intake, &mut far);
         assert_eq!(process.answer_bytes_used(), 0);
     }
 
@@ -264,10 +312,7 @@ mod tests {
                 (got, largest) = (got + read, largest.max(read));
                 drop(intake.take(usize::MAX));
             }
-            {
-                let mut waiting = pin!(intake.read(&mut far));
-                poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
-            }
+            waits(intake, &mut far);
             largest
         };
         assert!(largest(&mut intake, 1 << 20).await <= 2 * READ_BYTES_FREE);

@@ -126,3 +126,19 @@ async fn who_waits_for_room_does_not_wait_for_more_to_come() {
     drop(shared.take(Instant::now()));
     assert!(blocked.as_mut().poll(&mut context).is_ready());
 }
+
+#[tokio::test]
+async fn an_appender_waits_for_room_instead_of_growing_the_queue() {
+    let shared = shared(SyncMode::OnAppend, 10_000);
+    append(&shared, intent(9_000)).await;
+    {
+        let mut second = pin!(shared.append(None, vec![intent(9_000)]));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(second.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(
+        shared.last_assigned().lsn,
+        Lsn(1),
+        "a dropped append has appended nothing"
+    );
+}
