@@ -162,6 +162,21 @@ impl Kafka {
         }
     }
 
+    /// Has one node stand still: it keeps what it has, and does nothing.
+    pub fn freeze_node(&self, id: i32) {
+        self.running(id).freeze();
+    }
+
+    /// Has it go on.
+    pub fn thaw_node(&self, id: i32) {
+        self.running(id).thaw();
+    }
+
+    fn running(&self, id: i32) -> &Process {
+        let process = self.nodes[self.index_of(id)].process.as_ref();
+        process.unwrap_or_else(|| panic!("node {id} does not run"))
+    }
+
     /// Gives a node that does not run another port of the block, 3 to 9, for when it is started again.
     pub fn move_node(&mut self, id: i32, port_index: u16) {
         let index = self.index_of(id);
@@ -211,6 +226,12 @@ impl Kafka {
     /// The port of one node's own listener, which no client of a proxy may ever see.
     pub fn node_port(&self, id: i32) -> u16 {
         self.nodes[self.index_of(id)].port
+    }
+
+    /// The port of one node's controller.
+    pub fn controller_port(&self, id: i32) -> u16 {
+        let index = u16::try_from(self.index_of(id)).expect("few nodes");
+        self.ports.port(10 + index)
     }
 
     /// The directory of a partition's log files on a node.

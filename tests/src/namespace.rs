@@ -11,6 +11,7 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
+use crate::components;
 use crate::process::Process;
 use crate::wait::{seconds, wait_until};
 use crate::workdir::WorkDir;
@@ -45,6 +46,12 @@ pub fn alone(name: &str) -> bool {
             "{tool} is missing (Debian, Ubuntu: apt install {package}; Fedora: dnf install {package})"
         );
     }
+    // What such a test starts, while there still is a network to fetch with.
+    let _ = (
+        components::broker_class_path(),
+        components::java_client_class_path(),
+        components::go_client(),
+    );
     let mut command = Command::new("unshare");
     command.arg("--net");
     if !rustix::process::geteuid().is_root() {

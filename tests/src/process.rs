@@ -102,6 +102,16 @@ impl Process {
         }
     }
 
+    /// SIGSTOP to the group.
+    pub fn freeze(&self) {
+        kill_process_group(self.rustix_pid(), Signal::STOP).expect("stop a child of ours");
+    }
+
+    /// SIGCONT to the group.
+    pub fn thaw(&self) {
+        kill_process_group(self.rustix_pid(), Signal::CONT).expect("continue a child of ours");
+    }
+
     /// Waits until it ends by itself.
     pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);

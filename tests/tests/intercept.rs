@@ -16,7 +16,6 @@ use std::thread;
 use serde_json::json;
 use teeline_tests::archived::Archived;
 use teeline_tests::comparison::{await_equal, compare};
-use teeline_tests::components;
 use teeline_tests::driver::{Driver, Family, Isolation};
 use teeline_tests::kafka::Kafka;
 use teeline_tests::namespace::{End, Namespace, alone};
@@ -41,12 +40,6 @@ const METADATA: &[u8] = b"\0\0\0\x12\0\x03\0\x01\0\0\0\x07\0\x04wait\0\0\0\0";
 
 #[test]
 fn clients_that_keep_the_brokers_addresses_reach_them_through_the_proxy_and_nothing_else() {
-    // While there still is a network to fetch with.
-    let _ = (
-        components::broker_class_path(),
-        components::java_client_class_path(),
-        components::go_client(),
-    );
     if !alone("clients_that_keep_the_brokers_addresses_reach_them_through_the_proxy_and_nothing_else") {
         return;
     }

@@ -10,7 +10,11 @@
 #[path = "../security/secured.rs"]
 mod secured;
 
+#[path = "../security/realm.rs"]
+mod realm;
+
 mod entering;
 mod identity;
+mod mechanisms;
 mod setting;
 mod tls;

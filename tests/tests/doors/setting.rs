@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde_json::{Value, json};
-use teeline_tests::driver::ProducerConfig;
-use teeline_tests::programs::{Archive, ProxySettings};
+use teeline_tests::driver::{Driver, ProducerConfig};
+use teeline_tests::programs::{Archive, Proxy, ProxySettings};
 use teeline_tests::record::Record;
 
-use crate::secured::{PASSWORD, SECURED, USER, certificate};
+use crate::secured::{PASSWORD, SECURED, SESSION, USER, certificate};
 
 /// A proxy that captures nothing, before the listener at `upstream`.
 pub(crate) fn forwarding(work: &Path, upstream: &str) -> ProxySettings {
@@ -111,6 +112,32 @@ pub(crate) fn records(from: usize, to: usize) -> Vec<Record> {
     (from..to)
         .map(|number| Record::new(0, &format!("key {number}"), format!("value {number}")))
         .collect()
+}
+
+/// Sends by a producer that is open for longer than a session lasts that is not renewed (KIP-368), after `sent` records:
+/// how many there are then.
+pub(crate) fn send_beyond_sessions(
+    java: &Driver,
+    proxy: &Proxy,
+    producer: &str,
+    topic: &str,
+    mut sent: usize,
+) -> usize {
+    let connections = || proxy.metric("teeline_connections_total");
+    let logins = || proxy.metric_with("teeline_requests_total", "api=\"SaslAuthenticate\"");
+    let before = (connections(), logins());
+    let since = Instant::now();
+    while since.elapsed() < SESSION * 2 {
+        java.send_all(producer, topic, &records(sent, sent + 10));
+        sent += 10;
+    }
+    assert_eq!(
+        connections(),
+        before.0,
+        "a renewed session stays on its connection"
+    );
+    assert!(logins() > before.1, "no session was renewed");
+    sent
 }
 
 pub(crate) fn topic(name: &str) -> Value {

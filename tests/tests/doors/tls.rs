@@ -5,16 +5,16 @@ use std::fs;
 use serde_json::{Value, json};
 use teeline_config::{Security, Tls};
 use teeline_tests::driver::{Driver, Family, Isolation};
-use teeline_tests::programs::{Archive, ProxySettings, Restorer};
+use teeline_tests::programs::{Archive, Proxy, ProxySettings, Restorer};
 use teeline_tests::read_back::ReadBack;
 use teeline_tests::wait::{seconds, wait_for, wait_until};
 use teeline_tests::workdir::WorkDir;
 use teeline_wire::client::{ClientError, Cluster};
 
-use crate::secured::{PASSWORD, SECURED, SESSION, certificate, impatient};
+use crate::secured::{PASSWORD, SECURED, certificate, impatient, mutual};
 use crate::setting::{
-    Replaceable, by_name, forwarding, listen_tls, over_sasl_ssl, over_tls, own_credentials, records, topic,
-    upstream_sasl_ssl, with_client_certificate,
+    Replaceable, by_name, forwarding, listen_tls, over_sasl_ssl, over_tls, own_credentials, records,
+    send_beyond_sessions, topic, upstream_sasl_ssl, with_client_certificate,
 };
 
 #[test]
@@ -35,18 +35,7 @@ fn clients_authenticate_to_brokers_through_tls_that_ends_at_the_proxy_and_are_ca
         java.send_all(mechanism, TOPIC, &records(index * 100, index * 100 + 100));
     }
     // Sessions by SCRAM end after two seconds unless they are renewed on their connection (KIP-368).
-    let connections = proxy.metric("teeline_connections_total");
-    let since = std::time::Instant::now();
-    let mut sent = 300;
-    while since.elapsed() < SESSION * 2 {
-        java.send_all("SCRAM-SHA-512", TOPIC, &records(sent, sent + 10));
-        sent += 10;
-    }
-    assert_eq!(
-        proxy.metric("teeline_connections_total"),
-        connections,
-        "a renewed session stays on its connection"
-    );
+    let sent = send_beyond_sessions(&java, &proxy, "SCRAM-SHA-512", TOPIC, 300);
     assert_eq!(proxy.metric("teeline_missed_batches_total"), 0.0);
     let read = ReadBack::load(&java.read_into(&plain, &[TOPIC], Isolation::Committed, true));
     assert_eq!(read.count(), sent);
@@ -83,6 +72,13 @@ fn clients_authenticate_to_brokers_through_tls_that_ends_at_the_proxy_and_are_ca
     );
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
 fn trusting(authority: &str) -> Security {
     Security {
         tls: Some(Tls {
@@ -108,10 +104,7 @@ fn renewed_certificates_are_shown_to_the_next_client_and_broken_ones_to_nobody()
     settings.announce("connection refused: TLS handshake");
     let mut proxy = settings.start();
     let address = by_name(&settings);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let connect =
         |authority: &str| runtime.block_on(Cluster::connect(impatient(&address, trusting(authority))));
     connect("authority.pem").unwrap();
@@ -146,6 +139,60 @@ fn renewed_certificates_are_shown_to_the_next_client_and_broken_ones_to_nobody()
     java.send_all("old", TOPIC, &records(20, 30));
     let after = proxy.metric("teeline_connections_total");
     assert!(after > connections, "{after}");
+    proxy.stop();
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_to_brokers_by_the_next_connection() {
+    const TOPIC: &str = "renewed-to-brokers";
+    let work = WorkDir::create("renewed-to-brokers");
+    let java = Driver::start(Family::Java);
+    java.create_topics(&SECURED.kafka.bootstrap(), &topic(TOPIC));
+    let mut settings = forwarding(work.path(), &SECURED.mutual_tls());
+    let files = Replaceable::in_directory(work.path());
+    files.replace("client");
+    let upstream = &mut settings.document["clusters"][0]["upstream"];
+    upstream["security_protocol"] = json!("SSL");
+    upstream["tls"] = json!({
+        "ca_file": certificate("authority.pem"), "server_name": "kafka.test",
+        "cert_file": files.cert, "key_file": files.key,
+    });
+    // Clients without certificates would be the proxy to the brokers.
+    listen_tls(&mut settings);
+    settings.document["clusters"][0]["listen"]["tls"]["client_ca_file"] = json!(certificate("authority.pem"));
+    // Two files are never replaced at one moment.
+    settings.announce("certificates stay as they were");
+    let mut proxy = settings.start();
+    let runtime = runtime();
+    let certified = || Security {
+        tls: Some(Tls {
+            server_name: None,
+            ..mutual()
+        }),
+        sasl: None,
+    };
+    let connect = || runtime.block_on(Cluster::connect(impatient(&by_name(&settings), certified())));
+    let renewed = |proxy: &Proxy| proxy.metric_with("teeline_tls_reloads_total", "result=\"done\"");
+    java.open_producer("old", &by_name(&settings), &with_client_certificate());
+    java.send_all("old", TOPIC, &records(0, 10));
+    connect().unwrap();
+
+    let before = renewed(&proxy);
+    files.replace("proxy-by-stranger");
+    wait_until("the new certificate to be read", seconds(30), || {
+        renewed(&proxy) > before
+    });
+    for _ in 0..3 {
+        connect().expect_err("brokers do not know who has signed it");
+    }
+    java.send_all("old", TOPIC, &records(10, 20));
+    let before = renewed(&proxy);
+    files.replace("client");
+    wait_until("the first certificate to be read", seconds(30), || {
+        renewed(&proxy) > before
+    });
+    connect().unwrap();
+    java.send_all("old", TOPIC, &records(20, 30));
     proxy.stop();
 }
 

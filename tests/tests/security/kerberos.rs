@@ -4,46 +4,20 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use teeline_config::{Kerberos, KerberosIdentity, Sasl, Security};
-use teeline_tests::kafka::Kafka;
-use teeline_tests::kdc::{Kdc, Maker, REALM};
+use teeline_tests::kdc::{Maker, REALM};
 use teeline_tests::wait::seconds;
 use teeline_tests::workdir::WorkDir;
 use teeline_wire::client::{ClientError, Cluster, NewTopic, OffsetAt, TopicPartition};
 
 use crate::client::{ask_for, chain};
+use crate::realm::{BROKER, CLIENT, Realm};
 use crate::secured::{SESSION, impatient};
 
-const BROKER: &str = "kafka/localhost";
-const CLIENT: &str = "teeline";
 /// Known to the KDC and of no rights; a service too, but not the broker's.
 const OTHER: &str = "log/localhost";
 const TOPIC: &str = "kerberized";
 
-/// A realm, and a broker in it.
-struct Realm {
-    kdc: Kdc,
-    kafka: Kafka,
-}
-
 impl Realm {
-    fn start(maker: Maker) -> Self {
-        let kdc = Kdc::start(maker, &[BROKER, CLIENT, OTHER]);
-        let properties = PROPERTIES
-            .replace("{realm}", REALM)
-            .replace("{keytab}", &kdc.keytab(BROKER).display().to_string())
-            .replace("{session}", &SESSION.as_millis().to_string());
-        let mut kafka = Kafka::prepare_with(1, &properties, &[]);
-        let configuration = kdc.configuration();
-        kafka.jvm_option(&format!("-Djava.security.krb5.conf={}", configuration.display()));
-        kafka.start_all();
-        Self { kdc, kafka }
-    }
-
-    /// By the name that stands in the broker's principal.
-    fn address(&self) -> String {
-        self.kafka.address(4).replace("127.0.0.1", "localhost")
-    }
-
     fn by_keytab(&self, principal: &str) -> Kerberos {
         let keytab = self.kdc.keytab(principal);
         self.with(KerberosIdentity::Keytab {
@@ -92,7 +66,7 @@ impl Realm {
 
 /// Everything there is about it, against one broker and one KDC: both take a while to start.
 async fn speaks_kerberos(maker: Maker) {
-    let mut realm = Realm::start(maker);
+    let mut realm = Realm::start(maker, &[OTHER]);
     let partition = TopicPartition::new(TOPIC, 0);
     let cluster = realm.accepted(realm.by_keytab(CLIENT)).await;
     let new = NewTopic {
@@ -208,15 +182,3 @@ async fn brokers_that_take_only_kerberos_are_spoken_to() {
 async fn brokers_that_take_only_kerberos_are_spoken_to_by_tickets_of_mits_kdc() {
     speaks_kerberos(Maker::Mit).await;
 }
-
-const PROPERTIES: &str = "\
-listeners=PLAINTEXT://{address 0},CONTROLLER://{address 10},SASL_PLAINTEXT://{address 4}
-advertised.listeners=PLAINTEXT://{address 0},SASL_PLAINTEXT://localhost:{port 4}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS;User:teeline
-sasl.kerberos.service.name=kafka
-listener.name.sasl_plaintext.sasl.enabled.mechanisms=GSSAPI
-listener.name.sasl_plaintext.gssapi.connections.max.reauth.ms={session}
-listener.name.sasl_plaintext.gssapi.sasl.jaas.config=com.sun.security.auth.module.Krb5LoginModule required useKeyTab=true storeKey=true keyTab=\"{keytab}\" principal=\"kafka/localhost@{realm}\";
-";

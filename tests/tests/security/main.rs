@@ -10,5 +10,5 @@ mod backups;
 mod client;
 mod kerberos;
 mod programs;
-
+mod realm;
 mod secured;
