@@ -95,6 +95,8 @@ impl Scene {
             reloads: 0.0,
         };
         scene.toggle(10, true);
+        // Only then have the loads all the connections that they will ever have.
+        scene.await_progress();
         scene
     }
 

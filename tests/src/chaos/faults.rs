@@ -65,6 +65,10 @@ impl Chaos {
         match fault {
             Fault::KillProxy => {
                 let victim = self.rng.random_range(0..self.fleet.0.len());
+                if victim == TROUBLED {
+                    // On a disk that fails none starts; it ends at once, and here nobody would start it again.
+                    self.mend_all_of(|broken| matches!(broken, Broken::Disk));
+                }
                 self.fleet.0[victim].kill();
                 self.fleet.0[victim].launch();
                 format!("killed proxy {}", victim + 1)
@@ -139,12 +143,15 @@ impl Chaos {
         }
     }
 
+    fn mend_all_of(&mut self, kind: impl Fn(&Broken) -> bool) {
+        let (due, rest) = self.broken.drain(..).partition(|(what, _)| kind(what));
+        self.broken = rest;
+        self.mend(due);
+    }
+
     /// With three replicas, two of which must be in sync, one broker may be away.
     fn await_all_brokers(&mut self) {
-        let is_broker = |broken: &Broken| matches!(broken, Broken::Broker(_));
-        let (brokers, rest) = self.broken.drain(..).partition(|(what, _)| is_broker(what));
-        self.broken = rest;
-        self.mend(brokers);
+        self.mend_all_of(|broken| matches!(broken, Broken::Broker(_)));
         leaders::await_in_sync(&self.java, &self.kafka.bootstrap(), &TOPICS);
     }
 
