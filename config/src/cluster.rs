@@ -267,17 +267,24 @@ pub struct Limits {
     /// Bytes of requests and responses held for one connection; beyond it the proxy stops reading from it.
     /// A single larger request still passes, alone.
     pub connection_in_flight_bytes: u64,
+    /// Bytes that the kernel may keep for one socket of a connection in each direction: received and not read, and given to
+    /// it and not sent. A connection has two sockets.
+    pub socket_buffer_bytes: u32,
 }
 
 impl Limits {
     /// Five batches of the usual 1 MiB in flight (the producers' own limit), and as much again for responses.
     pub const DEFAULT_CONNECTION_IN_FLIGHT_BYTES: u64 = 16 * 1024 * 1024;
+    /// More than brokers take for themselves (`socket.receive.buffer.bytes`: 100 KiB), so that the way is not the narrower for
+    /// the proxy.
+    pub const DEFAULT_SOCKET_BUFFER_BYTES: u32 = 256 * 1024;
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connection_in_flight_bytes: Self::DEFAULT_CONNECTION_IN_FLIGHT_BYTES,
+            socket_buffer_bytes: Self::DEFAULT_SOCKET_BUFFER_BYTES,
         }
     }
 }

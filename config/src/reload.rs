@@ -156,7 +156,10 @@ fn virtual_cluster(found: &mut Differences, old: &VirtualCluster, new: &VirtualC
     found.within("listen", |found| listeners(found, &old.listen, listen));
     found.within("capture", |found| capturing(found, &old.capture, capture));
     found.within("limits", |found| {
-        compare!(found, old.limits, limits, Limits { connection_in_flight_bytes => Effect::NewConnections });
+        compare!(found, old.limits, limits, Limits {
+            connection_in_flight_bytes => Effect::NewConnections,
+            socket_buffer_bytes => Effect::NewConnections,
+        });
     });
 }
 

@@ -71,6 +71,8 @@ pub(crate) struct Live {
     /// How long connections of a listener that goes may finish what is in flight.
     pub(crate) drain_patience: Duration,
     connection_bytes_max: usize,
+    /// What the kernel may keep for each socket, in each direction.
+    pub(crate) socket_buffer_bytes: u32,
 }
 
 impl Live {
@@ -94,6 +96,7 @@ impl Live {
             // The other half belongs to the archiving, when the process stops.
             drain_patience: process.drain_timeout / 2,
             connection_bytes_max: to_usize(settings.limits.connection_in_flight_bytes),
+            socket_buffer_bytes: settings.limits.socket_buffer_bytes,
         }
     }
 

@@ -65,6 +65,7 @@ mod sockets;
 mod stall;
 mod stop;
 mod stream;
+mod tcp;
 mod terms;
 mod topics;
 mod topology;

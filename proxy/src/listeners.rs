@@ -21,8 +21,9 @@ use crate::places::Place;
 use crate::session::{self, sasl::Mechanism};
 use crate::sockets::{Bound, Change};
 use crate::stop::Stop;
+use crate::tcp::tune;
 use crate::topology::{Entrance, Route};
-use crate::upstream::{UpstreamError, tune};
+use crate::upstream::UpstreamError;
 
 /// Accepts from every listener of a cluster, those that are bound later included, until the cluster drains; then
 /// returns when the last session has ended. A listener that a reload takes away, or gives to another broker, drains alone.
@@ -64,7 +65,7 @@ pub(crate) async fn serve(cluster: Arc<Cluster>, mut changes: mpsc::Receiver<Cha
 
 async fn accept(cluster: Arc<Cluster>, entrance: Entrance, socket: Arc<std::net::TcpListener>, stop: Stop) {
     let mut sessions = JoinSet::new();
-    let mut listening = match Listening::on(socket) {
+    let mut listening = match Listening::on(socket, cluster.live.load().socket_buffer_bytes) {
         Ok(listening) => listening,
         Err(error) => return tracing::error!(cluster = cluster.name, "a listener is lost: {error}"),
     };
@@ -75,7 +76,10 @@ async fn accept(cluster: Arc<Cluster>, entrance: Entrance, socket: Arc<std::net:
             biased;
             () = stop.drain.triggered() => break,
             accepted = listening.accept() => match accepted {
-                Ok((client, peer)) => admit(&cluster, &stop, entrance, client, peer, &broker_refused, &mut sessions),
+                Ok((client, peer)) => {
+                    listening.bound_by(cluster.live.load().socket_buffer_bytes, &client);
+                    admit(&cluster, &stop, entrance, client, peer, &broker_refused, &mut sessions);
+                }
                 Err(error) => pause(&cluster, &error).await,
             },
             () = broker_refused.notified() => refuse(&cluster, entrance, &mut listening),
@@ -189,7 +193,12 @@ async fn connect(
     mut place: Place,
 ) {
     // A client whose socket takes no options is gone already.
-    if tune(&client, footing.live.idle_timeout).is_err() {
+    let Live {
+        idle_timeout,
+        socket_buffer_bytes,
+        ..
+    } = *footing.live;
+    if tune(&client, idle_timeout, socket_buffer_bytes).is_err() {
         return;
     }
     let Footing { cluster, live, stop } = &footing;
@@ -218,7 +227,9 @@ async fn connect(
     }
     let reach = async {
         find(cluster, live, route).await;
-        live.upstream.connect(route, &cluster.topology).await
+        live.upstream
+            .connect(route, &cluster.topology, socket_buffer_bytes)
+            .await
     };
     let upstream = tokio::select! {
         biased;

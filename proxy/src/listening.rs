@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::sockets::BACKLOG;
+use crate::tcp::bound_received;
 use crate::topology::Topology;
 
 /// An acceptor's own hold of a socket. While it refuses the port stays taken.
@@ -23,16 +24,20 @@ pub(crate) struct Listening {
     socket: Arc<std::net::TcpListener>,
     /// Its registration with the runtime. Once it has refused that is good for nothing any more.
     accepting: Option<TcpListener>,
+    /// What the kernel keeps of what comes in at most.
+    socket_buffer_bytes: u32,
     /// What it waits for while it refuses.
     until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Listening {
     /// Whoever had it before, and whether or not it refused then. Needs the runtime's context.
-    pub(crate) fn on(socket: Arc<std::net::TcpListener>) -> io::Result<Listening> {
+    pub(crate) fn on(socket: Arc<std::net::TcpListener>, socket_buffer_bytes: u32) -> io::Result<Listening> {
+        bound_received(&SockRef::from(&*socket), socket_buffer_bytes)?;
         let mut listening = Listening {
             socket,
             accepting: None,
+            socket_buffer_bytes,
             until: None,
         };
         listening.resume()?;
@@ -53,6 +58,19 @@ impl Listening {
                     Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.accepting = None,
                     accepted => return accepted,
                 },
+            }
+        }
+    }
+
+    /// A reload may have changed it since: for the one just accepted, and those to come.
+    pub(crate) fn bound_by(&mut self, socket_buffer_bytes: u32, accepted: &TcpStream) {
+        if socket_buffer_bytes == self.socket_buffer_bytes {
+            return;
+        }
+        self.socket_buffer_bytes = socket_buffer_bytes;
+        for socket in [SockRef::from(&*self.socket), SockRef::from(accepted)] {
+            if let Err(error) = bound_received(&socket, socket_buffer_bytes) {
+                tracing::debug!("a socket keeps its former bound: {error}");
             }
         }
     }
@@ -136,7 +154,7 @@ mod tests {
     async fn it_refuses_keeps_its_port_and_accepts_again() {
         let socket = socket();
         let address = socket.local_addr().unwrap();
-        let mut listening = Listening::on(socket).unwrap();
+        let mut listening = Listening::on(socket, 1 << 20).unwrap();
         let mut open = Vec::new();
         for _ in 0..3 {
             let (client, accepted) = tokio::join!(TcpStream::connect(address), listening.accept());
@@ -159,9 +177,9 @@ mod tests {
     async fn whoever_accepts_next_finds_it_listening() {
         let socket = socket();
         let address = socket.local_addr().unwrap();
-        let mut first = Listening::on(Arc::clone(&socket)).unwrap();
+        let mut first = Listening::on(Arc::clone(&socket), 1 << 20).unwrap();
         first.refuse(std::future::pending()).unwrap();
-        let mut second = Listening::on(socket).unwrap();
+        let mut second = Listening::on(socket, 1 << 20).unwrap();
         // The former acceptor may be late with it.
         first.refuse(std::future::pending()).unwrap();
         drop(first);

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
 use teeline_config::{HostPort, KafkaEndpoint};
 use teeline_wire::client::{ClientError, TlsClient, introduce};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 use crate::intercept::{Destination, OwnConnection};
 use crate::openness::Openness;
 use crate::stream::Stream;
+use crate::tcp::{self, tune};
 use crate::topology::{Route, Topology};
 
 /// How sessions reach the brokers of a cluster.
@@ -84,17 +84,21 @@ impl Upstream {
         &self,
         route: Route,
         topology: &Topology,
+        socket_buffer_bytes: u32,
     ) -> Result<Connected, UpstreamError> {
         match route {
             Route::Node(node_id) => match topology.upstream_of(node_id) {
-                Some(address) => self.dial(&address).await,
+                Some(address) => self.dial(&address, socket_buffer_bytes).await,
                 None => Err(UpstreamError::Unknown),
             },
-            Route::Destination(destination) => self.dial_destination(destination, topology).await,
+            Route::Destination(destination) => {
+                self.dial_destination(destination, topology, socket_buffer_bytes)
+                    .await
+            }
             Route::Bootstrap => {
                 let mut last = Err(UpstreamError::NoServers);
                 for address in self.bootstrap_addresses(topology) {
-                    last = self.dial(&address).await;
+                    last = self.dial(&address, socket_buffer_bytes).await;
                     // What one broker says to our credentials all of them say: each more would be one more failed login.
                     if matches!(last, Ok(_) | Err(UpstreamError::Sasl(_))) {
                         return last;
@@ -128,9 +132,9 @@ impl Upstream {
         addresses
     }
 
-    async fn dial(&self, address: &HostPort) -> Result<Connected, UpstreamError> {
-        let connecting = TcpStream::connect((address.host.as_str(), address.port));
-        let stream = self.reach(address, connecting).await?;
+    async fn dial(&self, address: &HostPort, socket_buffer_bytes: u32) -> Result<Connected, UpstreamError> {
+        let to = (address.host.as_str(), address.port);
+        let stream = self.reach(address, to, socket_buffer_bytes).await?;
         self.introduced(stream, address).await
     }
 
@@ -139,11 +143,12 @@ impl Upstream {
         &self,
         destination: Destination,
         topology: &Topology,
+        socket_buffer_bytes: u32,
     ) -> Result<Connected, UpstreamError> {
         let Destination { address, .. } = destination;
         let name = topology.destinations.name_of(address);
         let name = name.unwrap_or_else(|| HostPort::new(address.ip().to_string(), address.port()));
-        let stream = self.reach(&name, TcpStream::connect(address)).await?;
+        let stream = self.reach(&name, address, socket_buffer_bytes).await?;
         // Before anything else: it may be on its way back to us.
         let own = topology.destinations.own(&stream);
         let own = own.map_err(|source| UpstreamError::Failed {
@@ -158,12 +163,15 @@ impl Upstream {
     async fn reach(
         &self,
         address: &HostPort,
-        connecting: impl Future<Output = io::Result<TcpStream>>,
+        to: impl ToSocketAddrs,
+        socket_buffer_bytes: u32,
     ) -> Result<TcpStream, UpstreamError> {
+        let connecting = tcp::connect(to, socket_buffer_bytes);
         let connected = tokio::time::timeout(self.endpoint.connect_timeout, connecting)
             .await
             .map_err(|_elapsed| UpstreamError::NoAnswer(address.clone()))?;
-        let stream = connected.and_then(|stream| tune(&stream, UNACKNOWLEDGED_MAX).map(|()| stream));
+        let stream = connected
+            .and_then(|stream| tune(&stream, UNACKNOWLEDGED_MAX, socket_buffer_bytes).map(|()| stream));
         stream.map_err(|source| UpstreamError::Failed {
             address: address.clone(),
             source,
@@ -203,42 +211,7 @@ impl Upstream {
     }
 }
 
-/// Small requests must not wait for each other's acknowledgements, and a peer that vanished must be noticed: by probes
-/// while nothing is under way, by the age of what it has not acknowledged otherwise. The latter ends a connection, too,
-/// whose peer is there and has not read a byte for as long: for clients it is `listen.idle_timeout`, as when nothing moves.
-pub(crate) fn tune(stream: &TcpStream, unacknowledged_max: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_EVERY);
-    let socket = SockRef::from(stream);
-    // Zero leaves it to the kernel, whose own patience is a quarter of an hour. Elsewhere than on Linux it has to do.
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(unacknowledged_max).filter(|max| !max.is_zero()))?;
-    socket.set_tcp_keepalive(&keepalive)
-}
-
-/// Before the usual five minutes after which firewalls forget a connection.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long a broker may leave what it was sent unacknowledged, or unread. Clients give up long before.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5 * 60);
 /// A client gives up long before more than this were tried.
 const BOOTSTRAP_ATTEMPTS_MAX: usize = 8;
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_peer_that_vanished_is_noticed_whether_or_not_it_owes_anything() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tune(&stream, Duration::from_secs(300)).unwrap();
-        let socket = SockRef::from(&stream);
-        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
-        #[cfg(target_os = "linux")]
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(300)));
-    }
-}

@@ -175,8 +175,13 @@ fn limits(section: Option<Section<'_>>) -> Limits {
         64 << 10,
         4 << 30,
     );
+    let socket_buffer = section.size("socket_buffer", "socket_buffer_bytes", 16 << 10, 1 << 30);
     section.finish();
     Limits {
         connection_in_flight_bytes: in_flight.unwrap_or(default.connection_in_flight_bytes),
+        // It is within those bounds.
+        socket_buffer_bytes: socket_buffer
+            .and_then(|bytes| u32::try_from(bytes).ok())
+            .unwrap_or(default.socket_buffer_bytes),
     }
 }

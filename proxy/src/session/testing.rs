@@ -132,6 +132,7 @@ impl Stage {
             capture: choices.capture,
             limits: Limits {
                 connection_in_flight_bytes: choices.in_flight_bytes as u64,
+                ..Limits::default()
             },
         };
         let process = Process {

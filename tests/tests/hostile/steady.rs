@@ -206,6 +206,14 @@ fn thousands_of_idle_connections_hundreds_of_producers_and_of_slow_readers_hold_
     }
     assert!(lengths.iter().all(|length| *length > 40_000_000), "{lengths:?}");
     neighbour.assert_moving();
+    // The kernel has little for those that do not read, or it would soon have nothing for anybody.
+    let passed = proxy.metric_with("teeline_response_bytes_total", "api=\"Fetch\"");
+    let each = passed / readers.len() as f64;
+    note(&format!(
+        "200 readers that pause took {:.0} KiB each",
+        each / 1024.0
+    ));
+    assert!(each < f64::from(1 << 20), "{each} bytes each");
     // Some go on to the end and get all of it, past those that do not.
     let began = Instant::now();
     for (reader, length) in readers.iter_mut().zip(&lengths).take(20) {
