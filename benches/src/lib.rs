@@ -59,4 +59,5 @@ pub mod results;
 pub mod sweep;
 pub mod targets;
 pub mod timed;
+pub mod touch;
 pub mod wire;
