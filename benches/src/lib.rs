@@ -59,5 +59,4 @@ pub mod results;
 pub mod sweep;
 pub mod targets;
 pub mod timed;
-pub mod touch;
 pub mod wire;

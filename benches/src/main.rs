@@ -16,7 +16,6 @@ use teeline_benches::null_broker::{self, NullBrokerArguments};
 use teeline_benches::pages::{self, ReportArguments};
 use teeline_benches::restore::{self, RestoreArguments};
 use teeline_benches::sweep::{self, SweepArguments};
-use teeline_benches::touch::touch_free_memory;
 use teeline_benches::wire::{self, WireArguments};
 
 /// What Teeline costs, beside no proxy at all and beside others.
@@ -58,16 +57,6 @@ enum Question {
     Wire(WireArguments),
 }
 
-impl Question {
-    fn counts_cpu(&self) -> bool {
-        use Question::{Backup, Consume, Lean, Restore, Sweep, Wire};
-        matches!(
-            self,
-            Backup(_) | Consume(_) | Lean(_) | Restore(_) | Sweep(_) | Wire(_)
-        )
-    }
-}
-
 #[derive(Args)]
 struct AllArguments {
     /// Keep the results under this directory, with date and commit.
@@ -76,11 +65,7 @@ struct AllArguments {
 }
 
 fn main() {
-    let question = Arguments::parse().question;
-    if question.counts_cpu() {
-        touch_free_memory();
-    }
-    match question {
+    match Arguments::parse().question {
         Question::All(arguments) => all(&arguments),
         Question::Backup(arguments) => backup::run(&arguments),
         Question::Consume(arguments) => consume::run(&arguments),
