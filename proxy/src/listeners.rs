@@ -192,16 +192,11 @@ async fn connect(
     broker_refused: Arc<Notify>,
     mut place: Place,
 ) {
+    let Footing { cluster, live, stop } = &footing;
     // A client whose socket takes no options is gone already.
-    let Live {
-        idle_timeout,
-        socket_buffer_bytes,
-        ..
-    } = *footing.live;
-    if tune(&client, idle_timeout, socket_buffer_bytes).is_err() {
+    if tune(&client, live.idle_timeout, live.socket_buffer_bytes).is_err() {
         return;
     }
-    let Footing { cluster, live, stop } = &footing;
     let came_from = peer;
     let entering = Box::pin(live.door.admit(client, peer, entrance, &cluster.topology));
     let no_time = async {
@@ -228,7 +223,7 @@ async fn connect(
     let reach = async {
         find(cluster, live, route).await;
         live.upstream
-            .connect(route, &cluster.topology, socket_buffer_bytes)
+            .connect(route, &cluster.topology, live.socket_buffer_bytes)
             .await
     };
     let upstream = tokio::select! {

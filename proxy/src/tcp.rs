@@ -13,16 +13,20 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream, ToSocketAddrs};
 
-/// Connects to the first address that takes the connection. The receive buffer is bounded before: what a window can grow to
-/// is settled with the first packet.
+/// Connects to the first address that takes the connection, and tunes it. The receive buffer is bounded before: what a
+/// window can grow to is settled with the first packet.
 ///
 /// # Errors
 /// That of the last address, or when there is none.
-pub(crate) async fn connect(to: impl ToSocketAddrs, socket_buffer_bytes: u32) -> io::Result<TcpStream> {
+pub(crate) async fn connect(
+    to: impl ToSocketAddrs,
+    unacknowledged_max: Duration,
+    socket_buffer_bytes: u32,
+) -> io::Result<TcpStream> {
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in tokio::net::lookup_host(to).await? {
         match connect_to(address, socket_buffer_bytes).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return tune(&stream, unacknowledged_max, socket_buffer_bytes).map(|()| stream),
             Err(error) => failed = error,
         }
     }
@@ -34,14 +38,14 @@ async fn connect_to(address: SocketAddr, socket_buffer_bytes: u32) -> io::Result
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    socket.set_recv_buffer_size(socket_buffer_bytes)?;
+    bound_received(&SockRef::from(&socket), socket_buffer_bytes)?;
     socket.connect(address).await
 }
 
-/// Bounds what the kernel keeps of what comes in, for connections that are accepted from then on. `net.core.rmem_max` bounds
-/// it further.
-pub(crate) fn bound_received(listener: &SockRef<'_>, socket_buffer_bytes: u32) -> io::Result<()> {
-    listener.set_recv_buffer_size(usize::try_from(socket_buffer_bytes).unwrap_or(usize::MAX))
+/// Bounds what the kernel keeps of what comes in; of a listener's socket, for connections that are accepted from then on.
+/// `net.core.rmem_max` bounds it further.
+pub(crate) fn bound_received(socket: &SockRef<'_>, socket_buffer_bytes: u32) -> io::Result<()> {
+    socket.set_recv_buffer_size(usize::try_from(socket_buffer_bytes).unwrap_or(usize::MAX))
 }
 
 /// Small requests must not wait for each other's acknowledgements, and a peer that vanished must be noticed: by probes
@@ -81,16 +85,18 @@ mod tests {
     use super::*;
 
     const BUFFER: u32 = 64 * 1024;
+    const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(300);
 
     #[tokio::test]
     async fn a_peer_that_vanished_is_noticed_whether_or_not_it_owes_anything() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = connect(listener.local_addr().unwrap(), BUFFER).await.unwrap();
-        tune(&stream, Duration::from_secs(300), BUFFER).unwrap();
+        let stream = connect(listener.local_addr().unwrap(), UNACKNOWLEDGED_MAX, BUFFER)
+            .await
+            .unwrap();
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
         #[cfg(target_os = "linux")]
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(300)));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
     }
 
     #[cfg(target_os = "linux")]
@@ -98,16 +104,21 @@ mod tests {
     async fn what_nobody_reads_does_not_fill_the_kernels_memory() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         bound_received(&SockRef::from(&listener), BUFFER).unwrap();
-        let there = connect(listener.local_addr().unwrap(), BUFFER).await.unwrap();
+        let there = connect(listener.local_addr().unwrap(), UNACKNOWLEDGED_MAX, BUFFER)
+            .await
+            .unwrap();
         let (here, _) = listener.accept().await.unwrap();
+        tune(&here, UNACKNOWLEDGED_MAX, BUFFER).unwrap();
         for (from, to) in [(&there, &here), (&here, &there)] {
-            tune(from, Duration::from_secs(300), BUFFER).unwrap();
             // The kernel counts its own overhead, too, for which it doubles what is asked.
             assert_eq!(SockRef::from(to).recv_buffer_size().unwrap(), 2 * BUFFER as usize);
             let mut taken = 0;
             while let Ok(writable) = tokio::time::timeout(Duration::from_millis(200), from.writable()).await {
                 writable.unwrap();
-                taken += from.try_write(&[0; 4096]).unwrap_or(0);
+                match from.try_write(&[0; 4096]) {
+                    Ok(written) => taken += written,
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
             }
             let (least, most) = (BUFFER as usize, 5 * BUFFER as usize);
             assert!((least..most).contains(&taken), "{taken} bytes");
@@ -123,9 +134,9 @@ mod tests {
             other.local_addr().unwrap()
         };
         let both = [closed, here];
-        let stream = connect(&both[..], BUFFER).await.unwrap();
+        let stream = connect(&both[..], UNACKNOWLEDGED_MAX, BUFFER).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), here);
-        let refused = connect(closed, BUFFER).await.unwrap_err();
+        let refused = connect(closed, UNACKNOWLEDGED_MAX, BUFFER).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

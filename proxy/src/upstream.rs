@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use teeline_config::{HostPort, KafkaEndpoint};
 use teeline_wire::client::{ClientError, TlsClient, introduce};
-use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio::net::TcpStream;
 
 use crate::intercept::{Destination, OwnConnection};
 use crate::openness::Openness;
 use crate::stream::Stream;
-use crate::tcp::{self, tune};
+use crate::tcp;
 use crate::topology::{Route, Topology};
 
 /// How sessions reach the brokers of a cluster.
@@ -134,7 +134,8 @@ impl Upstream {
 
     async fn dial(&self, address: &HostPort, socket_buffer_bytes: u32) -> Result<Connected, UpstreamError> {
         let to = (address.host.as_str(), address.port);
-        let stream = self.reach(address, to, socket_buffer_bytes).await?;
+        let connecting = tcp::connect(to, UNACKNOWLEDGED_MAX, socket_buffer_bytes);
+        let stream = self.reach(address, connecting).await?;
         self.introduced(stream, address).await
     }
 
@@ -148,7 +149,8 @@ impl Upstream {
         let Destination { address, .. } = destination;
         let name = topology.destinations.name_of(address);
         let name = name.unwrap_or_else(|| HostPort::new(address.ip().to_string(), address.port()));
-        let stream = self.reach(&name, address, socket_buffer_bytes).await?;
+        let connecting = tcp::connect(address, UNACKNOWLEDGED_MAX, socket_buffer_bytes);
+        let stream = self.reach(&name, connecting).await?;
         // Before anything else: it may be on its way back to us.
         let own = topology.destinations.own(&stream);
         let own = own.map_err(|source| UpstreamError::Failed {
@@ -163,16 +165,12 @@ impl Upstream {
     async fn reach(
         &self,
         address: &HostPort,
-        to: impl ToSocketAddrs,
-        socket_buffer_bytes: u32,
+        connecting: impl Future<Output = io::Result<TcpStream>>,
     ) -> Result<TcpStream, UpstreamError> {
-        let connecting = tcp::connect(to, socket_buffer_bytes);
         let connected = tokio::time::timeout(self.endpoint.connect_timeout, connecting)
             .await
             .map_err(|_elapsed| UpstreamError::NoAnswer(address.clone()))?;
-        let stream = connected
-            .and_then(|stream| tune(&stream, UNACKNOWLEDGED_MAX, socket_buffer_bytes).map(|()| stream));
-        stream.map_err(|source| UpstreamError::Failed {
+        connected.map_err(|source| UpstreamError::Failed {
             address: address.clone(),
             source,
         })
