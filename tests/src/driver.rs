@@ -213,6 +213,12 @@ impl Driver {
         self.expect(&json!({"op": "load_status", "load": name}))
     }
 
+    /// How many records of a running load were acknowledged.
+    pub fn acknowledged(&self, load: &str) -> u64 {
+        let status = self.load_status(load);
+        status["acknowledged"].as_u64().expect("a count")
+    }
+
     /// Ends a load; what is in flight may take `limit_seconds`.
     pub fn stop_load(&self, name: &str, limit_seconds: u64) -> Value {
         self.expect(&json!({"op": "load_stop", "load": name, "seconds": limit_seconds}))

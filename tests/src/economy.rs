@@ -161,7 +161,7 @@ impl Scene {
         let wanted = u64::from(self.settings.partitions) * u64::from(times);
         for name in &self.loads {
             wait_until("every partition to be written to", limit, || {
-                self.java.load_status(name)["acknowledged"].as_u64() >= Some(wanted)
+                self.java.acknowledged(name) >= wanted
             });
         }
     }

@@ -148,7 +148,7 @@ fn a_million_records_equal_the_topic_however_often_it_is_killed() {
         settings,
     );
     wait_until("a million records", seconds(120), || {
-        STAGE.java.load_status("million")["acknowledged"].as_u64() >= Some(count)
+        STAGE.java.acknowledged("million") >= count
     });
     STAGE.java.stop_load("million", 60);
 
@@ -453,7 +453,7 @@ fn how_fast_a_backup_is() {
         .java
         .start_load("fast", &STAGE.source.bootstrap(), "fast", &producer, settings);
     wait_until("the records", seconds(180), || {
-        STAGE.java.load_status("fast")["acknowledged"].as_u64() >= Some(700_000)
+        STAGE.java.acknowledged("fast") >= 700_000
     });
     STAGE.java.stop_load("fast", 60);
     for (name, at_once) in [("fast-one", 1), ("fast-four", 4)] {

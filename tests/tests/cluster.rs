@@ -306,7 +306,7 @@ fn await_brokers(stage: &Stage, count: usize) {
 /// Every load gets on: what happened is behind it, and records were written under the new leader.
 fn await_progress(clients: &Clients) {
     for (load, driver) in clients.loads() {
-        let acknowledged = || driver.load_status(load)["acknowledged"].as_u64().unwrap();
+        let acknowledged = || driver.acknowledged(load);
         let before = acknowledged();
         wait_until(&format!("{load} to get on"), seconds(90), || {
             acknowledged() > before + 50

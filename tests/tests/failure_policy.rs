@@ -234,9 +234,7 @@ impl Load {
     }
 
     fn acknowledged(&self) -> u64 {
-        STAGE.java.load_status(self.name)["acknowledged"]
-            .as_u64()
-            .unwrap()
+        STAGE.java.acknowledged(self.name)
     }
 
     /// Waits for so many more acknowledgements.

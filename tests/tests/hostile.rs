@@ -63,11 +63,7 @@ fn malformed_and_oversized_frames_close_only_their_own_connection() {
         &ProducerConfig::of(&[("linger.ms", "5")]),
         load,
     );
-    let acknowledged = || {
-        STAGE.java.load_status("hostile")["acknowledged"]
-            .as_u64()
-            .unwrap()
-    };
+    let acknowledged = || STAGE.java.acknowledged("hostile");
     wait_until("the load to begin", seconds(60), || acknowledged() > 100);
 
     let huge_array = [

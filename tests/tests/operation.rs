@@ -249,7 +249,7 @@ fn records_in_flight_at_a_drain_are_all_archived() {
         &ProducerConfig::of(&[("linger.ms", "1")]),
         load,
     );
-    let acknowledged = || STAGE.java.load_status("drain")["acknowledged"].as_u64().unwrap();
+    let acknowledged = || STAGE.java.acknowledged("drain");
     wait_until("the load to flow", seconds(60), || acknowledged() > 2_000);
     // SIGTERM under load: it ends in time, with everything archived, and the source has nothing that it has not.
     proxy.stop();

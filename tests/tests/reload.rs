@@ -464,7 +464,7 @@ impl Scene {
 
     fn await_progress(&self) {
         for (driver, name) in drivers().into_iter().zip(LOADS) {
-            let acknowledged = || driver.load_status(name)["acknowledged"].as_u64().unwrap();
+            let acknowledged = || driver.acknowledged(name);
             let before = acknowledged();
             wait_until("the load to go on", seconds(30), || acknowledged() > before + 50);
         }

@@ -135,8 +135,7 @@ impl Load {
     }
 
     fn acknowledged(&self, stage: &Stage) -> u64 {
-        let status = self.driver(stage).load_status(&self.name);
-        status["acknowledged"].as_u64().unwrap()
+        self.driver(stage).acknowledged(&self.name)
     }
 }
 

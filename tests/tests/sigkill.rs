@@ -142,7 +142,7 @@ fn start_loads(stage: &Stage, bootstrap: &str) -> Vec<(&'static str, std::path::
 }
 
 fn acknowledged(stage: &Stage) -> [u64; 3] {
-    TOPICS.map(|load| stage.java.load_status(load)["acknowledged"].as_u64().unwrap())
+    TOPICS.map(|load| stage.java.acknowledged(load))
 }
 
 /// Waits until every load gets on, and then a random while longer.

@@ -155,11 +155,14 @@ impl<'a> Load<'a> {
     }
 
     fn acknowledged(&self) -> u64 {
-        self.status("acknowledged")
+        self.client.acknowledged(self.name)
     }
 
-    fn status(&self, count: &str) -> u64 {
-        self.client.load_status(self.name)[count].as_u64().unwrap()
+    /// Sent, and not answered.
+    fn waiting(&self) -> u64 {
+        let acknowledged = self.acknowledged();
+        let sent = self.client.load_status(self.name)["sent"].as_u64().unwrap();
+        sent.saturating_sub(acknowledged)
     }
 
     fn stop(&self) {
@@ -186,15 +189,11 @@ fn await_progress(loads: &[Load<'_>], since: &str) {
 /// for minutes, at the brokers as through the proxy; how much it holds back is noted.
 fn await_nothing_held_back(loads: &[Load<'_>]) {
     let began = Instant::now();
-    let waiting = |load: &Load<'_>| {
-        let acknowledged = load.acknowledged();
-        load.status("sent").saturating_sub(acknowledged)
-    };
     for load in loads.iter().filter(|load| load.client.family() == Family::Java) {
         wait_for(
             &format!("{} to be answered", load.name),
             seconds(60),
-            || match waiting(load) {
+            || match load.waiting() {
                 waiting if waiting < RATE / 2 => Ok(()),
                 waiting => Err(format!("{waiting} records wait")),
             },
@@ -204,7 +203,7 @@ fn await_nothing_held_back(loads: &[Load<'_>]) {
         let elapsed = began.elapsed().as_secs_f64();
         note(&format!(
             "vanished, {elapsed:.1} s: {} records of {} wait",
-            waiting(load),
+            load.waiting(),
             load.name
         ));
     }

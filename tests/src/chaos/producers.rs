@@ -138,10 +138,10 @@ impl Chaos {
     /// Every load gets on, and whoever else produces: what happened is behind them.
     pub(super) fn await_progress(&self, other: &dyn Fn() -> u64) {
         let counts = || -> Vec<u64> {
-            let loads = self.loads.iter().map(|load| {
-                let status = load.driver(&self.java, &self.go).load_status(&load.name);
-                status["acknowledged"].as_u64().expect("a count")
-            });
+            let loads = self
+                .loads
+                .iter()
+                .map(|load| load.driver(&self.java, &self.go).acknowledged(&load.name));
             loads.chain([other()]).collect()
         };
         let before = counts();

@@ -44,9 +44,7 @@ impl Neighbour {
     }
 
     fn acknowledged(&self) -> u64 {
-        STAGE.java.load_status(self.name)["acknowledged"]
-            .as_u64()
-            .unwrap()
+        STAGE.java.acknowledged(self.name)
     }
 
     fn assert_moving(&self) {
@@ -74,7 +72,7 @@ fn large_topic() -> &'static str {
     STAGE
         .java
         .start_load(TOPIC, &STAGE.source.bootstrap(), TOPIC, &config, load);
-    let bytes = || STAGE.java.load_status(TOPIC)["acknowledged"].as_u64().unwrap() * 900_000;
+    let bytes = || STAGE.java.acknowledged(TOPIC) * 900_000;
     wait_until("a large topic", seconds(60), || {
         bytes() > LARGE_ANSWER_BYTES as u64 + 5_000_000
     });

@@ -107,7 +107,7 @@ impl Lab {
             proxy.process.assert_running();
             acknowledged = TOPICS
                 .iter()
-                .map(|(topic, ..)| count(&self.java.load_status(topic), "acknowledged"))
+                .map(|(topic, ..)| self.java.acknowledged(topic))
                 .sum();
             let captured = admin_port::metric(&admin, "teeline_captured_bytes_total").unwrap_or(0.0);
             unarchived =
@@ -152,8 +152,4 @@ impl Speed {
             0
         }
     }
-}
-
-fn count(answer: &Value, field: &str) -> u64 {
-    answer[field].as_u64().expect("a count")
 }
