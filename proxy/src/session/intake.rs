@@ -22,6 +22,8 @@ pub(crate) struct Intake {
     buffer: BytesMut,
     /// How much the next read asks for; adapts to what arrives.
     read_bytes: usize,
+    /// The most that it ever asks for.
+    read_bytes_max: usize,
     /// How much has arrived since the connection last waited.
     burst_bytes: usize,
     /// The most that has arrived at once since it last rested with nothing left.
@@ -35,11 +37,12 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// An empty intake; allocates when the first bytes are there.
-    pub(crate) fn new(lender: Lender) -> Intake {
+    /// An empty intake that asks for so much at once; allocates when the first bytes are there.
+    pub(crate) fn new(lender: Lender, read_bytes_max: usize) -> Intake {
         Intake {
             buffer: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
+            read_bytes_max,
             burst_bytes: 0,
             burst_bytes_max: 0,
             allocated: 0,
@@ -106,7 +109,7 @@ impl Intake {
     /// Whether room for a large buffer has been borrowed, now or before, and for as much of what is cut off it.
     pub(crate) fn borrow(&mut self) -> bool {
         if self.loan.is_none() {
-            self.loan = self.lender.lend(2 * READ_BYTES_MAX);
+            self.loan = self.lender.lend(2 * self.read_bytes_max);
         }
         self.loan.is_some()
     }
@@ -153,7 +156,7 @@ impl Intake {
         // disk is memory several times over. What trickles in asks for little, however much it is in the end.
         if self.burst_bytes_max > 0 {
             let burst = (self.burst_bytes_max + 1).next_multiple_of(READ_BYTES_MIN);
-            self.read_bytes = burst.max(self.read_bytes / 2).min(READ_BYTES_MAX);
+            self.read_bytes = burst.max(self.read_bytes / 2).min(self.read_bytes_max);
             self.burst_bytes_max = 0;
         }
     }
@@ -161,7 +164,7 @@ impl Intake {
     fn adapt(&mut self, read: usize, spare: usize) {
         self.burst_bytes = self.burst_bytes.saturating_add(read);
         if read == spare {
-            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+            self.read_bytes = (self.read_bytes * 2).min(self.read_bytes_max);
         } else if read < self.read_bytes / 8 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
         }
@@ -187,8 +190,12 @@ const READ_BYTES_MIN: usize = 4 * 1024;
 pub(crate) const KEPT_WHOLE_BYTES_MIN: usize = 4 * 1024;
 /// The largest read that borrows nothing.
 pub(crate) const READ_BYTES_FREE: usize = 16 * 1024;
-/// One read of a busy connection. Beyond this, fewer system calls no longer pay for the colder cache.
-pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
+/// One read of requests from a busy client: several batches, which are kept as they are. Beyond this, fewer system calls no
+/// longer pay for the colder cache.
+pub(crate) const REQUESTS_READ_BYTES_MAX: usize = 256 * 1024;
+/// One read of a large answer, which is only passed on. So little stays in the core's nearest caches, and is mostly there in
+/// full: whoever reads more than there is has to wait for more, and sleeping costs more than reading (docs/adr/0010).
+pub(crate) const ANSWERS_READ_BYTES_MAX: usize = 32 * 1024;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -213,7 +220,11 @@ mod tests {
         let sent: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
         let copy = sent.clone();
         tokio::spawn(async move { near.write_all(&copy).await.unwrap() });
-        let (mut intake, mut got, mut cut) = (Intake::new(lender()), Vec::new(), 1_usize);
+        let (mut intake, mut got, mut cut) = (
+            Intake::new(lender(), REQUESTS_READ_BYTES_MAX),
+            Vec::new(),
+            1_usize,
+        );
         while intake.read(&mut far).await.unwrap() > 0 {
             cut = cut * 7 % 9973 + 1;
             got.extend_from_slice(&intake.take(cut));
@@ -225,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn an_empty_buffer_is_given_back_while_waiting() {
         let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
-        let mut intake = Intake::new(lender());
+        let mut intake = Intake::new(lender(), REQUESTS_READ_BYTES_MAX);
         near.write_all(&vec![1; 1024 * 1024]).await.unwrap();
         while intake.len() < 1024 * 1024 {
             intake.read(&mut far).await.unwrap();
@@ -240,7 +251,7 @@ mod tests {
     async fn a_request_that_comes_alone_does_not_keep_much_more_than_itself() {
         const REQUEST: usize = 70_000;
         let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
-        let mut intake = Intake::new(lender());
+        let mut intake = Intake::new(lender(), REQUESTS_READ_BYTES_MAX);
         for _ in 0..20 {
             near.write_all(&vec![1; REQUEST]).await.unwrap();
             while intake.len() < REQUEST {
@@ -255,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn what_trickles_in_is_read_into_little() {
         let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
-        let mut intake = Intake::new(lender());
+        let mut intake = Intake::new(lender(), REQUESTS_READ_BYTES_MAX);
         for _ in 0..3 {
             for piece in 1..=200 {
                 near.write_all(&[1; 1_400]).await.unwrap();
@@ -273,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn a_few_bytes_that_are_kept_do_not_keep_a_buffer() {
         let (mut near, mut far) = tokio::io::duplex(64 * 1024);
-        let mut intake = Intake::new(lender());
+        let mut intake = Intake::new(lender(), REQUESTS_READ_BYTES_MAX);
         near.write_all(&[1; 4_000]).await.unwrap();
         while intake.len() < 4_000 {
             intake.read(&mut far).await.unwrap();
@@ -286,9 +297,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_loan_never_stays_with_whoever_waits_with_nothing() {
-        let process = ProcessBudget::new(4 * READ_BYTES_MAX);
+        let process = ProcessBudget::new(4 * REQUESTS_READ_BYTES_MAX);
         let (_near, mut far) = tokio::io::duplex(1024);
-        let mut intake = Intake::new(process.lender());
+        let mut intake = Intake::new(process.lender(), REQUESTS_READ_BYTES_MAX);
         assert!(intake.borrow());
         intake.still_held(true);
         waits(&mut intake, &mut far);
@@ -300,10 +311,10 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_loan_it_is_read_in_small_pieces_and_a_loan_ends_with_the_buffer() {
-        let process = ProcessBudget::new(4 * READ_BYTES_MAX);
+        let process = ProcessBudget::new(4 * REQUESTS_READ_BYTES_MAX);
         let (mut near, mut far) = tokio::io::duplex(4 * 1024 * 1024);
-        let taken = process.lender().lend(2 * READ_BYTES_MAX).unwrap();
-        let mut intake = Intake::new(process.lender());
+        let taken = process.lender().lend(2 * REQUESTS_READ_BYTES_MAX).unwrap();
+        let mut intake = Intake::new(process.lender(), REQUESTS_READ_BYTES_MAX);
         let mut largest = async |intake: &mut Intake, bytes: usize| {
             near.write_all(&vec![1; bytes]).await.unwrap();
             let (mut got, mut largest) = (0, 0);

@@ -22,7 +22,7 @@ use tokio::io::AsyncWrite;
 pub(super) use super::head::RequestsEnd;
 use super::head::{Head, Passage, malformed};
 use super::in_flight::{Captured, Expect};
-use super::intake::{Intake, READ_BYTES_FREE, Source};
+use super::intake::{Intake, READ_BYTES_FREE, REQUESTS_READ_BYTES_MAX, Source};
 use super::meter::{Meter, note_wait};
 use super::observer::Asking;
 use super::outbox::Outbox;
@@ -51,7 +51,7 @@ impl<'a> Requests<'a> {
     pub(crate) fn new(shared: &'a Shared) -> Requests<'a> {
         Requests {
             shared,
-            intake: Intake::new(shared.budgets.lender.clone()),
+            intake: Intake::new(shared.budgets.lender.clone(), REQUESTS_READ_BYTES_MAX),
             outbox: Outbox::default(),
             meter: Meter::new(shared, Direction::Request),
             observer: Asking::new(&shared.arrived),

@@ -22,7 +22,7 @@ use tokio::io::AsyncWrite;
 
 use super::answers::{self, refused};
 use super::in_flight::{Expect, Request};
-use super::intake::{Intake, READ_BYTES_FREE, READ_BYTES_MAX, Source};
+use super::intake::{ANSWERS_READ_BYTES_MAX, Intake, READ_BYTES_FREE, Source};
 use super::meter::{Meter, note_wait};
 use super::observer::Answering;
 use super::outbox::Outbox;
@@ -68,7 +68,7 @@ impl<'a> Responses<'a> {
     pub(crate) fn new(shared: &'a Shared) -> Responses<'a> {
         Responses {
             shared,
-            intake: Intake::new(shared.budgets.lender.clone()),
+            intake: Intake::new(shared.budgets.lender.clone(), ANSWERS_READ_BYTES_MAX),
             outbox: Outbox::default(),
             meter: Meter::new(shared, Direction::Response),
             observer: Answering::new(&shared.arrived),
@@ -495,6 +495,6 @@ const METADATA_WHOLE_BYTES_MAX: usize = 1024 * 1024;
 /// What may wait for the disk without asking; beyond it the broker is not read from unless more is lent.
 const OUTBOX_BYTES_FREE: usize = READ_BYTES_FREE;
 /// What may wait with that.
-const OUTBOX_BYTES_MAX: usize = READ_BYTES_MAX;
+const OUTBOX_BYTES_MAX: usize = ANSWERS_READ_BYTES_MAX;
 /// How long the answers received before the end may take to become durable and reach the client.
 const FINISH_MAX: Duration = Duration::from_secs(10);
