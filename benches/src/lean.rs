@@ -259,7 +259,9 @@ pub fn run(arguments: &LeanArguments) {
     let sync_ms = limits::sync_ms(work.path(), batches.first().expect("a batch"));
     let zstd_cpu_seconds_per_gb = limits::zstd_cpu_seconds_per_gb(&batches);
     let mut rounds = vec![Rounds::default(); contenders.len()];
+    let mut plain_writes = Vec::new();
     for round in 0..=arguments.rounds {
+        plain_writes.push(limits::write_cpu_seconds_per_gb(work.path(), &batches));
         // The first round only warms up.
         let mut warm_up = Rounds::default();
         for at in in_turn(round, contenders.len()) {
@@ -272,6 +274,7 @@ pub fn run(arguments: &LeanArguments) {
             rounds.run(contender, plan, &batches);
         }
     }
+    let write_cpu_seconds_per_gb = median(plain_writes.into_iter());
     let of = |name| position(&contenders, name).map(|at| &rounds[at]);
     let beside = Yardsticks {
         haproxy: of(HAPROXY),
@@ -286,6 +289,7 @@ pub fn run(arguments: &LeanArguments) {
         .collect();
     print!("{}", table(&lines));
     println!("one sync of a file that grew by a batch: {sync_ms:.2} ms at the median");
+    println!("plain writes alone: {write_cpu_seconds_per_gb:.2} CPU-s per GB");
     println!("zstd alone: {zstd_cpu_seconds_per_gb:.2} CPU-s per GB of these batches");
     for line in &lines {
         if let (Some(own), Some(added)) = (line.own_sync_ms, line.added_to_sync) {
@@ -298,6 +302,7 @@ pub fn run(arguments: &LeanArguments) {
         let mut run = plan.json();
         run["rounds"] = json!(arguments.rounds);
         run["sync_ms"] = json!(sync_ms);
+        run["plain_writes_cpu_seconds_per_gb"] = json!(write_cpu_seconds_per_gb);
         run["zstd_cpu_seconds_per_gb"] = json!(zstd_cpu_seconds_per_gb);
         report::keep(
             directory,
