@@ -47,6 +47,14 @@ pub fn of_process(pid: u32) -> Cost {
     }
 }
 
+/// CPU seconds that this process spends on some work.
+pub fn own_cpu_seconds(work: impl FnOnce()) -> f64 {
+    let own = std::process::id();
+    let before = of_process(own);
+    work();
+    (of_process(own) - before).cpu_seconds
+}
+
 /// Seconds that the threads of a process have run, to the nanosecond; threads that have ended are not among them.
 fn of_threads(pid: u32) -> f64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads of a process");

@@ -37,32 +37,26 @@ pub fn sync_ms(directory: &Path, bytes: &[u8]) -> f64 {
 /// When the directory cannot be written.
 pub fn write_cpu_seconds_per_gb(directory: &Path, batches: &[Bytes]) -> f64 {
     let content = batches.concat();
+    let mut pieces = content.chunks(WRITE_BYTES).cycle();
     let path = |number: usize| directory.join(format!("writes-{number}"));
-    let own = std::process::id();
-    let before = cost::of_process(own);
-    for number in 0..WRITTEN_FILES {
-        let mut file = File::create(path(number)).expect("create a file to write");
-        let mut rest: &[u8] = &[];
-        for written in 1..=FILE_WRITES {
-            if rest.len() < WRITE_BYTES {
-                rest = &content;
-            }
-            let piece = rest.split_off(..WRITE_BYTES.min(rest.len())).unwrap_or_default();
-            file.write_all(piece).expect("write a file");
-            if written % WRITES_OF_A_SYNC == 0 {
-                file.sync_data().expect("sync a file");
+    let mut bytes = 0;
+    let cpu_seconds = cost::own_cpu_seconds(|| {
+        for number in 0..WRITTEN_FILES {
+            let mut file = File::create(path(number)).expect("create a file to write");
+            for written in 1..=FILE_WRITES {
+                let piece = pieces.next().expect("batches");
+                file.write_all(piece).expect("write a file");
+                bytes += piece.len();
+                if written % WRITES_OF_A_SYNC == 0 {
+                    file.sync_data().expect("sync a file");
+                }
             }
         }
+    });
+    for number in 0..WRITTEN_FILES {
+        std::fs::remove_file(path(number)).expect("remove the file again");
     }
-    let used = cost::of_process(own) - before;
-    let written: u64 = (0..WRITTEN_FILES)
-        .map(|number| {
-            let bytes = std::fs::metadata(path(number)).map_or(0, |file| file.len());
-            std::fs::remove_file(path(number)).expect("remove the file again");
-            bytes
-        })
-        .sum();
-    used.cpu_seconds / written as f64 * 1e9
+    cpu_seconds / bytes as f64 * 1e9
 }
 
 /// CPU seconds that zstd spends on a gigabyte of these batches, in blocks and at the level that segments have by default.
@@ -73,15 +67,14 @@ pub fn zstd_cpu_seconds_per_gb(batches: &[Bytes]) -> f64 {
     let content = batches.concat();
     let mut compressor = zstd::bulk::Compressor::new(LEVEL).expect("a compressor");
     compressor.include_checksum(true).expect("a checksum");
-    let own = std::process::id();
-    let before = cost::of_process(own);
-    for _ in 0..TIMES {
-        for block in content.chunks(BLOCK_BYTES) {
-            black_box(compressor.compress(block).expect("compress a block"));
+    let cpu_seconds = cost::own_cpu_seconds(|| {
+        for _ in 0..TIMES {
+            for block in content.chunks(BLOCK_BYTES) {
+                black_box(compressor.compress(block).expect("compress a block"));
+            }
         }
-    }
-    let used = cost::of_process(own) - before;
-    used.cpu_seconds / (TIMES * content.len()) as f64 * 1e9
+    });
+    cpu_seconds / (TIMES * content.len()) as f64 * 1e9
 }
 
 const SYNCS: usize = 100;
