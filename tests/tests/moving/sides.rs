@@ -113,7 +113,7 @@ impl Side {
     pub(crate) fn acknowledged(&self, load: &str) -> u64 {
         match &self.librdkafka {
             Some(librdkafka) if load == "librdkafka" => librdkafka.status().0,
-            _ => self.status(load)["acknowledged"].as_u64().unwrap(),
+            _ => self.driver(load).acknowledged(&self.topic(load)),
         }
     }
 
