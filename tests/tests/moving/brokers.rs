@@ -76,10 +76,7 @@ pub(crate) fn topics_come_and_go(stage: &Stage, sides: [&mut Side; 2]) {
     });
     let get_on = || {
         for side in sides {
-            let before = side.acknowledged(DOOMED);
-            wait_until("the load into a doomed topic to get on", seconds(90), || {
-                side.acknowledged(DOOMED) > before + 20
-            });
+            side.await_acknowledged(DOOMED, 20);
         }
     };
     get_on();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use teeline_tests::driver::{Driver, Family, ProducerConfig};
 use teeline_tests::notes::note;
 use teeline_tests::record::{Fate, Sent, read_load_log};
-use teeline_tests::wait::{seconds, wait_for, wait_until};
+use teeline_tests::wait::{seconds, wait_for};
 
 use crate::librdkafka;
 
@@ -140,9 +140,7 @@ impl Side {
         let written: Vec<u64> = running.iter().map(|load| self.acknowledged(load)).collect();
         let read: Vec<u64> = consumers.iter().map(|family| consumed(family)).collect();
         for (load, before) in running.iter().zip(written) {
-            wait_until(&format!("{load} of {} to get on", self.name), seconds(90), || {
-                self.acknowledged(load) > before + u64::from(RATE / 2)
-            });
+            self.await_acknowledged_since(load, before, u64::from(RATE / 2));
         }
         for (family, before) in consumers.iter().zip(read) {
             wait_for(
@@ -154,6 +152,23 @@ impl Side {
                 },
             );
         }
+    }
+
+    /// Until so many more records of a load are acknowledged.
+    pub(crate) fn await_acknowledged(&self, load: &str, more: u64) {
+        self.await_acknowledged_since(load, self.acknowledged(load), more);
+    }
+
+    fn await_acknowledged_since(&self, load: &str, before: u64, more: u64) {
+        wait_for(
+            &format!("{load} of {} to get on", self.name),
+            seconds(90),
+            || match self.acknowledged(load) {
+                now if now > before + more => Ok(()),
+                now if load == "librdkafka" => Err(format!("{now} acknowledged, {before} before")),
+                _ => Err(format!("{before} acknowledged before, now {}", self.status(load))),
+            },
+        );
     }
 
     /// What the applications were told so far.
