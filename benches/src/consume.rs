@@ -14,7 +14,7 @@ use crate::backup;
 use crate::both_ways;
 use crate::contenders::{Contender, DIRECT, HAPROXY, NullKafka};
 use crate::fetching::{self, Question};
-use crate::lean::{TOPIC, in_turn, position};
+use crate::lean::{TOPIC, counts, in_turn, position, positive};
 use crate::producer::{self, RECORD_BYTES};
 use crate::report::{self, Interval, median, ratio_text};
 use crate::wire::RealKafka;
@@ -23,22 +23,22 @@ use crate::wire::RealKafka;
 #[derive(Debug, Args)]
 pub struct ConsumeArguments {
     /// How many rounds, beside one that warms up.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 6, value_parser = counts())]
     rounds: usize,
     /// Seconds of each lean run.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
     seconds: f64,
     /// Lean consumers.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = counts())]
     connections: usize,
     /// Partitions that each of them reads.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
     /// Bytes of a partition in one answer, as consumers set it.
     #[arg(long, default_value_t = 1 << 20)]
     partition_bytes: i32,
     /// As producers compressed the batches: none, gzip, snappy, lz4 or zstd.
-    #[arg(long, default_value = "none")]
+    #[arg(long, default_value = "none", value_parser = ["none", "gzip", "snappy", "lz4", "zstd"])]
     codec: String,
     /// Records of 1 KiB that Kafka's own consumer reads in each run; 0 leaves Kafka out.
     #[arg(long, default_value_t = 600_000)]

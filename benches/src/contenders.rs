@@ -99,22 +99,30 @@ impl Contender {
         (count > 0.0).then(|| sum / count * 1e3)
     }
 
-    /// Waits until what was captured is archived, so that no later run pays for it: until the buffer is nearly empty and
-    /// the segmenter has nothing to do.
+    /// Forgets the largest resident memory so far, so that the next look tells that of what comes from now on.
+    pub fn forget_peak(&self) {
+        for pid in [self.pid(), self.segmenter_pid()].into_iter().flatten() {
+            cost::forget_peak(pid);
+        }
+    }
+
+    /// Waits until what was captured is archived, so that it is counted, and no later run pays for it: until the buffer is
+    /// nearly empty and the segmenter has had nothing to do for longer than any segment stays open.
     pub fn settle(&self) {
         let (Middle::Teeline { proxy, .. }, Some(segmenter)) = (&self.middle, self.segmenter_pid()) else {
             return;
         };
-        let mut before = f64::NAN;
+        let (mut before, mut idle_looks) = (f64::NAN, 0);
         wait_until("the buffer to be archived", seconds(180), || {
             let now = cost::of_process(segmenter).cpu_seconds;
             let is_idle = now - before < IDLE_CPU_SECONDS;
             before = now;
             let is_archived = proxy.metric("teeline_buffer_used_bytes") < BUFFER_REST_BYTES;
-            if !(is_idle && is_archived) {
+            idle_looks = if is_idle && is_archived { idle_looks + 1 } else { 0 };
+            if idle_looks < IDLE_LOOKS {
                 thread::sleep(IDLE_LOOK);
             }
-            is_idle && is_archived
+            idle_looks >= IDLE_LOOKS
         });
     }
 
@@ -296,8 +304,8 @@ fn teeline(name: &'static str, upstream: &str, capture: &Value, work: &WorkDir) 
         .expect("an object")
         .remove("catalog_poll_interval");
     // Its own process, so that its cost is known by itself; and soon done, so that no later run pays for it.
-    settings.document["segmenter"] = json!({"embedded": false, "segment_max_interval_ms": 2_000,
-        "small_segment_max_interval_ms": 2_000});
+    settings.document["segmenter"] = json!({"embedded": false, "segment_max_interval_ms": SEGMENT_MS,
+        "small_segment_max_interval_ms": SEGMENT_MS});
     settings.document["audit"] = json!({"enabled": false});
     let captures = capture["enabled"] == json!(true);
     let proxy = Box::new(settings.start());
@@ -375,6 +383,9 @@ const BUFFER_REST_BYTES: f64 = 300e6;
 /// In so long a time a segmenter that has something to do uses more than this.
 const IDLE_LOOK: Duration = Duration::from_millis(400);
 const IDLE_CPU_SECONDS: f64 = 0.02;
+/// The age at which segments are closed; most of what they cost comes then.
+const SEGMENT_MS: u64 = 2_000;
+const IDLE_LOOKS: u64 = SEGMENT_MS / IDLE_LOOK.as_millis() as u64 + 2;
 
 #[cfg(test)]
 mod tests {

@@ -47,6 +47,15 @@ pub fn of_process(pid: u32) -> Cost {
     }
 }
 
+/// Begins the largest resident memory of a process anew, from what it has now (`man 5 proc`, `clear_refs`).
+///
+/// # Panics
+/// When the kernel does not let it.
+pub fn forget_peak(pid: u32) {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").unwrap_or_else(|error| panic!("{path}: {error}"));
+}
+
 /// CPU seconds that this process spends on some work.
 pub fn own_cpu_seconds(work: impl FnOnce()) -> f64 {
     let own = std::process::id();

@@ -25,7 +25,7 @@ use crate::report::{self, Interval, median};
 #[derive(Debug, Args)]
 pub struct LeanArguments {
     /// How many rounds, beside one that warms up.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 6, value_parser = counts())]
     rounds: usize,
     #[command(flatten)]
     plan: Plan,
@@ -41,28 +41,28 @@ pub struct LeanArguments {
 #[derive(Debug, Clone, Args)]
 pub struct Plan {
     /// Seconds of each run.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
     pub seconds: f64,
     /// Connections.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = counts())]
     pub connections: usize,
     /// Partitions of the topic; requests take them in turn.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: i32,
     /// Bytes of each record batch, before compression.
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, default_value_t = 65_536, value_parser = counts())]
     pub batch_bytes: usize,
     /// Batches of each request, for as many partitions.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = counts())]
     pub batches: usize,
     /// As producers compress them: none, gzip, snappy, lz4 or zstd.
     #[arg(long, default_value = "none", value_parser = compression)]
     pub codec: Compression,
     /// Requests in flight on each connection.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = counts())]
     pub in_flight: usize,
     /// Megabytes a second of all connections together; without it as fast as it goes.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     pub rate: Option<f64>,
 }
 
@@ -168,8 +168,9 @@ impl Rounds {
     pub fn run(&mut self, contender: &Contender, plan: &Plan, batches: &Arc<[Bytes]>) {
         let mut before = (contender.cost(), contender.segmenter_cost());
         let measured = plan.run(contender, batches, || before.0 = contender.cost());
-        let used = contender.cost() - before.0;
+        // What is captured and not written yet has to be paid for, too.
         contender.settle();
+        let used = contender.cost() - before.0;
         let segmenter = contender.segmenter_cost() - before.1;
         let gigabytes = measured.bytes as f64 / 1e9;
         self.mb_per_second.push(measured.mb_per_second());
@@ -306,17 +307,36 @@ pub fn run(arguments: &LeanArguments) {
         run["zstd_cpu_seconds_per_gb"] = json!(zstd_cpu_seconds_per_gb);
         report::keep(
             directory,
-            &kind("lean", plan),
+            &report::kind_of_some(kind("lean", plan), &arguments.only),
             json!({"run": run, "contenders": lines}),
         );
     }
 }
 
-/// The kind of a result: its name, and what is not as usual.
+/// Whole numbers from one on.
+pub fn counts() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
+}
+
+/// A number above zero.
+///
+/// # Errors
+/// When it is none.
+pub fn positive(text: &str) -> Result<f64, String> {
+    let number = text
+        .parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| format!("{text} is not a number above zero"))
+}
+
+/// The kind of a result: its name, and what is not as usual, so that nothing else is taken for what is promised.
 fn kind(name: &str, plan: &Plan) -> String {
     let mut kind = name.to_owned();
-    if plan.rate.is_some() {
-        kind.push_str("-steady");
+    match plan.rate {
+        Some(rate) if rate == PROMISED_RATE => kind.push_str("-steady"),
+        Some(rate) => kind.push_str(&format!("-at-{rate}")),
+        None => {}
     }
     if plan.codec != Compression::None {
         kind.push_str(&format!("-{:?}", plan.codec).to_lowercase());
@@ -324,10 +344,13 @@ fn kind(name: &str, plan: &Plan) -> String {
     kind
 }
 
-/// The places from 0 on, each round from another one on: whoever comes after a certain other one has its caches, and its
-/// dirty pages.
+/// The places from 0 on, each round from another one on and every other round backwards: whoever comes after a certain
+/// other one has its caches, and its dirty pages.
 pub fn in_turn(round: usize, count: usize) -> impl Iterator<Item = usize> {
-    (0..count).map(move |index| (index + round) % count)
+    (0..count).map(move |index| match round % 2 {
+        0 => (index + round) % count,
+        _ => (count - 1 - index + round) % count,
+    })
 }
 
 /// Where a contender of this name stands.
@@ -367,6 +390,8 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
+/// Of promises at a steady rate, in megabytes a second.
+const PROMISED_RATE: f64 = 20.0;
 /// The topic of all lean loads.
 pub const TOPIC: &str = "lean";
 /// More than the window in which zstd finds what came before, for each of several connections.
@@ -379,8 +404,15 @@ mod tests {
 
     #[test]
     fn every_contender_is_first_in_its_turn() {
-        assert_eq!(in_turn(1, 3).collect::<Vec<_>>(), [1, 2, 0]);
-        assert_eq!(in_turn(3, 3).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(in_turn(0, 3).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(in_turn(1, 3).collect::<Vec<_>>(), [0, 2, 1]);
+        assert_eq!(in_turn(2, 3).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(in_turn(3, 3).collect::<Vec<_>>(), [2, 1, 0]);
+        let firsts = (0..12).map(|round| in_turn(round, 3).next());
+        assert_eq!(
+            firsts.flatten().collect::<std::collections::BTreeSet<_>>().len(),
+            3
+        );
     }
 
     #[test]

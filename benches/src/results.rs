@@ -59,11 +59,6 @@ pub fn median(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| value.get("median")?.as_f64())
 }
 
-/// The lower end of an interval; a number is its own.
-pub fn low(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.get("low")?.as_f64())
-}
-
 /// Reads a directory; the newest result of each kind counts.
 ///
 /// # Panics

@@ -10,29 +10,30 @@ use serde_json::json;
 use teeline_tests::workdir::WorkDir;
 
 use crate::contenders::{Contender, NullKafka};
-use crate::lean::{Plan, Rounds, in_turn};
+use crate::lean::{Plan, Rounds, counts, in_turn, positive};
 use crate::report::{self, Interval, median, ratio_text};
 
 /// What is measured, and how long.
 #[derive(Debug, Args)]
 pub struct SweepArguments {
     /// How many rounds, beside one that warms up.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 6, value_parser = counts())]
     rounds: usize,
     /// Numbers of connections, all to six partitions.
-    #[arg(long, value_delimiter = ',', default_value = "1,50,500")]
+    #[arg(long, value_delimiter = ',', default_value = "1,50,500", value_parser = counts())]
     connections: Vec<usize>,
     /// Numbers of partitions, all over four connections.
-    #[arg(long, value_delimiter = ',', default_value = "1,100,2000")]
+    #[arg(long, value_delimiter = ',', default_value = "1,100,2000",
+        value_parser = clap::value_parser!(i32).range(1..))]
     partitions: Vec<i32>,
     /// Seconds of each run.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = positive)]
     seconds: f64,
     /// Megabytes a second of all connections together; without it as fast as it goes.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     rate: Option<f64>,
     /// Bytes of each record batch.
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, default_value_t = 65_536, value_parser = counts())]
     batch_bytes: usize,
     /// Only these contenders.
     #[arg(long, value_delimiter = ',', default_value = "haproxy,no capture,async")]
@@ -52,7 +53,7 @@ struct Line {
     cpu_seconds_per_gb: f64,
     /// Of CPU per gigabyte, to that of the sweep's first point in the same round.
     cpu_to_first: Interval,
-    /// Largest so far, the points before it included; of proxy and segmenter.
+    /// Largest in any of the rounds at this point; of proxy and segmenter, each at its own time.
     capture_peak_mib: f64,
 }
 
@@ -103,15 +104,15 @@ fn sweep(arguments: &SweepArguments, kind: &str, plans: &[Plan]) {
             );
             let mut warm_up = Rounds::default();
             for who in in_turn(round, contenders.len()) {
-                // The first round only warms up; and tells memory, which the later ones have in common.
+                // The first round only warms up.
                 let rounds = match round {
                     0 => &mut warm_up,
                     _ => &mut rounds[at][who],
                 };
+                contenders[who].forget_peak();
                 rounds.run(&contenders[who], plan, &batches);
-                if round == 0 {
-                    peaks[at][who] = contenders[who].capture_peak_mib();
-                }
+                let peak: &mut f64 = &mut peaks[at][who];
+                *peak = peak.max(contenders[who].capture_peak_mib());
             }
         }
     }

@@ -5,7 +5,7 @@ mod promises;
 use serde_json::{Map, Value};
 
 use crate::charts::number;
-use crate::results::{Kept, Results, low, median};
+use crate::results::{Kept, Results, median};
 use promises::TARGETS;
 
 /// One promise, and where its figure is found.
@@ -29,7 +29,7 @@ enum Bound {
 
 enum Against {
     Nothing,
-    /// The lower end of its 95 % interval counts.
+    /// The lower end of its 95 % interval has to reach the bound.
     LowEnd,
     /// Less the largest of the same field of these lines.
     Above(&'static [&'static [(&'static str, &'static str)]]),
@@ -42,14 +42,48 @@ pub struct Verdict {
     pub what: &'static str,
     /// The bound, in words.
     pub bound: String,
-    /// The worst that was measured.
-    pub measured: Option<f64>,
+    /// The worst that was measured, and how far it lay apart from round to round where that is kept.
+    pub measured: Option<Measured>,
     /// In which file.
     pub file: Option<String>,
-    /// Whether it holds; `None` when nothing was measured.
-    pub holds: Option<bool>,
+    /// `None` when nothing was measured.
+    pub outcome: Option<Outcome>,
     /// Should it miss: why, as far as that is known.
     pub why: &'static str,
+}
+
+/// A figure, or the median of several with the interval that holds it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// The figure.
+    pub median: f64,
+    /// The interval.
+    pub between: Option<(f64, f64)>,
+}
+
+impl Measured {
+    fn of(value: &Value) -> Option<Self> {
+        let end = |name: &str| value.get(name)?.as_f64();
+        Some(Self {
+            median: median(value)?,
+            between: end("low").zip(end("high")),
+        })
+    }
+
+    fn low(&self) -> f64 {
+        self.between.map_or(self.median, |(low, _)| low)
+    }
+}
+
+/// What the figure says of the promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The median is within the bound.
+    Holds,
+    /// Only the lower end of the interval is, which is what was promised.
+    Reaches,
+    /// Neither.
+    Misses,
 }
 
 /// Every promise, in the order of the report.
@@ -61,45 +95,54 @@ impl Target {
     fn judge(&self, results: &Results) -> Verdict {
         let kept = results.get(self.kind);
         let measured = kept.and_then(|kept| self.measured(kept));
-        let (bound, holds) = match self.bound {
-            Bound::AtMost(most) => (format!("≤ {}", number(most)), measured.map(|value| value <= most)),
-            Bound::AtLeast(least) => (
-                format!("≥ {}", number(least)),
-                measured.map(|value| value >= least),
-            ),
+        let bound = match self.bound {
+            Bound::AtMost(most) => format!("≤ {}", number(most)),
+            Bound::AtLeast(least) => format!("≥ {}", number(least)),
         };
         Verdict {
             what: self.what,
             bound,
             measured,
             file: kept.filter(|_| measured.is_some()).map(|kept| kept.file.clone()),
-            holds,
+            outcome: measured.as_ref().map(|measured| self.outcome(measured)),
             why: self.why,
         }
     }
 
-    /// The worst of the lines that are meant.
-    fn measured(&self, kept: &Kept) -> Option<f64> {
-        let of_lines = |lines| figures(kept, lines, self.field);
-        let own = of_lines(self.lines);
+    fn outcome(&self, measured: &Measured) -> Outcome {
+        let is_within = |value: f64| match self.bound {
+            Bound::AtMost(most) => value <= most,
+            Bound::AtLeast(least) => value >= least,
+        };
         match self.against {
-            Against::Nothing => self.worst(own.into_iter().map(|value| median(&value))),
-            Against::LowEnd => self.worst(own.into_iter().map(|value| low(&value))),
+            _ if is_within(measured.median) => Outcome::Holds,
+            Against::LowEnd if is_within(measured.low()) => Outcome::Reaches,
+            _ => Outcome::Misses,
+        }
+    }
+
+    /// The worst of the lines that are meant.
+    fn measured(&self, kept: &Kept) -> Option<Measured> {
+        let of_lines = |lines| figures(kept, lines, self.field);
+        let base = match self.against {
+            Against::Nothing | Against::LowEnd => 0.0,
             Against::Above(others) => {
                 let bases = others
                     .iter()
                     .filter_map(|lines| of_lines(lines).first().and_then(median));
-                let base = bases.fold(f64::NAN, f64::max);
-                self.worst(own.into_iter().map(|value| Some(median(&value)? - base)))
+                bases.fold(f64::NAN, f64::max)
             }
-        }
-    }
-
-    fn worst(&self, values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
-        let values = values.flatten().filter(|value| value.is_finite());
+        };
+        let own = of_lines(self.lines);
+        let own = own.iter().filter_map(Measured::of).map(|measured| Measured {
+            median: measured.median - base,
+            between: measured.between.map(|(low, high)| (low - base, high - base)),
+        });
+        let finite = own.filter(|measured| measured.median.is_finite());
+        let by_median = |a: &Measured, b: &Measured| a.median.total_cmp(&b.median);
         match self.bound {
-            Bound::AtMost(_) => values.reduce(f64::max),
-            Bound::AtLeast(_) => values.reduce(f64::min),
+            Bound::AtMost(_) => finite.max_by(by_median),
+            Bound::AtLeast(_) => finite.min_by(by_median),
         }
     }
 }
@@ -165,13 +208,30 @@ mod tests {
             {"contender": "no capture", "cost": {"median": 3.0, "low": 1.0, "high": 4.0}},
         ]}));
         let judged = |bound, against| target(bound, NO_CAPTURE, against).judge(&results);
-        assert_eq!(judged(Bound::AtMost(1.1), Against::LowEnd).holds, Some(true));
+        let outcome = |bound, against| judged(bound, against).outcome;
+        assert_eq!(outcome(Bound::AtMost(3.0), Against::LowEnd), Some(Outcome::Holds));
         assert_eq!(
-            judged(Bound::AtMost(1.1), Against::Above(&[HAPROXY, DIRECT])).holds,
-            Some(true)
+            outcome(Bound::AtMost(1.1), Against::LowEnd),
+            Some(Outcome::Reaches)
         );
-        assert_eq!(judged(Bound::AtLeast(4.0), Against::Nothing).holds, Some(false));
+        assert_eq!(
+            outcome(Bound::AtMost(0.9), Against::LowEnd),
+            Some(Outcome::Misses)
+        );
+        assert_eq!(
+            outcome(Bound::AtMost(1.1), Against::Nothing),
+            Some(Outcome::Misses)
+        );
+        let above = judged(Bound::AtMost(1.1), Against::Above(&[HAPROXY, DIRECT]));
+        assert_eq!(
+            (above.outcome, above.measured.map(|it| it.median)),
+            (Some(Outcome::Holds), Some(1.0))
+        );
+        assert_eq!(
+            outcome(Bound::AtLeast(4.0), Against::Nothing),
+            Some(Outcome::Misses)
+        );
         let absent = target(Bound::AtMost(1.0), DURABLE, Against::Nothing).judge(&results);
-        assert_eq!((absent.holds, absent.file), (None, None));
+        assert_eq!((absent.outcome, absent.file), (None, None));
     }
 }

@@ -12,7 +12,7 @@ use teeline_tests::workdir::WorkDir;
 
 use crate::backup::topic_command;
 use crate::contenders::{Contender, DIRECT, HAPROXY, NO_CAPTURE, Ways};
-use crate::lean::{in_turn, position};
+use crate::lean::{counts, in_turn, position};
 use crate::producer::{self, Measured, RECORD_BYTES};
 use crate::report::{self, Interval, median, ratio_text};
 
@@ -20,16 +20,16 @@ use crate::report::{self, Interval, median, ratio_text};
 #[derive(Debug, Args)]
 pub struct WireArguments {
     /// How many rounds.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 6, value_parser = counts())]
     rounds: usize,
     /// Records of 1 KiB per run at full speed.
-    #[arg(long, default_value_t = 400_000)]
+    #[arg(long, default_value_t = 400_000, value_parser = clap::value_parser!(u64).range(1..))]
     records: u64,
     /// Records per second of the steady runs: 20 MB a second.
-    #[arg(long, default_value_t = 19_531)]
+    #[arg(long, default_value_t = 19_531, value_parser = clap::value_parser!(u64).range(1..))]
     steady_rate: u64,
     /// Seconds that a steady run takes.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..))]
     steady_seconds: u64,
     /// Not with lz4.
     #[arg(long)]
@@ -164,7 +164,8 @@ pub fn run(arguments: &WireArguments) {
             "steady_records_per_second": arguments.steady_rate, "steady_seconds": arguments.steady_seconds,
             "acks": "all", "linger_ms": 5, "batch_bytes": 65_536, "partitions": 6,
         });
-        report::keep(directory, "wire", json!({"run": run, "contenders": lines}));
+        let kind = report::kind_of_some("wire".to_owned(), &arguments.only);
+        report::keep(directory, &kind, json!({"run": run, "contenders": lines}));
     }
 }
 
@@ -179,8 +180,9 @@ impl Runs {
             rate,
             codec,
         );
-        let used = contender.cost() - before.0;
+        // What is captured and not written yet has to be paid for, too.
         contender.settle();
+        let used = contender.cost() - before.0;
         let segmenter = contender.segmenter_cost() - before.1;
         let gigabytes = (records * RECORD_BYTES) as f64 / 1e9;
         self.measured.push(measured);

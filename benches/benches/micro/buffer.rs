@@ -21,6 +21,8 @@ use crate::input::{FULL_BATCH_BYTES, batch};
 const SYNC_EVERY: Duration = Duration::from_millis(5);
 /// Batches of one measured append with asynchronous capture.
 const ASYNC_BATCHES: usize = 64;
+/// Batches of one write of a mebibyte.
+const GATHERED: usize = 16;
 
 pub(crate) fn all(criterion: &mut Criterion) {
     let records = batch(FULL_BATCH_BYTES, Compression::None, 0).into_bytes();
@@ -85,8 +87,9 @@ fn asynchronous(criterion: &mut Criterion, records: &Bytes) {
             let mut file = File::create_new(directory.path().join("raw")).unwrap();
             let began = Instant::now();
             let mut synced = began;
-            for _ in 0..iterations * ASYNC_BATCHES as u64 {
-                write_gathered(&mut file, records, 1);
+            // By a mebibyte, as the buffer gathers what nobody waits for.
+            for _ in 0..iterations * (ASYNC_BATCHES / GATHERED) as u64 {
+                write_gathered(&mut file, records, GATHERED);
                 if synced.elapsed() >= SYNC_EVERY {
                     file.sync_data().unwrap();
                     synced = Instant::now();
