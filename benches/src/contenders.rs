@@ -381,10 +381,11 @@ const NODE_PORT_INDEX: u16 = 3;
 /// A file or two of the buffer are kept until the next one is begun.
 const BUFFER_REST_BYTES: f64 = 300e6;
 /// In so long a time a segmenter that has something to do uses more than this.
-const IDLE_LOOK: Duration = Duration::from_millis(400);
-const IDLE_CPU_SECONDS: f64 = 0.02;
-/// The age at which segments are closed; most of what they cost comes then.
-const SEGMENT_MS: u64 = 2_000;
+const IDLE_LOOK: Duration = Duration::from_millis(200);
+const IDLE_CPU_SECONDS: f64 = 0.011;
+/// The age at which segments are closed; most of what they cost comes then. A longer pause between runs would be another
+/// measurement: memory that is free for two seconds goes back to a virtual machine's host (docs/adr/0010).
+const SEGMENT_MS: u64 = 1_000;
 const IDLE_LOOKS: u64 = SEGMENT_MS / IDLE_LOOK.as_millis() as u64 + 2;
 
 #[cfg(test)]
