@@ -154,7 +154,10 @@ fn admit(
         stop: stop.clone(),
     };
     let broker_refused = Arc::clone(broker_refused);
-    sessions.spawn(connect(footing, entrance, client, peer, broker_refused, place));
+    let session = move |client| connect(footing, entrance, client, peer, broker_refused, place);
+    if let Err(error) = cluster.lanes.run(sessions, client, session) {
+        tracing::warn!(cluster = cluster.name, %peer, "a connection is lost: {error}");
+    }
 }
 
 /// Counts a connection that is turned away, and tells those who want to know.

@@ -25,6 +25,7 @@ use crate::archiving::Drained;
 use crate::budget::ProcessBudget;
 use crate::buffer::BufferError;
 use crate::cluster::{self, to_usize};
+use crate::lanes::Lanes;
 use crate::metrics;
 use crate::observe::{self, Observatory};
 use crate::places::{self, Places};
@@ -253,6 +254,7 @@ fn environment(
 ) -> Result<Environment, ProxyError> {
     let process = cluster::Process {
         budget: ProcessBudget::new(to_usize(config.process.in_flight_bytes)),
+        lanes: Lanes::start(config.process.worker_threads).map_err(ProxyError::Runtime)?,
         places: Places::new(places_most(&config)),
         observatory,
         stop: Stop::default(),
