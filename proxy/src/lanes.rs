@@ -6,13 +6,14 @@
 //! (docs/adr/0010). A session costs its lane little at a time, so that counting them is enough to spread them.
 
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -20,8 +21,6 @@ use tokio::task::JoinSet;
 #[derive(Debug, Clone)]
 pub(crate) struct Lanes {
     lanes: Arc<[Lane]>,
-    /// Looked at first for the next session, so that equal ones take turns.
-    next: Arc<AtomicUsize>,
     /// Dropped with the last clone.
     _open: Arc<watch::Sender<()>>,
 }
@@ -32,29 +31,53 @@ struct Lane {
     sessions: Arc<AtomicUsize>,
 }
 
+/// How many lanes there are where so many are configured: one for each core where nothing is.
+pub(crate) fn count(configured: Option<usize>) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    configured.unwrap_or_else(cores).max(1)
+}
+
+/// What a lane's runtime keeps open for itself.
+pub(crate) const OPEN_FILES_PER_LANE: usize = 4;
+
 impl Lanes {
-    /// Starts so many threads, or one for each core.
+    /// Starts so many threads.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be started.
-    pub(crate) fn start(count: Option<usize>) -> io::Result<Lanes> {
-        let count = match count {
-            Some(count) => count.max(1),
-            None => thread::available_parallelism()?.get(),
-        };
+    pub(crate) fn start(count: usize) -> io::Result<Lanes> {
         let (open, ends) = watch::channel(());
+        let blocking = (BLOCKING_THREADS_MAX / count.max(1)).max(BLOCKING_THREADS_MIN);
         let lanes: io::Result<Arc<[Lane]>> = (0..count)
-            .map(|number| Lane::start(number, ends.clone()))
+            .map(|number| Lane::start(number, blocking, ends.clone()))
             .collect();
         Ok(Lanes {
             lanes: lanes?,
-            next: Arc::default(),
             _open: Arc::new(open),
         })
     }
 
-    /// Runs a session with its client on the lane that has the fewest. The task belongs to `sessions`, which may be waited for
-    /// anywhere.
+    /// For the sessions of one listener, which are spread by themselves.
+    pub(crate) fn spread(&self) -> Spread {
+        Spread {
+            lanes: self.clone(),
+            sessions: self.lanes.iter().map(|_| Arc::default()).collect(),
+        }
+    }
+}
+
+/// Spreads the sessions of one listener over the lanes. Clients connect in patterns (to any broker first, then to each of them),
+/// so what matters is that those that lead to the same broker do not meet on one lane, however the others fall.
+#[derive(Debug)]
+pub(crate) struct Spread {
+    lanes: Lanes,
+    /// Sessions of this listener, by lane.
+    sessions: Vec<Arc<AtomicUsize>>,
+}
+
+impl Spread {
+    /// Runs a session with its client on the lane that has the fewest of this listener, of those the one with the fewest of
+    /// all, and of those any. The task belongs to `sessions`, which may be waited for anywhere.
     ///
     /// # Errors
     /// When the stream cannot be taken off the runtime that accepted it.
@@ -68,13 +91,13 @@ impl Lanes {
         S: FnOnce(TcpStream) -> F + Send + 'static,
         F: Future<Output = ()> + Send,
     {
-        let Some(lane) = self.quietest() else {
+        let Some((lane, here)) = self.quietest() else {
             return Err(io::Error::other("there is no thread for sessions"));
         };
         let client = client.into_std()?;
-        let place = Place::take(&lane.sessions);
+        let places = [Place::take(here), Place::take(&lane.sessions)];
         let task = async move {
-            let _place = place;
+            let _places = places;
             match TcpStream::from_std(client) {
                 Ok(client) => session(client).await,
                 Err(error) => tracing::warn!("a connection is lost, it cannot be watched: {error}"),
@@ -84,17 +107,23 @@ impl Lanes {
         Ok(())
     }
 
-    fn quietest(&self) -> Option<&Lane> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
-        let (before, after) = self.lanes.split_at(first);
-        let in_turn = after.iter().chain(before);
-        in_turn.min_by_key(|lane| lane.sessions.load(Ordering::Relaxed))
+    fn quietest(&self) -> Option<(&Lane, &Arc<AtomicUsize>)> {
+        // Not in turn: who connects twice each time would always find the same lane with the second.
+        let first = RandomState::new().hash_one(()) as usize % self.sessions.len().max(1);
+        let all = self.lanes.lanes.iter().zip(&self.sessions);
+        let from_first = all.clone().skip(first).chain(all.take(first));
+        from_first.min_by_key(|(lane, here)| {
+            let of_all = lane.sessions.load(Ordering::Relaxed);
+            (here.load(Ordering::Relaxed), of_all)
+        })
     }
 }
 
 impl Lane {
-    fn start(number: usize, mut ends: watch::Receiver<()>) -> io::Result<Lane> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+    fn start(number: usize, blocking: usize, mut ends: watch::Receiver<()>) -> io::Result<Lane> {
+        let mut builder = Builder::new_current_thread();
+        let builder = builder.enable_io().enable_time();
+        let runtime: Runtime = builder.max_blocking_threads(blocking).build()?;
         let handle = runtime.handle().clone();
         thread::Builder::new()
             .name(format!("session-{number}"))
@@ -127,6 +156,10 @@ impl Drop for Place {
     }
 }
 
+/// What waits for a resolver or a file, all lanes together: as many as one runtime has.
+const BLOCKING_THREADS_MAX: usize = 512;
+const BLOCKING_THREADS_MIN: usize = 8;
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
@@ -155,7 +188,8 @@ mod tests {
 
     #[tokio::test]
     async fn sessions_are_spread_and_each_stays_on_its_thread() {
-        let lanes = Lanes::start(Some(3)).unwrap();
+        let lanes = Lanes::start(3).unwrap();
+        let spread = lanes.spread();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (told, mut names) = mpsc::unbounded_channel();
         let (mut sessions, mut clients) = (JoinSet::new(), Vec::new());
@@ -169,7 +203,7 @@ mod tests {
                         .unwrap();
                 }
             };
-            lanes.run(&mut sessions, far, session).unwrap();
+            spread.run(&mut sessions, far, session).unwrap();
             near.write_all(&[0]).await.unwrap();
             clients.push(near);
         }
@@ -197,30 +231,57 @@ mod tests {
         }
         for _ in 0..3 {
             let (near, far) = pair(&listener).await;
-            lanes.run(&mut sessions, far, |_| std::future::pending()).unwrap();
+            spread
+                .run(&mut sessions, far, |_| std::future::pending())
+                .unwrap();
             clients.push(near);
         }
         assert_eq!(counts(&lanes), [3, 3, 3]);
     }
 
     #[tokio::test]
+    async fn those_of_one_listener_are_spread_whatever_connects_in_between() {
+        let lanes = Lanes::start(2).unwrap();
+        let (bootstrap, node) = (lanes.spread(), lanes.spread());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut sessions, mut clients) = (JoinSet::new(), Vec::new());
+        for _ in 0..8 {
+            for spread in [&bootstrap, &node] {
+                let (near, far) = pair(&listener).await;
+                spread
+                    .run(&mut sessions, far, |_| std::future::pending())
+                    .unwrap();
+                clients.push(near);
+            }
+        }
+        for spread in [&bootstrap, &node] {
+            let counts = spread.sessions.iter().map(|here| here.load(Ordering::Relaxed));
+            assert_eq!(counts.collect::<Vec<_>>(), [4, 4]);
+        }
+        assert_eq!(counts(&lanes), [8, 8]);
+    }
+
+    #[tokio::test]
     async fn a_session_that_panics_or_is_aborted_gives_its_place_back() {
-        let lanes = Lanes::start(Some(1)).unwrap();
+        let lanes = Lanes::start(1).unwrap();
+        let spread = lanes.spread();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut sessions = JoinSet::new();
         let (_near, far) = pair(&listener).await;
         let panics = async |_| panic!("a session that panics");
-        lanes.run(&mut sessions, far, panics).unwrap();
+        spread.run(&mut sessions, far, panics).unwrap();
         assert!(sessions.join_next().await.unwrap().unwrap_err().is_panic());
         let (_near, far) = pair(&listener).await;
-        lanes.run(&mut sessions, far, |_| std::future::pending()).unwrap();
+        spread
+            .run(&mut sessions, far, |_| std::future::pending())
+            .unwrap();
         sessions.shutdown().await;
         assert_eq!(counts(&lanes), [0]);
     }
 
     #[tokio::test]
     async fn threads_end_with_the_last_clone() {
-        let lanes = Lanes::start(Some(2)).unwrap();
+        let lanes = Lanes::start(2).unwrap();
         let ends = lanes
             .lanes
             .iter()

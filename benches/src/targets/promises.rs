@@ -25,7 +25,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: NO_CAPTURE,
         field: "cpu_to_haproxy",
         against: Against::LowEnd,
-        why: "",
+        why: "each request is two wake-ups here as there, and the same number of sleeps; its own code, which is cold after each of them, is 30 ms \
+              of each second beside HAProxy's 13.",
     },
     Target {
         what: "pass-through, 20 MB/s: p99 above the worse of HAProxy's and direct, ms",
@@ -74,10 +75,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: NO_CAPTURE,
         field: "p99_ms",
         against: Against::Above(&[HAPROXY, DIRECT]),
-        why: "the direct client's own p99 is twenty times the bound, by the broker's writes to the same disk, and \
-              moves by more than the bound from round to round. Before the null broker at the same rate it is \
-              10.6 ms here, on a busy host, beside HAProxy's 4.6, and was 2.7 beside 2.9 on a quiet one \
-              (lean-steady-b6e248e).",
+        why: "the direct client's own p99 is twenty times the bound, by the broker's writes to the same disk, and moves by more than the bound from \
+              round to round. Before the null broker at the same rate it holds (lean-steady).",
     },
     Target {
         what: "consume path: CPU per GB to HAProxy's",
@@ -131,11 +130,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_haproxy",
         against: Against::Nothing,
-        why: "plain writes of as much, with as many syncs and nothing else, cost more CPU in the same run than the \
-              whole proxy (below, under the parameters): most likely because the host of this virtual \
-              machine takes free memory back, and finds it again for every page that a growing backlog is \
-              written to (docs/adr/0010). In an hour in which plain writes cost 0.23 CPU-s per GB it was 2.5 to 3.3, with 1.0 CPU-s per GB: a third is \
-              the copy into the page cache, a quarter what the proxy without capture costs, 8 % the checksum.",
+        why: "what page cache costs where a virtual machine's host takes free memory back (docs/adr/0010): in turns with all the others each run \
+              finds the memory gone that the last one freed. In turns with HAProxy alone it is 2.25 (2.14 to 2.32; lean-some), 0.9 CPU-s per \
+              GB, of which plain writes of as much are 0.3, what the proxy without capture costs 0.3, and the checksum 0.1.",
     },
     Target {
         what: "capture async, 20 MB/s, without its segmenter: CPU per GB to HAProxy's",
@@ -171,10 +168,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: DURABLE,
         field: "throughput_to_no_capture",
         against: Against::Nothing,
-        why: "the cores are used up: on this machine Kafka and its producer take all of them for about 11 \
-              CPU-s per GB, and a captured gigabyte asks the proxy for one more and the segmenter, whose \
-              zstd it mostly is, for four. Before the null broker the buffer takes several times what \
-              Kafka does.",
+        why: "the cores are used up: Kafka, its producer, the proxy and the segmenter, whose zstd is most of it, share two of them. Before the null \
+              broker the buffer takes several times what Kafka does.",
     },
     Target {
         what: "capture durable, 20 MB/s: added to the median, in syncs of the same size",
@@ -262,9 +257,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[("group", "buffer, group commit of 16*"), ("piece", "append*")],
         field: "of_limit",
         against: Against::Nothing,
-        why: "an idle buffer writes and syncs the first frame at once, and the others together after it: two \
-              syncs (1.2 and 1.6 ms) where the limit has one. To wait for more before the first one would \
-              make a single producer's every request later.",
+        why: "not explained yet. One append of sixteen frames is one write and one sync here, too, and with a single frame the two are equal; \
+              what takes the other millisecond the profile has yet to say.",
     },
     Target {
         what: "buffer, a sync every 5 ms: speed to plain writes with as many syncs",
@@ -349,10 +343,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[("who", "teeline backup"), ("cluster", "null")],
         field: "mb_per_core_second",
         against: Against::Nothing,
-        why: "the worst is uncompressed records into zstd segments, of which zstd's level 3 alone allows \
-              390 MB per CPU second here; four fifths of the samples are its own. Level 1 \
-              (`compression_level: 1`) takes half as long and makes Avro and text 5 to 14 % larger, which is \
-              paid for every month. Where producers compress it holds.",
+        why: "the worst is uncompressed records into zstd segments: zstd's level 3 is four fifths of the samples. Level 1 (`compression_level: 1`) \
+              takes half as long and makes Avro and text 5 to 14 % larger, which is paid for every month. Where producers compress it holds.",
     },
     Target {
         what: "backup, real Kafka: throughput to Kafka's consumer performance tool's",
