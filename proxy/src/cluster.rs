@@ -16,7 +16,6 @@ use crate::budget::{Budgets, Parties, ProcessBudget};
 use crate::capture::Capture;
 use crate::catalog;
 use crate::door::Door;
-use crate::lanes::Lanes;
 use crate::metrics::ClusterMetrics;
 use crate::observe::Observatory;
 use crate::places::{Guests, Places};
@@ -49,8 +48,6 @@ pub(crate) struct Cluster {
     pub(crate) trouble: Notify,
     budget: ProcessBudget,
     parties: Parties,
-    /// What its sessions run on.
-    pub(crate) lanes: Lanes,
     /// Who is there.
     pub(crate) observatory: Arc<Observatory>,
 }
@@ -124,7 +121,6 @@ pub(crate) struct Footing {
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
     pub(crate) budget: ProcessBudget,
-    pub(crate) lanes: Lanes,
     pub(crate) places: Arc<Places>,
     pub(crate) observatory: Arc<Observatory>,
     pub(crate) stop: Stop,
@@ -153,7 +149,6 @@ impl Cluster {
             identity: OnceLock::new(),
             trouble: Notify::new(),
             budget: process.budget.clone(),
-            lanes: process.lanes.clone(),
             parties: Parties::default(),
             observatory: Arc::clone(&process.observatory),
         }

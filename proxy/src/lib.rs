@@ -19,7 +19,6 @@
 //! | `door`, `load_balancer`, `stream`, `certificates` | what a connection goes through first: PROXY protocol, TLS, which broker; renewed certificates |
 //! | `intercept` | clients that keep the brokers' addresses: where they were going, and whether that is a broker |
 //! | `upstream`, `openness` | connections to brokers; whether they want SASL |
-//! | `lanes` | the threads that sessions run on, each on one of them |
 //! | `session` | one client connection and its upstream connection: both loops, what is in flight |
 //! | `capture`, `frames`, `stall` | the tee and its policy; the frames it writes; gates on responses |
 //! | `lost` | connections whose end the buffer has not taken yet |
@@ -47,7 +46,6 @@ mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 mod intercept;
-mod lanes;
 mod leaders;
 mod listeners;
 mod listening;

@@ -14,7 +14,6 @@ use tokio::time::MissedTickBehavior;
 
 use crate::cluster::{Cluster, Footing, Live};
 use crate::door::{NotLetIn, Visitor};
-use crate::lanes::Spread;
 use crate::listening::{Listening, broker_is_back};
 use crate::metrics::{Refusal, Side};
 use crate::observe::TurnedAway;
@@ -65,7 +64,7 @@ pub(crate) async fn serve(cluster: Arc<Cluster>, mut changes: mpsc::Receiver<Cha
 }
 
 async fn accept(cluster: Arc<Cluster>, entrance: Entrance, socket: Arc<std::net::TcpListener>, stop: Stop) {
-    let (mut sessions, lanes) = (JoinSet::new(), cluster.lanes.spread());
+    let mut sessions = JoinSet::new();
     let mut listening = match Listening::on(socket, cluster.live.load().socket_buffer_bytes) {
         Ok(listening) => listening,
         Err(error) => return tracing::error!(cluster = cluster.name, "a listener is lost: {error}"),
@@ -79,7 +78,7 @@ async fn accept(cluster: Arc<Cluster>, entrance: Entrance, socket: Arc<std::net:
             accepted = listening.accept() => match accepted {
                 Ok((client, peer)) => {
                     listening.bound_by(cluster.live.load().socket_buffer_bytes, &client);
-                    admit(&cluster, &stop, entrance, client, peer, &broker_refused, (&mut sessions, &lanes));
+                    admit(&cluster, &stop, entrance, client, peer, &broker_refused, &mut sessions);
                 }
                 Err(error) => pause(&cluster, &error).await,
             },
@@ -135,7 +134,7 @@ fn admit(
     client: TcpStream,
     peer: SocketAddr,
     broker_refused: &Arc<Notify>,
-    (sessions, lanes): (&mut JoinSet<()>, &Spread),
+    sessions: &mut JoinSet<()>,
 ) {
     let live = cluster.live.load_full();
     let place = cluster.guests.enter().and_then(|mut place| {
@@ -155,10 +154,7 @@ fn admit(
         stop: stop.clone(),
     };
     let broker_refused = Arc::clone(broker_refused);
-    let session = move |client| connect(footing, entrance, client, peer, broker_refused, place);
-    if let Err(error) = lanes.run(sessions, client, session) {
-        tracing::warn!(cluster = cluster.name, %peer, "a connection is lost: {error}");
-    }
+    sessions.spawn(connect(footing, entrance, client, peer, broker_refused, place));
 }
 
 /// Counts a connection that is turned away, and tells those who want to know.

@@ -49,12 +49,11 @@ impl Places {
     }
 }
 
-/// How many connections a process may have that may open so many files, or as many as it likes, and needs so many others for
-/// its listeners and threads.
-pub(crate) fn most_for_open_files(limit: Option<u64>, others: usize) -> usize {
+/// How many connections a process may have that may open so many files, or as many as it likes, and has so many listeners.
+pub(crate) fn most_for_open_files(limit: Option<u64>, listeners: usize) -> usize {
     limit.map_or(usize::MAX, |limit| {
         let limit = to_usize(limit);
-        let reserve = OPEN_FILES_RESERVE.saturating_add(others).min(limit / 2);
+        let reserve = OPEN_FILES_RESERVE.saturating_add(listeners).min(limit / 2);
         limit.saturating_sub(reserve) / OPEN_FILES_PER_CONNECTION
     })
 }

@@ -25,7 +25,6 @@ use crate::archiving::Drained;
 use crate::budget::ProcessBudget;
 use crate::buffer::BufferError;
 use crate::cluster::{self, to_usize};
-use crate::lanes::{self, Lanes};
 use crate::metrics;
 use crate::observe::{self, Observatory};
 use crate::places::{self, Places};
@@ -196,8 +195,7 @@ impl Proxy {
         routes.extend(observe::routes(&observatory));
         let _admin = AdminServer::start(&self.config.admin, health.clone(), registry, routes)?;
         let count = self.config.process.worker_threads;
-        let lanes = Lanes::start(lanes::count(count)).map_err(ProxyError::Runtime)?;
-        let serving = serve(self.config, self.source, health, observatory, lanes, receiver);
+        let serving = serve(self.config, self.source, health, observatory, receiver);
         threads::run(count, "proxy", serving).map_err(ProxyError::Runtime)?
     }
 }
@@ -216,14 +214,13 @@ async fn serve(
     source: Option<Source>,
     health: Health,
     observatory: Arc<Observatory>,
-    lanes: Lanes,
     mut requests: mpsc::Receiver<reload::Request>,
 ) -> Result<ExitCode, ProxyError> {
     let stop = Shutdown::new();
     let _signals = signals::listen(stop.clone()).map_err(ProxyError::Signals)?;
     let mut hangups = signals::Hangups::listen().map_err(ProxyError::Signals)?;
     let (fatal, mut failures) = mpsc::channel(1);
-    let mut fleet = Fleet::start(environment(config, health, observatory, lanes)?, &fatal).await?;
+    let mut fleet = Fleet::start(environment(config, health, observatory)?, &fatal).await?;
     metrics::config_loaded(SystemTime::now());
     let gauge = tokio::spawn(watch_budget(fleet.environment.process.budget.clone()));
     let failure = loop {
@@ -253,11 +250,9 @@ fn environment(
     config: Config,
     health: Health,
     observatory: Arc<Observatory>,
-    lanes: Lanes,
 ) -> Result<Environment, ProxyError> {
     let process = cluster::Process {
         budget: ProcessBudget::new(to_usize(config.process.in_flight_bytes)),
-        lanes,
         places: Places::new(places_most(&config)),
         observatory,
         stop: Stop::default(),
@@ -417,9 +412,7 @@ pub(crate) fn places_most(config: &Config) -> usize {
         listeners = listeners.saturating_add(1).saturating_add(ports(listen));
         wanted = wanted.saturating_add(listen.max_connections as usize);
     }
-    let lanes = lanes::count(config.process.worker_threads).saturating_mul(lanes::OPEN_FILES_PER_LANE);
-    let others = listeners.saturating_add(lanes);
-    let most = places::most_for_open_files(getrlimit(Resource::Nofile).current, others);
+    let most = places::most_for_open_files(getrlimit(Resource::Nofile).current, listeners);
     if most < wanted {
         tracing::info!(
             connections = most,

@@ -137,7 +137,6 @@ impl Stage {
         };
         let process = Process {
             budget: ProcessBudget::new(choices.in_flight_bytes),
-            lanes: crate::lanes::Lanes::start(1).unwrap(),
             places: Places::new(100),
             observatory: Observatory::new(teeline_config::AccessLog::Off),
             stop: Stop::default(),
