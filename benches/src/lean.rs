@@ -349,7 +349,7 @@ fn kind(name: &str, plan: &Plan) -> String {
 pub fn in_turn(round: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |index| match round % 2 {
         0 => (index + round) % count,
-        _ => (count - 1 - index + round) % count,
+        _ => (round + count - index) % count,
     })
 }
 
@@ -405,14 +405,15 @@ mod tests {
     #[test]
     fn every_contender_is_first_in_its_turn() {
         assert_eq!(in_turn(0, 3).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(in_turn(1, 3).collect::<Vec<_>>(), [0, 2, 1]);
+        assert_eq!(in_turn(1, 3).collect::<Vec<_>>(), [1, 0, 2]);
         assert_eq!(in_turn(2, 3).collect::<Vec<_>>(), [2, 0, 1]);
-        assert_eq!(in_turn(3, 3).collect::<Vec<_>>(), [2, 1, 0]);
-        let firsts = (0..12).map(|round| in_turn(round, 3).next());
-        assert_eq!(
-            firsts.flatten().collect::<std::collections::BTreeSet<_>>().len(),
-            3
-        );
+        assert_eq!(in_turn(3, 3).collect::<Vec<_>>(), [0, 2, 1]);
+        for count in 1..=6 {
+            let firsts = (0..count).filter_map(|round| in_turn(round, count).next());
+            assert_eq!(firsts.collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+            let everyone = |round| in_turn(round, count).collect::<std::collections::BTreeSet<_>>();
+            assert!((0..count).all(|round| everyone(round).len() == count));
+        }
     }
 
     #[test]
