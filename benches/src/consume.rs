@@ -9,12 +9,15 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use teeline_tests::workdir::WorkDir;
+use teeline_wire::codec::Compression;
 
+use crate::arguments::{counts, positive};
 use crate::backup;
 use crate::both_ways;
 use crate::contenders::{Contender, DIRECT, HAPROXY, NullKafka};
 use crate::fetching::{self, Question};
-use crate::lean::{TOPIC, counts, in_turn, position, positive};
+use crate::lean::{TOPIC, in_turn, position};
+use crate::null_broker::compression;
 use crate::producer::{self, RECORD_BYTES};
 use crate::report::{self, Interval, median, ratio_text};
 use crate::wire::RealKafka;
@@ -38,8 +41,8 @@ pub struct ConsumeArguments {
     #[arg(long, default_value_t = 1 << 20)]
     partition_bytes: i32,
     /// As producers compressed the batches: none, gzip, snappy, lz4 or zstd.
-    #[arg(long, default_value = "none", value_parser = ["none", "gzip", "snappy", "lz4", "zstd"])]
-    codec: String,
+    #[arg(long, default_value = "none", value_parser = compression)]
+    codec: Compression,
     /// Records of 1 KiB that Kafka's own consumer reads in each run; 0 leaves Kafka out.
     #[arg(long, default_value_t = 600_000)]
     kafka_records: u64,
@@ -82,7 +85,7 @@ pub fn run(arguments: &ConsumeArguments) {
         "run": {
             "rounds": arguments.rounds, "seconds": arguments.seconds, "connections": arguments.connections,
             "partitions": arguments.partitions, "partition_bytes": arguments.partition_bytes,
-            "compression": arguments.codec, "kafka_records": arguments.kafka_records,
+            "compression": arguments.codec.name(), "kafka_records": arguments.kafka_records,
         },
         "null_broker": lean,
     });
@@ -92,9 +95,9 @@ pub fn run(arguments: &ConsumeArguments) {
         document["kafka"] = json!(kafka);
     }
     if let Some(directory) = &arguments.save {
-        let kind = match arguments.codec.as_str() {
-            "none" => "consume".to_owned(),
-            codec => format!("consume-{codec}"),
+        let kind = match arguments.codec {
+            Compression::None => "consume".to_owned(),
+            codec => format!("consume-{}", codec.name()),
         };
         report::keep(directory, &kind, document);
     }
@@ -102,7 +105,12 @@ pub fn run(arguments: &ConsumeArguments) {
 
 fn lean(arguments: &ConsumeArguments) -> Vec<Line> {
     let work = WorkDir::create("consume");
-    let serve = ["--serve-records", "1000000", "--serve-codec", &arguments.codec];
+    let serve = [
+        "--serve-records",
+        "1000000",
+        "--serve-codec",
+        arguments.codec.name(),
+    ];
     let kafka = NullKafka::start(arguments.partitions, &serve.map(str::to_owned), &work);
     let contenders = kafka.ways.start(&work, &arguments.only);
     interleaved(&contenders, arguments.rounds, |contender| {
@@ -133,7 +141,7 @@ fn with_kafka(arguments: &ConsumeArguments) -> Vec<Line> {
     let payloads = producer::write_payloads(work.path());
     backup::create_topic(&kafka.kafka, both_ways::TOPIC, arguments.partitions);
     let (bootstrap, records) = (kafka.kafka.bootstrap(), arguments.kafka_records);
-    let (topic, codec) = (both_ways::TOPIC, &arguments.codec);
+    let (topic, codec) = (both_ways::TOPIC, arguments.codec.name());
     producer::run_timed(&bootstrap, topic, &payloads, records, codec, work.path());
     interleaved(&contenders, arguments.rounds, |contender| {
         let (_, mb_per_second) = backup::consume(&contender.bootstrap, records, &work);

@@ -84,6 +84,14 @@ impl Contender {
         self.segmenter_pid().map(cost::of_process).unwrap_or_default()
     }
 
+    /// Begins to count what a run costs.
+    pub fn bill(&self) -> Bill<'_> {
+        Bill {
+            contender: self,
+            before: (self.cost(), self.segmenter_cost()),
+        }
+    }
+
     /// The largest resident memory so far, in MiB, of the process in the middle and of a segmenter behind it.
     pub fn capture_peak_mib(&self) -> f64 {
         self.cost().peak_mib + self.segmenter_cost().peak_mib
@@ -159,6 +167,22 @@ impl Contender {
             thread::sleep(Duration::from_millis(1));
         }
         Some((stopped, begun.elapsed().as_secs_f64()))
+    }
+}
+
+/// What a run costs a contender.
+pub struct Bill<'a> {
+    contender: &'a Contender,
+    before: (Cost, Cost),
+}
+
+impl Bill<'_> {
+    /// What the process in the middle has used since, and what the segmenter has; first what was captured and is not written
+    /// or archived yet is waited for, as it has to be paid for, too.
+    pub fn settled(self) -> (Cost, Cost) {
+        self.contender.settle();
+        let used = self.contender.cost() - self.before.0;
+        (used, self.contender.segmenter_cost() - self.before.1)
     }
 }
 

@@ -14,6 +14,7 @@ use teeline_tests::workdir::WorkDir;
 use teeline_wire::codec::Compression;
 use teeline_wire::records::BatchBuilder;
 
+use crate::arguments::{counts, positive};
 use crate::contenders::{Contender, DURABLE, HAPROXY, NO_CAPTURE, NullKafka};
 use crate::limits;
 use crate::load::{self, Measured, Pace, Stream};
@@ -72,7 +73,7 @@ impl Plan {
         json!({
             "seconds": self.seconds, "connections": self.connections, "partitions": self.partitions,
             "batch_bytes": self.batch_bytes, "batches_per_request": self.batches,
-            "compression": format!("{:?}", self.codec).to_lowercase(), "in_flight": self.in_flight,
+            "compression": self.codec.name(), "in_flight": self.in_flight,
             "rate_mb_per_second": self.rate,
         })
     }
@@ -166,12 +167,9 @@ pub struct Rounds {
 impl Rounds {
     /// Runs the load through the contender once, and notes what it took.
     pub fn run(&mut self, contender: &Contender, plan: &Plan, batches: &Arc<[Bytes]>) {
-        let mut before = (contender.cost(), contender.segmenter_cost());
-        let measured = plan.run(contender, batches, || before.0 = contender.cost());
-        // What is captured and not written yet has to be paid for, too.
-        contender.settle();
-        let used = contender.cost() - before.0;
-        let segmenter = contender.segmenter_cost() - before.1;
+        let mut bill = contender.bill();
+        let measured = plan.run(contender, batches, || bill = contender.bill());
+        let (used, segmenter) = bill.settled();
         let gigabytes = measured.bytes as f64 / 1e9;
         self.mb_per_second.push(measured.mb_per_second());
         self.cpu_per_gb.push(used.cpu_seconds / gigabytes);
@@ -313,23 +311,6 @@ pub fn run(arguments: &LeanArguments) {
     }
 }
 
-/// Whole numbers from one on.
-pub fn counts() -> clap::builder::RangedU64ValueParser<usize> {
-    clap::builder::RangedU64ValueParser::new().range(1..)
-}
-
-/// A number above zero.
-///
-/// # Errors
-/// When it is none.
-pub fn positive(text: &str) -> Result<f64, String> {
-    let number = text
-        .parse::<f64>()
-        .ok()
-        .filter(|number| number.is_finite() && *number > 0.0);
-    number.ok_or_else(|| format!("{text} is not a number above zero"))
-}
-
 /// The kind of a result: its name, and what is not as usual, so that nothing else is taken for what is promised.
 fn kind(name: &str, plan: &Plan) -> String {
     let mut kind = name.to_owned();
@@ -339,7 +320,7 @@ fn kind(name: &str, plan: &Plan) -> String {
         None => {}
     }
     if plan.codec != Compression::None {
-        kind.push_str(&format!("-{:?}", plan.codec).to_lowercase());
+        kind.push_str(&format!("-{}", plan.codec.name()));
     }
     kind
 }

@@ -8,6 +8,7 @@
 //!
 //! | module | duty |
 //! |---|---|
+//! | [`arguments`] | numbers on the command line |
 //! | [`backup`] | a backup by Fetch, from the null broker and beside Kafka's own performance consumer |
 //! | [`both_ways`] | what [`backup`] and [`restore`] have in common |
 //! | [`charts`] | bars as SVG text |
@@ -35,6 +36,7 @@
 //! | [`wire`] | throughput, latency, CPU and memory with real Kafka |
 #![allow(clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
 
+pub mod arguments;
 pub mod backup;
 pub mod both_ways;
 pub mod charts;

@@ -13,8 +13,8 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use crate::charts::{Bar, Chart, number};
-use crate::results::{self, Kept, Results, median};
-use crate::targets::{self, Measured, Outcome, Verdict};
+use crate::results::{self, Figure, Kept, Results};
+use crate::targets::{self, Outcome, Verdict};
 use layout::{CHARTS, COUNTS, DRAWN, LABELS, SECTIONS, UNITS, YARDSTICKS};
 
 /// Where to read and where to write.
@@ -112,7 +112,7 @@ impl Page {
         self.text
             .push_str("| promise | bound | measured | | result |\n|---|---:|---:|---|---|\n");
         for verdict in verdicts {
-            let measured = verdict.measured.map_or_else(|| "–".to_owned(), measured_text);
+            let measured = verdict.measured.map_or_else(|| "–".to_owned(), figure_text);
             let holds = match verdict.outcome {
                 Some(Outcome::Holds) => "holds",
                 Some(Outcome::Reaches) => "reaches",
@@ -246,26 +246,19 @@ fn cell(value: &Value) -> String {
         Value::Number(count) if count.is_u64() || count.is_i64() => count.to_string(),
         Value::Number(_) => number(value.as_f64().unwrap_or(f64::NAN)),
         Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(" "),
-        Value::Object(_) => match (median(value), end(value, "low"), end(value, "high")) {
-            (Some(median), Some(low), Some(high)) => measured_text(Measured {
-                median,
-                between: Some((low, high)),
-            }),
-            _ => value.to_string(),
+        Value::Object(_) => match Figure::of(value).filter(|figure| figure.between.is_some()) {
+            Some(figure) => figure_text(figure),
+            None => value.to_string(),
         },
         other => other.to_string(),
     }
 }
 
-fn measured_text(measured: Measured) -> String {
-    match measured.between {
-        None => number(measured.median),
-        Some((low, high)) => format!("{} ({}–{})", number(measured.median), number(low), number(high)),
+fn figure_text(figure: Figure) -> String {
+    match figure.between {
+        None => number(figure.median),
+        Some((low, high)) => format!("{} ({}–{})", number(figure.median), number(low), number(high)),
     }
-}
-
-fn end(value: &Value, name: &str) -> Option<f64> {
-    value.get(name)?.as_f64()
 }
 
 /// A field's name for people.
@@ -295,7 +288,7 @@ fn charts(kind: &str, rows: &[&Map<String, Value>]) -> Vec<Chart> {
 }
 
 fn bar(row: &Map<String, Value>, field: &str) -> Option<Bar> {
-    let value = row.get(field)?;
+    let figure = Figure::of(row.get(field)?).filter(|figure| figure.median.is_finite())?;
     let mut labels: Vec<&str> = Vec::new();
     for name in LABELS {
         labels.extend(row.get(name).and_then(Value::as_str));
@@ -310,8 +303,8 @@ fn bar(row: &Map<String, Value>, field: &str) -> Option<Bar> {
         .collect::<Vec<_>>()
         .join(", ");
     Some(Bar {
-        value: median(value).filter(|value| value.is_finite())?,
-        between: end(value, "low").zip(end(value, "high")),
+        value: figure.median,
+        between: figure.between,
         is_yardstick: YARDSTICKS.iter().any(|name| label.contains(name)),
         label,
     })

@@ -45,7 +45,7 @@ impl Kept {
     /// What was measured outside of any list.
     pub fn figures(&self) -> Map<String, Value> {
         let figures = self.document.iter().filter(|(name, value)| {
-            let is_figure = value.is_number() || median(value).is_some();
+            let is_figure = Figure::of(value).is_some();
             is_figure && !ABOUT_THE_RUN.contains(&name.as_str())
         });
         figures
@@ -54,9 +54,29 @@ impl Kept {
     }
 }
 
-/// A number, or the median of an interval.
-pub fn median(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.get("median")?.as_f64())
+/// A number that was measured, or the median of several with the interval that holds it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figure {
+    /// The number, or the median.
+    pub median: f64,
+    /// The interval.
+    pub between: Option<(f64, f64)>,
+}
+
+impl Figure {
+    /// As it was kept; `None` of what is no figure.
+    pub fn of(value: &Value) -> Option<Figure> {
+        let field = |name: &str| value.get(name)?.as_f64();
+        Some(Figure {
+            median: value.as_f64().or_else(|| field("median"))?,
+            between: field("low").zip(field("high")),
+        })
+    }
+
+    /// The lower end of the interval; a number is its own.
+    pub fn low(&self) -> f64 {
+        self.between.map_or(self.median, |(low, _)| low)
+    }
 }
 
 /// Reads a directory; the newest result of each kind counts.

@@ -9,8 +9,9 @@ use serde::Serialize;
 use serde_json::json;
 use teeline_tests::workdir::WorkDir;
 
+use crate::arguments::{counts, positive};
 use crate::contenders::{Contender, NullKafka};
-use crate::lean::{Plan, Rounds, counts, in_turn, positive};
+use crate::lean::{Plan, Rounds, in_turn};
 use crate::report::{self, Interval, median, ratio_text};
 
 /// What is measured, and how long.

@@ -5,7 +5,7 @@ mod promises;
 use serde_json::{Map, Value};
 
 use crate::charts::number;
-use crate::results::{Kept, Results, median};
+use crate::results::{Figure, Kept, Results};
 use promises::TARGETS;
 
 /// One promise, and where its figure is found.
@@ -43,36 +43,13 @@ pub struct Verdict {
     /// The bound, in words.
     pub bound: String,
     /// The worst that was measured, and how far it lay apart from round to round where that is kept.
-    pub measured: Option<Measured>,
+    pub measured: Option<Figure>,
     /// In which file.
     pub file: Option<String>,
     /// `None` when nothing was measured.
     pub outcome: Option<Outcome>,
     /// Should it miss: why, as far as that is known.
     pub why: &'static str,
-}
-
-/// A figure, or the median of several with the interval that holds it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Measured {
-    /// The figure.
-    pub median: f64,
-    /// The interval.
-    pub between: Option<(f64, f64)>,
-}
-
-impl Measured {
-    fn of(value: &Value) -> Option<Self> {
-        let end = |name: &str| value.get(name)?.as_f64();
-        Some(Self {
-            median: median(value)?,
-            between: end("low").zip(end("high")),
-        })
-    }
-
-    fn low(&self) -> f64 {
-        self.between.map_or(self.median, |(low, _)| low)
-    }
 }
 
 /// What the figure says of the promise.
@@ -109,7 +86,7 @@ impl Target {
         }
     }
 
-    fn outcome(&self, measured: &Measured) -> Outcome {
+    fn outcome(&self, measured: &Figure) -> Outcome {
         let is_within = |value: f64| match self.bound {
             Bound::AtMost(most) => value <= most,
             Bound::AtLeast(least) => value >= least,
@@ -122,24 +99,21 @@ impl Target {
     }
 
     /// The worst of the lines that are meant.
-    fn measured(&self, kept: &Kept) -> Option<Measured> {
+    fn measured(&self, kept: &Kept) -> Option<Figure> {
         let of_lines = |lines| figures(kept, lines, self.field);
         let base = match self.against {
             Against::Nothing | Against::LowEnd => 0.0,
             Against::Above(others) => {
-                let bases = others
-                    .iter()
-                    .filter_map(|lines| of_lines(lines).first().and_then(median));
-                bases.fold(f64::NAN, f64::max)
+                let firsts = others.iter().filter_map(|lines| of_lines(lines).first().copied());
+                firsts.map(|figure| figure.median).fold(f64::NAN, f64::max)
             }
         };
-        let own = of_lines(self.lines);
-        let own = own.iter().filter_map(Measured::of).map(|measured| Measured {
+        let own = of_lines(self.lines).into_iter().map(|measured| Figure {
             median: measured.median - base,
             between: measured.between.map(|(low, high)| (low - base, high - base)),
         });
         let finite = own.filter(|measured| measured.median.is_finite());
-        let by_median = |a: &Measured, b: &Measured| a.median.total_cmp(&b.median);
+        let by_median = |a: &Figure, b: &Figure| a.median.total_cmp(&b.median);
         match self.bound {
             Bound::AtMost(_) => finite.max_by(by_median),
             Bound::AtLeast(_) => finite.min_by(by_median),
@@ -148,18 +122,15 @@ impl Target {
 }
 
 /// A field of the lines in which every one of these fields has this text; of the result itself where no line has it.
-fn figures(kept: &Kept, lines: &[(&str, &str)], field: &str) -> Vec<Value> {
+fn figures(kept: &Kept, lines: &[(&str, &str)], field: &str) -> Vec<Figure> {
     let is_meant = |row: &&Map<String, Value>| {
         let mut wanted = lines.iter();
         wanted.all(|(key, text)| row.get(*key).is_some_and(|value| is(value, text)))
     };
-    let found: Vec<Value> = kept
-        .rows()
-        .filter(is_meant)
-        .filter_map(|row| row.get(field).cloned())
-        .collect();
-    match kept.document.get(field) {
-        Some(figure) if found.is_empty() && lines.is_empty() => vec![figure.clone()],
+    let own = |row: &Map<String, Value>| row.get(field).and_then(Figure::of);
+    let found: Vec<Figure> = kept.rows().filter(is_meant).filter_map(own).collect();
+    match own(&kept.document) {
+        Some(figure) if found.is_empty() && lines.is_empty() => vec![figure],
         _ => found,
     }
 }

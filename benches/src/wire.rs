@@ -10,9 +10,10 @@ use serde_json::json;
 use teeline_tests::kafka::Kafka;
 use teeline_tests::workdir::WorkDir;
 
+use crate::arguments::counts;
 use crate::backup::topic_command;
 use crate::contenders::{Contender, DIRECT, HAPROXY, NO_CAPTURE, Ways};
-use crate::lean::{counts, in_turn, position};
+use crate::lean::{in_turn, position};
 use crate::producer::{self, Measured, RECORD_BYTES};
 use crate::report::{self, Interval, median, ratio_text};
 
@@ -171,7 +172,7 @@ pub fn run(arguments: &WireArguments) {
 
 impl Runs {
     fn run(&mut self, contender: &Contender, payloads: &Path, records: u64, rate: Option<u64>, codec: &str) {
-        let before = (contender.cost(), contender.segmenter_cost());
+        let bill = contender.bill();
         let measured = producer::run(
             &contender.bootstrap,
             &topic(contender),
@@ -180,10 +181,7 @@ impl Runs {
             rate,
             codec,
         );
-        // What is captured and not written yet has to be paid for, too.
-        contender.settle();
-        let used = contender.cost() - before.0;
-        let segmenter = contender.segmenter_cost() - before.1;
+        let (used, segmenter) = bill.settled();
         let gigabytes = (records * RECORD_BYTES) as f64 / 1e9;
         self.measured.push(measured);
         self.cpu_per_gb.push(used.cpu_seconds / gigabytes);

@@ -78,14 +78,9 @@ pub struct NullBrokerArguments {
 /// # Errors
 /// When there is none of that name.
 pub fn compression(name: &str) -> Result<Compression, String> {
-    Ok(match name {
-        "none" => Compression::None,
-        "gzip" => Compression::Gzip,
-        "snappy" => Compression::Snappy,
-        "lz4" => Compression::Lz4,
-        "zstd" => Compression::Zstd,
-        _ => return Err(format!("{name} is no codec")),
-    })
+    let mut all = Compression::ALL.into_iter();
+    all.find(|codec| codec.name() == name)
+        .ok_or_else(|| format!("{name} is no codec"))
 }
 
 /// Serves as the command line says, until the process is killed.

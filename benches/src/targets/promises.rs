@@ -25,8 +25,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: NO_CAPTURE,
         field: "cpu_to_haproxy",
         against: Against::LowEnd,
-        why: "each request is two wake-ups here as there, and the same number of sleeps; its own code, which is cold after each of them, is 30 ms \
-              of each second beside HAProxy's 13.",
+        why: "each request is two wake-ups here as there, and the same number of sleeps; its own code, \
+              which is cold after each of them, is 30 ms of each second beside HAProxy's 13.",
     },
     Target {
         what: "pass-through, 20 MB/s: p99 above the worse of HAProxy's and direct, ms",
@@ -44,9 +44,11 @@ pub(super) const TARGETS: &[Target] = &[
         lines: NO_CAPTURE,
         field: "cpu_to_haproxy",
         against: Against::LowEnd,
-        why: "at Kafka's pace the proxy sleeps two to five times as often as HAProxy per byte, although it reads and writes a third as often: \
-              it takes all there is in one go, where HAProxy goes on by 16 KiB while more arrives (docs/adr/0010, with what was tried). Sleeping \
-              and waking others is 37 % of its samples and 26 % of HAProxy's, copies 11 and 17 %. Shotover, which decodes as well, costs more.",
+        why: "at Kafka's pace the proxy sleeps two to five times as often as HAProxy per byte, although it \
+              reads and writes a third as often: it takes all there is in one go, where HAProxy goes on by \
+              16 KiB while more arrives (docs/adr/0010, with what was tried). Sleeping and waking others \
+              is 37 % of its samples and 26 % of HAProxy's, copies 11 and 17 %. Shotover, which decodes as \
+              well, costs more.",
     },
     Target {
         what: "pass-through, real Kafka, full speed, lz4: CPU per GB to HAProxy's",
@@ -73,8 +75,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: NO_CAPTURE,
         field: "p99_ms",
         against: Against::Above(&[HAPROXY, DIRECT]),
-        why: "the direct client's own p99 is twenty times the bound, by the broker's writes to the same disk, and moves by more than the bound from \
-              round to round. Before the null broker at the same rate it holds (lean-steady).",
+        why: "the direct client's own p99 is twenty times the bound, by the broker's writes to the same \
+              disk, and moves by more than the bound from round to round. Before the null broker at the \
+              same rate it holds (lean-steady).",
     },
     Target {
         what: "consume path: CPU per GB to HAProxy's",
@@ -128,9 +131,11 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_haproxy",
         against: Against::Nothing,
-        why: "what page cache costs where a virtual machine's host takes free memory back (docs/adr/0010): in turns with all the others each run \
-              finds the memory gone that the last one freed. In turns with HAProxy alone it is 2.25 (2.14 to 2.32; lean-some), 0.9 CPU-s per \
-              GB, of which plain writes of as much are 0.3, what the proxy without capture costs 0.3, and the checksum 0.1.",
+        why: "what page cache costs where a virtual machine's host takes free memory back (docs/adr/0010): \
+              in turns with all the others each run finds the memory gone that the last one freed. In \
+              turns with HAProxy alone it is 2.25 (2.14 to 2.32; lean-some), 0.9 CPU-s per GB, of which \
+              plain writes of as much are 0.3, what the proxy without capture costs 0.3, and the checksum \
+              0.1.",
     },
     Target {
         what: "capture async, 20 MB/s, without its segmenter: CPU per GB to HAProxy's",
@@ -139,7 +144,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_haproxy",
         against: Against::Nothing,
-        why: "what is dearer without capture is, and each request of 16 KiB is a frame, an outcome and their share of a write every 5 ms.",
+        why: "what is dearer without capture is, and each request of 16 KiB is a frame, an outcome and \
+              their share of a write every 5 ms.",
     },
     Target {
         what: "capture async, real Kafka, without its segmenter: CPU per GB to HAProxy's",
@@ -166,8 +172,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: DURABLE,
         field: "throughput_to_no_capture",
         against: Against::Nothing,
-        why: "the cores are used up: Kafka, its producer, the proxy and the segmenter, whose zstd is most of it, share two of them. Before the null \
-              broker the buffer takes several times what Kafka does.",
+        why: "the cores are used up: Kafka, its producer, the proxy and the segmenter, whose zstd is most \
+              of it, share two of them. Before the null broker the buffer takes several times what Kafka \
+              does.",
     },
     Target {
         what: "capture durable, 20 MB/s: added to the median, in syncs of the same size",
@@ -176,8 +183,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: DURABLE,
         field: "added_to_sync",
         against: Against::Nothing,
-        why: "a sync takes 0.34 ms at the mean while the segmenter and the load use the same disk and cores, 0.25 when it is alone; to it come two \
-              hand-overs between threads.",
+        why: "a sync takes 0.34 ms at the mean while the segmenter and the load use the same disk and \
+              cores, 0.25 when it is alone; to it come two hand-overs between threads.",
     },
     Target {
         what: "segmenter: CPU to zstd's own for the same bytes",
@@ -225,8 +232,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_first",
         against: Against::Nothing,
-        why: "HAProxy's cost grows by more (1.31) in the same run, for the same reason: with 500 connections a \
-              wake-up finds one request instead of twenty.",
+        why: "HAProxy's cost grows by more (1.31) in the same run, for the same reason: with 500 \
+              connections a wake-up finds one request instead of twenty.",
     },
     Target {
         what: "more partitions, without capture: CPU per GB to that with the fewest",
@@ -244,9 +251,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_first",
         against: Against::Nothing,
-        why: "rounds lie further apart than that, and 2,000 partitions cost no more than 100: the segmenter \
-              archives beside it, and what the same writes cost by themselves differs by more from minute to \
-              minute.",
+        why: "rounds lie further apart than that, and 2,000 partitions cost no more than 100: the \
+              segmenter archives beside it, and what the same writes cost by themselves differs by more \
+              from minute to minute.",
     },
     Target {
         what: "buffer, group commit of 16 x 64 KiB: speed to plain writes with as many syncs",
@@ -255,8 +262,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[("group", "buffer, group commit of 16*"), ("piece", "append*")],
         field: "of_limit",
         against: Against::Nothing,
-        why: "the disk's own noise, most likely: one append of sixteen frames is one write and one sync here, too, and in a quiet hour two short \
-              runs gave 0.96 and 0.76 (not kept).",
+        why: "the disk's own noise, most likely: one append of sixteen frames is one write and one sync \
+              here, too, and in a quiet hour two short runs gave 0.96 and 0.76 (not kept).",
     },
     Target {
         what: "buffer, a sync every 5 ms: speed to plain writes with as many syncs",
@@ -341,8 +348,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[("who", "teeline backup"), ("cluster", "null")],
         field: "mb_per_core_second",
         against: Against::Nothing,
-        why: "the worst is uncompressed records into zstd segments: zstd's level 3 is four fifths of the samples. Level 1 (`compression_level: 1`) \
-              takes half as long and makes Avro and text 5 to 14 % larger, which is paid for every month. Where producers compress it holds.",
+        why: "the worst is uncompressed records into zstd segments: zstd's level 3 is four fifths of the \
+              samples. Level 1 (`compression_level: 1`) takes half as long and makes Avro and text 5 to 14 \
+              % larger, which is paid for every month. Where producers compress it holds.",
     },
     Target {
         what: "backup, real Kafka: throughput to Kafka's consumer performance tool's",
