@@ -38,8 +38,8 @@ pub struct Segmenter {
     pub embedded: bool,
     /// The codec of segments.
     pub compression: Compression,
-    /// The level of zstd, 1 to 19.
-    pub level: i32,
+    /// The level of zstd, 1 to 19; `None` is 3, or 1 for topics that it compresses about as well.
+    pub level: Option<i32>,
     /// A segment closes at this many bytes before compression.
     pub segment_max_bytes: u64,
     /// A segment closes at this age.
@@ -59,8 +59,6 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
-    /// Compresses JSON events by about 80 % at several hundred MB/s per core; higher levels cost more than they save.
-    pub const DEFAULT_LEVEL: i32 = 3;
     /// Fewer, larger objects: request costs fall, and a range read needs only blocks.
     pub const DEFAULT_SEGMENT_MAX_BYTES: u64 = 134_217_728;
     /// The recovery point if host and cluster are lost together.
@@ -85,7 +83,7 @@ impl Default for Segmenter {
         Self {
             embedded: true,
             compression: Compression::Zstd,
-            level: Self::DEFAULT_LEVEL,
+            level: None,
             segment_max_bytes: Self::DEFAULT_SEGMENT_MAX_BYTES,
             segment_max_interval_ms: Self::DEFAULT_SEGMENT_MAX_INTERVAL_MS,
             small_segments_per_minute: Self::DEFAULT_SMALL_SEGMENTS_PER_MINUTE,

@@ -3,13 +3,15 @@
 //! A segment passes through in pieces: memory is about one block, one group of batches and two parts of the upload,
 //! whatever the size of the segment.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use teeline_archive::ids::{SessionId, WriterId};
 use teeline_archive::names;
 use teeline_archive::segment::{
-    Codec, Origin, SegmentBuilder, SegmentError, SegmentIdentity, SegmentInfo, SegmentNotes,
+    Codec, Level, LevelTrial, Origin, SegmentBuilder, SegmentError, SegmentIdentity, SegmentInfo,
+    SegmentNotes,
 };
 use teeline_config::{Compression, Segmenter as Settings};
 use teeline_runtime::{Clock, Store, StoreError, Uploader};
@@ -46,7 +48,9 @@ pub struct SegmentSink {
     backup_id: String,
     writer: WriterId,
     codec: Codec,
-    level: i32,
+    /// `None` is chosen by topic.
+    level: Option<i32>,
+    trials: Mutex<HashMap<String, Arc<LevelTrial>>>,
     block_bytes: usize,
     bytes_max: u64,
     clock: Arc<dyn Clock>,
@@ -74,6 +78,7 @@ impl SegmentSink {
                 Compression::None => Codec::None,
             },
             level: settings.level,
+            trials: Mutex::default(),
             block_bytes: usize::try_from(settings.block_bytes).unwrap_or(usize::MAX),
             bytes_max: settings.segment_max_bytes,
             clock,
@@ -103,6 +108,18 @@ impl SegmentSink {
         self.begin_as_of(cluster_id, topic, id, origin, self.clock.now_ms())
     }
 
+    /// What is known of a topic's content, from this run.
+    fn trial(&self, topic: &str) -> Arc<LevelTrial> {
+        let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(trial) = trials.get(topic) {
+            return Arc::clone(trial);
+        }
+        if trials.len() >= TRIALS_MAX {
+            trials.clear();
+        }
+        Arc::clone(trials.entry(topic.to_owned()).or_default())
+    }
+
     /// Begins a segment of batches that were archived before, at `created_at_ms`.
     pub fn begin_as_of(
         &self,
@@ -124,7 +141,10 @@ impl SegmentSink {
             origin,
             created_at_ms,
         };
-        let builder = SegmentBuilder::new(identity, self.codec, self.level, self.block_bytes)?;
+        let level = self
+            .level
+            .map_or_else(|| Level::Chosen(self.trial(topic)), Level::Fixed);
+        let builder = SegmentBuilder::new(identity, self.codec, level, self.block_bytes)?;
         Ok(SegmentWriter {
             store: self.store.clone(),
             builder: Some(builder),
@@ -132,6 +152,9 @@ impl SegmentSink {
         })
     }
 }
+
+/// Topics whose level is remembered; what is forgotten is found again by one trial.
+const TRIALS_MAX: usize = 4096;
 
 /// One segment being written.
 pub struct SegmentWriter {

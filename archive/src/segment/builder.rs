@@ -2,8 +2,9 @@
 
 use crate::names::{NameError, check_backup_id, check_topic};
 use crate::ranges::{OffsetRange, OffsetSet};
-use crate::segment::codec::{BlockEncoder, Effort};
+use crate::segment::codec::BlockEncoder;
 use crate::segment::footer::{BLOCK_ENTRY_BYTES, FOOTER_BYTES_MAX, Footer, MARKER_ENTRY_BYTES};
+use crate::segment::level::{Effort, Level};
 use crate::segment::meta::GAPS_MAX;
 use crate::segment::reader::BatchHead;
 use crate::segment::{
@@ -41,11 +42,11 @@ pub struct Finished {
 }
 
 impl SegmentBuilder {
-    /// Begins a segment. `level` is the codec's own; lz4 and none have none.
+    /// Begins a segment. `level` is zstd's; the other codecs have none.
     pub fn new(
         identity: SegmentIdentity,
         codec: Codec,
-        level: i32,
+        level: impl Into<Level>,
         block_bytes: usize,
     ) -> Result<SegmentBuilder, SegmentError> {
         check_backup_id(&identity.backup_id)?;
@@ -77,7 +78,7 @@ impl SegmentBuilder {
             markers: Vec::new(),
         };
         Ok(SegmentBuilder {
-            encoder: BlockEncoder::new(codec, level)?,
+            encoder: BlockEncoder::new(codec, level.into())?,
             block_bytes: block_bytes.clamp(1, BLOCK_BYTES_MAX),
             block: BytesMut::new(),
             worth: Worth::default(),

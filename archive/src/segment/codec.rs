@@ -5,6 +5,7 @@
 
 use crate::fields::FieldError;
 use crate::segment::SegmentError;
+use crate::segment::level::{Attempt, Effort, LEVEL_HIGHER, LEVEL_LOWER, Level};
 use bytes::Bytes;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 use std::fmt;
@@ -72,42 +73,6 @@ impl fmt::Display for Codec {
     }
 }
 
-/// How much work a block is worth, given how the producers of its batches have compressed them.
-///
-/// Measured on JSON events: of what lz4 has left, zstd's level 3 takes 31 % away at 77 MB a second of CPU, level 1 takes
-/// 25 % at 373; of what zstd has left, no level takes anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effort {
-    /// Records as they are: the configured level.
-    Full,
-    /// Matches are gone, entropy is not (snappy, lz4).
-    Light,
-    /// Nothing is left to be gained (gzip, zstd): the block is a frame that holds its content as it is.
-    Least,
-}
-
-impl Effort {
-    /// What a batch is worth by its attributes.
-    pub(crate) fn of(attributes: i16) -> Effort {
-        match attributes & PRODUCER_CODEC_BITS {
-            1 | 4 => Effort::Least,
-            2 | 3 => Effort::Light,
-            // What will be known one day is taken for compressible: that costs time, never bytes.
-            _ => Effort::Full,
-        }
-    }
-
-    /// The level for it. Who asks for more than the default level wants the last byte.
-    fn level(self, configured: i32) -> i32 {
-        match self {
-            Effort::Full => configured,
-            Effort::Light if configured > zstd::DEFAULT_COMPRESSION_LEVEL => configured,
-            Effort::Light => configured.min(1),
-            Effort::Least => LEVEL_LEAST,
-        }
-    }
-}
-
 /// Compresses blocks; keeps the library's state from block to block.
 pub(crate) enum BlockEncoder {
     Zstd(Box<ZstdEncoder>),
@@ -117,24 +82,36 @@ pub(crate) enum BlockEncoder {
 
 pub(crate) struct ZstdEncoder {
     compressor: zstd::bulk::Compressor<'static>,
-    configured: i32,
+    asked: Level,
+    /// The compressor's, at the moment.
     level: i32,
 }
 
 impl ZstdEncoder {
-    fn new(level: i32) -> io::Result<ZstdEncoder> {
+    fn new(asked: Level) -> io::Result<ZstdEncoder> {
+        let level = zstd::DEFAULT_COMPRESSION_LEVEL;
         let mut compressor = zstd::bulk::Compressor::new(level)?;
         compressor.include_checksum(true)?;
         compressor.include_contentsize(true)?;
         Ok(ZstdEncoder {
             compressor,
-            configured: level,
+            asked,
             level,
         })
     }
 
     fn encode(&mut self, block: &[u8], effort: Effort) -> io::Result<Vec<u8>> {
-        let level = effort.level(self.configured);
+        let trial = match self.asked.of(effort, block.len()) {
+            Attempt::At(level) => return self.encode_at(block, level),
+            Attempt::Both(trial) => trial,
+        };
+        let higher = self.encode_at(block, LEVEL_HIGHER)?;
+        let lower = self.encode_at(block, LEVEL_LOWER)?;
+        trial.note(higher.len(), lower.len());
+        Ok(if lower.len() < higher.len() { lower } else { higher })
+    }
+
+    fn encode_at(&mut self, block: &[u8], level: i32) -> io::Result<Vec<u8>> {
         if level != self.level {
             self.compressor.set_compression_level(level)?;
             self.level = level;
@@ -144,7 +121,7 @@ impl ZstdEncoder {
 }
 
 impl BlockEncoder {
-    pub(crate) fn new(codec: Codec, level: i32) -> Result<BlockEncoder, SegmentError> {
+    pub(crate) fn new(codec: Codec, level: Level) -> Result<BlockEncoder, SegmentError> {
         Ok(match codec {
             Codec::Zstd => {
                 let wrap = |source| SegmentError::Compress { codec, source };
@@ -176,11 +153,6 @@ impl BlockEncoder {
         }
     }
 }
-
-/// Of a batch's attributes: how its producer has compressed it.
-const PRODUCER_CODEC_BITS: i16 = 0b111;
-/// The least that zstd can be asked to try: what has no matches is stored as it is, after one look at some of it.
-const LEVEL_LEAST: i32 = -50;
 
 /// The worst case is reserved while compressing; what waits for its upload should not hold it.
 fn shrunk(mut bytes: Vec<u8>) -> Bytes {
@@ -241,7 +213,10 @@ fn other_length() -> io::Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::segment::LevelTrial;
 
     /// Bytes that repeat every 256, so that every level but the least finds something.
     fn content() -> Vec<u8> {
@@ -251,15 +226,45 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_already_is_tried_less_and_comes_back_all_the_same() {
-        assert_eq!([0, 1, 2, 3, 4].map(Effort::of), {
-            use Effort::{Full, Least, Light};
-            [Full, Least, Light, Light, Least]
-        });
-        assert_eq!([3, 1].map(|level| Effort::Light.level(level)), [1, 1]);
-        assert_eq!(Effort::Light.level(9), 9);
+    fn the_smaller_one_of_two_levels_is_stored_and_settles_what_comes_next() {
+        let events: String = (0..4_000)
+            .map(|id| {
+                format!(
+                    "{{\"id\":{id},\"user\":\"user-{}\",\"kind\":\"click\"}}\n",
+                    id % 97
+                )
+            })
+            .collect();
+        // Short random repetitions, which the lower level passes over.
+        let mut state = 1_u32;
+        let mut words = Vec::new();
+        while words.len() < 200_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let word = (state >> 20).to_be_bytes();
+            words.extend_from_slice(&word[2..]);
+            words.extend_from_slice(b"th");
+        }
+        for (content, is_lower) in [(events.into_bytes(), true), (words, false)] {
+            let at = |level| {
+                let mut encoder = BlockEncoder::new(Codec::Zstd, Level::Fixed(level)).unwrap();
+                encoder.encode(&content, Effort::Full).unwrap()
+            };
+            let (higher, lower) = (at(LEVEL_HIGHER), at(LEVEL_LOWER));
+            let trial = Arc::new(LevelTrial::default());
+            let mut encoder = BlockEncoder::new(Codec::Zstd, Level::Chosen(Arc::clone(&trial))).unwrap();
+            let first = encoder.encode(&content, Effort::Full).unwrap();
+            assert_eq!(first.len(), higher.len().min(lower.len()));
+            assert_eq!(decompress(Codec::Zstd, &first, content.len()).unwrap(), content);
+            assert_eq!(trial.is_lower(), is_lower);
+            let expected = if is_lower { lower } else { higher };
+            assert_eq!(encoder.encode(&content, Effort::Full).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_tried_less_comes_back_all_the_same() {
         let content = content();
-        let mut encoder = BlockEncoder::new(Codec::Zstd, 3).unwrap();
+        let mut encoder = BlockEncoder::new(Codec::Zstd, Level::Fixed(3)).unwrap();
         for effort in [Effort::Full, Effort::Least, Effort::Light, Effort::Full] {
             let stored = encoder.encode(&content, effort).unwrap();
             let back = decompress(Codec::Zstd, &stored, content.len()).unwrap();

@@ -3,19 +3,21 @@
 //! Decompressed by the stock tool of its codec, a segment is a Kafka log file. What Teeline adds, the footer,
 //! travels in a skippable frame at the end (zstd, lz4) or in an object beside it (none).
 //!
-//! One layer per module: [`meta`] (what is said about batches and segments), [`codec`] (blocks to compressed bytes
-//! and back), [`footer`] (layout of footer and trailer), [`builder`] (batches to an object), [`reader`] (an object
+//! One layer per module: [`meta`] (what is said about batches and segments), [`level`] (how hard
+//! that is tried), [`codec`] (blocks to compressed bytes and back), [`footer`] (layout of footer and trailer), [`builder`] (batches to an object), [`reader`] (an object
 //! to batches).
 
 pub mod builder;
 pub mod codec;
 pub mod footer;
+pub mod level;
 pub mod meta;
 pub mod reader;
 
 pub use builder::{BLOCK_BYTES_DEFAULT, Finished, SegmentBuilder};
 pub use codec::Codec;
 pub use footer::{BlockEntry, FOOTER_BYTES_MAX, FOOTER_TRAILER_BYTES, Footer, Location, MarkerEntry};
+pub use level::{Level, LevelTrial};
 pub use meta::{
     BatchKind, BatchMeta, LsnRange, Marker, Origin, Producer, SegmentIdentity, SegmentInfo, SegmentNotes,
     UndecidedTransaction,

@@ -101,7 +101,7 @@ pub(super) fn segmenter(top: &mut Section<'_>, from_backup: Option<SegmentKeys>)
             .compression
             .or(other.compression)
             .unwrap_or(default.compression),
-        level: keys.level.or(other.level).unwrap_or(default.level),
+        level: keys.level.or(other.level),
         segment_max_bytes,
         segment_max_interval_ms,
         small_segments_per_minute: small_per_minute.unwrap_or(default.small_segments_per_minute),
