@@ -14,7 +14,7 @@ use teeline_tests::wait::{seconds, wait_until};
 use teeline_tests::workdir::WorkDir;
 
 use crate::producer::RECORD_BYTES;
-use crate::report::{Interval, median};
+use crate::report::{self, Interval, median};
 use crate::timed::{self, Timed};
 
 /// The topic that is backed up.
@@ -149,11 +149,7 @@ pub fn table(lines: &[Line]) -> String {
         "rate to Kafka's tool",
         "CPU to Kafka's tool"
     );
-    let interval = |interval: &Option<Interval>| {
-        interval.map_or(String::new(), |at| {
-            format!("{:.2} ({:.2}-{:.2})", at.median, at.low, at.high)
-        })
-    };
+    let interval = |interval: &Option<Interval>| report::ratio_text(interval.as_ref());
     for line in lines {
         text.push_str(&format!(
             "{:<20} {:<6} {:<9} {:<7} {:<10} {:>8.1} {:>10.0} {:>9.2} {:>10.2} {:>9.1} {:>22} {:>22}\n",
@@ -372,7 +368,7 @@ mod tests {
             (375.0, 2.5, 30.0)
         );
         assert_eq!(line.mb_per_core_second, 400.0);
-        assert_eq!(line.rate_to_tool.expect("a ratio").median, 1.0);
+        assert_eq!(line.rate_to_tool.as_ref().expect("a ratio").median, 1.0);
         assert!(table(&[line]).contains("teeline"));
     }
 }

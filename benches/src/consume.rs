@@ -14,7 +14,7 @@ use teeline_wire::codec::Compression;
 use crate::arguments::{counts, positive};
 use crate::backup;
 use crate::both_ways;
-use crate::contenders::{Contender, DIRECT, HAPROXY, NullKafka};
+use crate::contenders::{ASYNC, Contender, DIRECT, HAPROXY, NO_CAPTURE, NullKafka, SHOTOVER, wanted};
 use crate::fetching::{self, Question};
 use crate::lean::{TOPIC, in_turn, position};
 use crate::null_broker::compression;
@@ -46,8 +46,8 @@ pub struct ConsumeArguments {
     /// Records of 1 KiB that Kafka's own consumer reads in each run; 0 leaves Kafka out.
     #[arg(long, default_value_t = 600_000)]
     kafka_records: u64,
-    /// Only these contenders.
-    #[arg(long, value_delimiter = ',', default_value = "direct,haproxy,no capture")]
+    /// Only these contenders, instead of direct, haproxy, "no capture" and async.
+    #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Shotover's program, to measure it as well; Kafka only.
     #[arg(long)]
@@ -95,12 +95,23 @@ pub fn run(arguments: &ConsumeArguments) {
         document["kafka"] = json!(kafka);
     }
     if let Some(directory) = &arguments.save {
-        let kind = match arguments.codec {
-            Compression::None => "consume".to_owned(),
-            codec => format!("consume-{}", codec.name()),
-        };
-        report::keep(directory, &kind, document);
+        let mut kind = "consume".to_owned();
+        if arguments.codec != Compression::None {
+            kind.push_str(&format!("-{}", arguments.codec.name()));
+        }
+        if arguments.kafka_records == 0 {
+            kind.push_str("-lean");
+        }
+        report::keep(directory, &report::kind_of_some(kind, &arguments.only), document);
     }
+}
+
+fn contenders(arguments: &ConsumeArguments) -> Vec<String> {
+    let mut usual = vec![DIRECT, HAPROXY, NO_CAPTURE, ASYNC];
+    if arguments.shotover.is_some() {
+        usual.push(SHOTOVER);
+    }
+    wanted(&arguments.only, &usual)
 }
 
 fn lean(arguments: &ConsumeArguments) -> Vec<Line> {
@@ -112,7 +123,7 @@ fn lean(arguments: &ConsumeArguments) -> Vec<Line> {
         arguments.codec.name(),
     ];
     let kafka = NullKafka::start(arguments.partitions, &serve.map(str::to_owned), &work);
-    let contenders = kafka.ways.start(&work, &arguments.only);
+    let contenders = kafka.ways.start(&work, &contenders(arguments));
     interleaved(&contenders, arguments.rounds, |contender| {
         let question = Question {
             address: contender.address.clone(),
@@ -137,7 +148,7 @@ fn with_kafka(arguments: &ConsumeArguments) -> Vec<Line> {
     let kafka = RealKafka::start();
     let contenders = kafka
         .ways(arguments.shotover.as_deref())
-        .start(&work, &arguments.only);
+        .start(&work, &contenders(arguments));
     let payloads = producer::write_payloads(work.path());
     backup::create_topic(&kafka.kafka, both_ways::TOPIC, arguments.partitions);
     let (bootstrap, records) = (kafka.kafka.bootstrap(), arguments.kafka_records);

@@ -18,7 +18,7 @@ use crate::cost::{self, Cost};
 use crate::lean::TOPIC;
 
 /// The names of all of them, in the order of the report.
-pub const NAMES: [&str; 5] = [DIRECT, HAPROXY, NO_CAPTURE, "async", DURABLE];
+pub const NAMES: [&str; 5] = [DIRECT, HAPROXY, NO_CAPTURE, ASYNC, DURABLE];
 /// No proxy at all.
 pub const DIRECT: &str = "direct";
 /// HAProxy in TCP mode.
@@ -27,8 +27,18 @@ pub const HAPROXY: &str = "haproxy";
 pub const SHOTOVER: &str = "shotover";
 /// Teeline, captures switched off.
 pub const NO_CAPTURE: &str = "no capture";
+/// Teeline, no answer waiting for a sync.
+pub const ASYNC: &str = "async";
 /// Teeline, each answer waiting for a sync.
 pub const DURABLE: &str = "durable";
+
+/// Those that were asked for, or else the usual ones.
+pub fn wanted(asked: &[String], usual: &[&str]) -> Vec<String> {
+    match asked {
+        [] => usual.iter().map(|name| (*name).to_owned()).collect(),
+        _ => asked.to_vec(),
+    }
+}
 
 /// One way to the broker.
 pub struct Contender {
@@ -230,8 +240,8 @@ impl Ways {
         }
         for (name, capture) in [
             (NO_CAPTURE, json!({"enabled": false})),
-            ("async", json!({"enabled": true, "ack": "async"})),
-            ("durable", json!({"enabled": true, "ack": "durable"})),
+            (ASYNC, json!({"enabled": true, "ack": "async"})),
+            (DURABLE, json!({"enabled": true, "ack": "durable"})),
         ] {
             if is_wanted(name) {
                 all.push(teeline(name, &self.direct, &capture, work));

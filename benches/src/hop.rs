@@ -205,7 +205,7 @@ fn table(lines: &[Line]) -> String {
     );
     for line in lines {
         let interval = |interval: &Option<Interval>| {
-            interval.map_or_else(String::new, |it| {
+            interval.as_ref().map_or_else(String::new, |it| {
                 format!("{:.1} ({:.1}–{:.1})", it.median, it.low, it.high)
             })
         };

@@ -198,8 +198,10 @@ struct Line {
     segmenter_peak_mib: f64,
     /// Of both.
     capture_peak_mib: f64,
-    /// Of the segmenter's CPU, to zstd's own for the same bytes.
+    /// Of the segmenter's CPU, to zstd's own for the same bytes, at zstd's default level.
     segmenter_to_zstd: Option<f64>,
+    /// The same at level 1, which the segmenter chooses for these records.
+    segmenter_to_zstd_1: Option<f64>,
     /// Mean of the buffer's own syncs, those of other files on the same disk waited for.
     own_sync_ms: Option<f64>,
     /// What it adds to the median without capture, as a multiple of one sync of a file of its own.
@@ -211,7 +213,8 @@ struct Yardsticks<'a> {
     haproxy: Option<&'a Rounds>,
     no_capture: Option<&'a Rounds>,
     sync_ms: f64,
-    zstd_cpu_seconds_per_gb: f64,
+    /// By level, as [`limits::ZSTD_LEVELS`].
+    zstd_cpu_seconds_per_gb: [f64; 2],
 }
 
 impl Line {
@@ -220,6 +223,9 @@ impl Line {
         let is_proxy = contender.pid().is_some();
         let segmenter_cpu = median(&rounds.segmenter_cpu_per_gb);
         let captures = contender.segmenter_pid().is_some();
+        let to_zstd = beside
+            .zstd_cpu_seconds_per_gb
+            .map(|zstd_cpu| captures.then(|| segmenter_cpu / zstd_cpu));
         let is_durable = contender.name == DURABLE;
         let added_ms = beside
             .no_capture
@@ -239,7 +245,8 @@ impl Line {
             peak_mib: contender.cost().peak_mib,
             segmenter_peak_mib: contender.segmenter_cost().peak_mib,
             capture_peak_mib: contender.capture_peak_mib(),
-            segmenter_to_zstd: captures.then(|| segmenter_cpu / beside.zstd_cpu_seconds_per_gb),
+            segmenter_to_zstd: to_zstd[0],
+            segmenter_to_zstd_1: to_zstd[1],
             own_sync_ms: contender
                 .mean_ms("teeline_buffer_sync_seconds")
                 .filter(|_| is_durable),
@@ -256,7 +263,8 @@ pub fn run(arguments: &LeanArguments) {
     let contenders = kafka.ways.start(&work, &arguments.only);
     let batches = plan.batches();
     let sync_ms = limits::sync_ms(work.path(), batches.first().expect("a batch"));
-    let zstd_cpu_seconds_per_gb = limits::zstd_cpu_seconds_per_gb(&batches);
+    let zstd_cpu_seconds_per_gb =
+        limits::ZSTD_LEVELS.map(|level| limits::zstd_cpu_seconds_per_gb(&batches, level));
     let mut rounds = vec![Rounds::default(); contenders.len()];
     let mut plain_writes = Vec::new();
     for round in 0..=arguments.rounds {
@@ -289,7 +297,9 @@ pub fn run(arguments: &LeanArguments) {
     print!("{}", table(&lines));
     println!("one sync of a file that grew by a batch: {sync_ms:.2} ms at the median");
     println!("plain writes alone: {write_cpu_seconds_per_gb:.2} CPU-s per GB");
-    println!("zstd alone: {zstd_cpu_seconds_per_gb:.2} CPU-s per GB of these batches");
+    for (level, cpu_seconds) in limits::ZSTD_LEVELS.iter().zip(zstd_cpu_seconds_per_gb) {
+        println!("zstd alone, level {level}: {cpu_seconds:.2} CPU-s per GB of these batches");
+    }
     for line in &lines {
         if let (Some(own), Some(added)) = (line.own_sync_ms, line.added_to_sync) {
             println!(
@@ -302,7 +312,8 @@ pub fn run(arguments: &LeanArguments) {
         run["rounds"] = json!(arguments.rounds);
         run["sync_ms"] = json!(sync_ms);
         run["plain_writes_cpu_seconds_per_gb"] = json!(write_cpu_seconds_per_gb);
-        run["zstd_cpu_seconds_per_gb"] = json!(zstd_cpu_seconds_per_gb);
+        run["zstd_cpu_seconds_per_gb"] = json!(zstd_cpu_seconds_per_gb[0]);
+        run["zstd_1_cpu_seconds_per_gb"] = json!(zstd_cpu_seconds_per_gb[1]);
         report::keep(
             directory,
             &report::kind_of_some(kind("lean", plan), &arguments.only),

@@ -36,6 +36,10 @@ pub fn keep(directory: &Path, what: &str, mut document: Value) {
     let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
     document["arguments"] = json!(arguments.join(" "));
     document["cores"] = json!(processors().count());
+    document["versions"] = json!({
+        "haproxy": first_line(Command::new("haproxy").arg("-v")),
+        "kafka": teeline_tests::components::KAFKA_VERSION,
+    });
     fs::create_dir_all(directory).expect("make the directory of results");
     let text = serde_json::to_string_pretty(&document).expect("JSON");
     // What was kept stays: a second one of the day gets a number.
@@ -80,7 +84,7 @@ fn processors() -> impl Iterator<Item = String> {
 
 /// A median, and where it lies with 95 % of confidence: of six rounds or more. Of fewer it is the lowest and the highest, which
 /// hold it between them in 75 % of cases (three rounds), 87 % (four) or 94 % (five).
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Interval {
     /// The median of what was measured.
     pub median: f64,
@@ -88,6 +92,8 @@ pub struct Interval {
     pub low: f64,
     /// The 97.5th percentile of them.
     pub high: f64,
+    /// What was measured, round by round.
+    pub rounds: Vec<f64>,
 }
 
 impl Interval {
@@ -116,6 +122,7 @@ impl Interval {
             median: median(values.iter().copied()),
             low: at(0.025),
             high: at(0.975),
+            rounds: values.to_vec(),
         }
     }
 }

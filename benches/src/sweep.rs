@@ -10,7 +10,7 @@ use serde_json::json;
 use teeline_tests::workdir::WorkDir;
 
 use crate::arguments::{counts, positive};
-use crate::contenders::{Contender, NullKafka};
+use crate::contenders::{ASYNC, Contender, HAPROXY, NO_CAPTURE, NullKafka, wanted};
 use crate::lean::{Plan, Rounds, in_turn};
 use crate::report::{self, Interval, median, ratio_text};
 
@@ -36,8 +36,8 @@ pub struct SweepArguments {
     /// Bytes of each record batch.
     #[arg(long, default_value_t = 65_536, value_parser = counts())]
     batch_bytes: usize,
-    /// Only these contenders.
-    #[arg(long, value_delimiter = ',', default_value = "haproxy,no capture,async")]
+    /// Only these contenders, instead of haproxy, "no capture" and async.
+    #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Keep the results under this directory, with date and commit.
     #[arg(long)]
@@ -93,7 +93,7 @@ fn sweep(arguments: &SweepArguments, kind: &str, plans: &[Plan]) {
     let work = WorkDir::create("sweep");
     let partitions = plans.iter().map(|plan| plan.partitions).max().unwrap_or(SIX);
     let kafka = NullKafka::start(partitions, &[], &work);
-    let contenders = kafka.ways.start(&work, &arguments.only);
+    let contenders = kafka.ways.start(&work, &wanted(&arguments.only, &CONTENDERS));
     let batches = first.batches();
     let mut rounds = vec![vec![Rounds::default(); contenders.len()]; plans.len()];
     let mut peaks = vec![vec![0.0; contenders.len()]; plans.len()];
@@ -135,7 +135,8 @@ fn sweep(arguments: &SweepArguments, kind: &str, plans: &[Plan]) {
             "rounds": arguments.rounds, "seconds": arguments.seconds, "batch_bytes": arguments.batch_bytes,
             "rate_mb_per_second": arguments.rate, "in_flight_in_all": IN_FLIGHT_IN_ALL,
         });
-        report::keep(directory, kind, json!({"run": run, "points": lines}));
+        let kind = report::kind_of_some(kind.to_owned(), &arguments.only);
+        report::keep(directory, &kind, json!({"run": run, "points": lines}));
     }
 }
 
@@ -179,6 +180,7 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
+const CONTENDERS: [&str; 3] = [HAPROXY, NO_CAPTURE, ASYNC];
 const SIX: i32 = 6;
 const FOUR: usize = 4;
 const IN_FLIGHT_IN_ALL: usize = 20;

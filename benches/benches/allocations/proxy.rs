@@ -10,6 +10,7 @@ use clap::Parser;
 use teeline_proxy::cli::{Cli, Command};
 use teeline_proxy::process::Proxy;
 use teeline_runtime::logging;
+use teeline_tests::wait::{seconds, wait_until};
 
 use crate::ALLOCATOR;
 
@@ -53,12 +54,11 @@ fn write(path: &Path) {
 pub(crate) fn counts(directory: &Path, pid: u32) -> [u64; 3] {
     let path = path(directory, pid);
     let now = SystemTime::now();
-    while !fs::metadata(&path)
-        .and_then(|file| file.modified())
-        .is_ok_and(|written| written > now)
-    {
-        thread::sleep(EVERY / 10);
-    }
+    wait_until("the counted proxy to write its counts", seconds(30), || {
+        fs::metadata(&path)
+            .and_then(|file| file.modified())
+            .is_ok_and(|written| written > now)
+    });
     let text = fs::read_to_string(&path).unwrap();
     let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().unwrap()).collect();
     numbers.try_into().unwrap()

@@ -13,7 +13,8 @@ use teeline_archive::{BufferPosition, Lsn, SessionId, WriterId};
 use teeline_segmenter::buffer::FrameLocation;
 use teeline_segmenter::prepare::{Prepared, captured};
 use teeline_segmenter::resolver::Resolver;
-use teeline_wire::codec::Compression;
+use teeline_wire::batch::BATCH_HEADER_BYTES;
+use teeline_wire::codec::{Compression, decompress_within};
 use uuid::Uuid;
 
 use crate::input::{FULL_BATCH_BYTES, batch};
@@ -21,7 +22,7 @@ use crate::wire::memcpy;
 
 /// Batches of one measured segment, about 4 MiB.
 const BATCHES: u64 = 64;
-/// The default of `segmenter.level`.
+/// One of those between which a segmenter chooses.
 const ZSTD_LEVEL: i32 = 3;
 
 pub(crate) fn all(criterion: &mut Criterion) {
@@ -110,7 +111,20 @@ fn prepare(criterion: &mut Criterion) {
                 BatchSize::LargeInput,
             );
         });
-        memcpy(&mut group, &sent);
+        match codec {
+            Compression::None => memcpy(&mut group, &sent),
+            _ => {
+                let records = sent.slice(BATCH_HEADER_BYTES..);
+                let mut place = Vec::new();
+                group.bench_function("limit: the decoder itself", |bencher| {
+                    bencher.iter(|| {
+                        decompress_within(codec, black_box(&records), 2 * FULL_BATCH_BYTES, &mut place)
+                            .unwrap()
+                            .len()
+                    });
+                });
+            }
+        }
         group.finish();
     }
 }
