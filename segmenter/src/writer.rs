@@ -48,8 +48,8 @@ pub struct SegmentSink {
     backup_id: String,
     writer: WriterId,
     codec: Codec,
-    /// `None` is chosen by topic.
     level: Option<i32>,
+    /// Of every topic archived so far, if the level is chosen: about as many bytes as its name and 100 more.
     trials: Mutex<HashMap<String, Arc<LevelTrial>>>,
     block_bytes: usize,
     bytes_max: u64,
@@ -108,16 +108,16 @@ impl SegmentSink {
         self.begin_as_of(cluster_id, topic, id, origin, self.clock.now_ms())
     }
 
-    /// What is known of a topic's content, from this run.
-    fn trial(&self, topic: &str) -> Arc<LevelTrial> {
-        let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(trial) = trials.get(topic) {
-            return Arc::clone(trial);
+    /// The level for a topic: what this run has found out about its content goes from segment to segment.
+    fn level(&self, topic: &str) -> Level {
+        match self.level {
+            Some(level) => Level::Fixed(level),
+            None if self.codec != Codec::Zstd => Level::Fixed(0),
+            None => {
+                let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
+                Level::Chosen(Arc::clone(trials.entry(topic.to_owned()).or_default()))
+            }
         }
-        if trials.len() >= TRIALS_MAX {
-            trials.clear();
-        }
-        Arc::clone(trials.entry(topic.to_owned()).or_default())
     }
 
     /// Begins a segment of batches that were archived before, at `created_at_ms`.
@@ -141,10 +141,7 @@ impl SegmentSink {
             origin,
             created_at_ms,
         };
-        let level = self
-            .level
-            .map_or_else(|| Level::Chosen(self.trial(topic)), Level::Fixed);
-        let builder = SegmentBuilder::new(identity, self.codec, level, self.block_bytes)?;
+        let builder = SegmentBuilder::new(identity, self.codec, self.level(topic), self.block_bytes)?;
         Ok(SegmentWriter {
             store: self.store.clone(),
             builder: Some(builder),
@@ -152,9 +149,6 @@ impl SegmentSink {
         })
     }
 }
-
-/// Topics whose level is remembered; what is forgotten is found again by one trial.
-const TRIALS_MAX: usize = 4096;
 
 /// One segment being written.
 pub struct SegmentWriter {
@@ -235,4 +229,43 @@ fn join<T>(joined: Result<T, tokio::task::JoinError>) -> Result<T, WriteError> {
         Ok(panic) => std::panic::resume_unwind(panic),
         Err(_) => WriteError::Stopped,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use teeline_runtime::SystemClock;
+
+    use super::*;
+
+    fn sink(settings: &Settings) -> SegmentSink {
+        SegmentSink::new(
+            Store::in_memory(),
+            "b",
+            WriterId(1),
+            settings,
+            Arc::new(SystemClock),
+            0,
+        )
+    }
+
+    #[test]
+    fn the_level_is_chosen_topic_by_topic_unless_it_is_set() {
+        let chosen = sink(&Settings::default());
+        let trial = |topic| match chosen.level(topic) {
+            Level::Chosen(trial) => trial,
+            Level::Fixed(level) => panic!("{level}"),
+        };
+        assert!(Arc::ptr_eq(&trial("orders"), &trial("orders")));
+        assert!(!Arc::ptr_eq(&trial("orders"), &trial("payments")));
+        let set = sink(&Settings {
+            level: Some(5),
+            ..Settings::default()
+        });
+        assert!(matches!(set.level("orders"), Level::Fixed(5)));
+        let lz4 = sink(&Settings {
+            compression: Compression::Lz4,
+            ..Settings::default()
+        });
+        assert!(matches!(lz4.level("orders"), Level::Fixed(_)));
+    }
 }

@@ -1,48 +1,81 @@
 //! How hard zstd tries at a block.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The level of zstd.
 #[derive(Clone, Debug)]
 pub enum Level {
     /// This one, 1 to 19.
     Fixed(i32),
-    /// Level 3, or level 1 while it does about as well on the same content. What segments of the same content share.
+    /// Level 3, or level 1 while it does about as well on the same kind of content. Segments of one topic share it.
     Chosen(Arc<LevelTrial>),
 }
 
-/// Which of two levels some content is worth, found by trying both on a block now and then.
+/// Which of two levels a topic's content is worth, found by trying both on a block now and then.
 ///
-/// Level 1 takes half of level 3's time. Which of them leaves less depends on the content: of JSON events it is level 1
-/// (a fifth instead of a quarter, measured), of Avro and text level 3 by 5 to 14 %.
-#[derive(Debug, Default)]
-pub struct LevelTrial {
+/// Level 1 takes about two thirds of level 3's time, and which of them leaves less depends on the content (docs/adr/0011).
+#[derive(Debug)]
+pub struct LevelTrial(Mutex<Trials>);
+
+#[derive(Debug)]
+struct Trials {
     /// Blocks until both are tried again.
-    blocks_left: AtomicU32,
-    is_lower: AtomicBool,
+    blocks_left: u32,
+    random: u32,
+    /// Bytes that each level left, older trials counting half of younger ones.
+    higher_bytes: usize,
+    lower_bytes: usize,
+}
+
+impl Default for LevelTrial {
+    fn default() -> Self {
+        LevelTrial(Mutex::new(Trials {
+            // A topic of one block is not worth a trial.
+            blocks_left: 1,
+            random: 0x9E37_79B9,
+            higher_bytes: 0,
+            lower_bytes: 0,
+        }))
+    }
 }
 
 impl LevelTrial {
-    /// Whether the lower level did at the last trial.
+    /// Whether the lower level does, by the last trials.
     pub fn is_lower(&self) -> bool {
-        self.is_lower.load(Ordering::Relaxed)
+        self.lock().is_lower()
     }
 
     /// Notes what both levels left of one block.
-    pub(crate) fn note(&self, higher: usize, lower: usize) {
-        let is_lower = lower <= higher.saturating_add(higher / TOLERANCE_PART);
-        self.is_lower.store(is_lower, Ordering::Relaxed);
+    pub(crate) fn note(&self, higher_bytes: usize, lower_bytes: usize) {
+        let mut trials = self.lock();
+        trials.higher_bytes = (trials.higher_bytes / 2).saturating_add(higher_bytes);
+        trials.lower_bytes = (trials.lower_bytes / 2).saturating_add(lower_bytes);
     }
 
-    /// Whether it is time to try both.
-    fn is_due(&self) -> bool {
-        // Builders of several segments may meet here; that one of them counts wrong costs a trial.
-        let count = |left: u32| Some(left.checked_sub(1).unwrap_or(BLOCKS_OF_A_TRIAL - 1));
-        let before = self
-            .blocks_left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
-        before == Ok(0)
+    fn lock(&self) -> MutexGuard<'_, Trials> {
+        // Every field is whole at any time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Trials {
+    fn is_lower(&self) -> bool {
+        let bearable = self
+            .higher_bytes
+            .saturating_add(self.higher_bytes / TOLERANCE_PART);
+        self.higher_bytes > 0 && self.lower_bytes <= bearable
+    }
+
+    /// Counts a block, and tells whether both levels are to be tried on it. At even distances a topic whose partitions come in
+    /// turn would be judged by one of them for ever.
+    fn is_due(&mut self) -> bool {
+        if let Some(left) = self.blocks_left.checked_sub(1) {
+            self.blocks_left = left;
+            return false;
+        }
+        self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.blocks_left = TRIAL_BLOCKS / 2 + (self.random >> 16) % TRIAL_BLOCKS;
+        true
     }
 }
 
@@ -51,10 +84,11 @@ impl Level {
     pub(crate) fn of(&self, effort: Effort, bytes: usize) -> Attempt {
         match self {
             Level::Fixed(configured) => Attempt::At(effort.level(*configured)),
-            Level::Chosen(trial) if effort == Effort::Full => {
-                if bytes >= TRIAL_BYTES_MIN && trial.is_due() {
+            Level::Chosen(trial) if effort == Effort::Full && bytes >= TRIAL_BYTES_MIN => {
+                let mut trials = trial.lock();
+                if trials.is_due() {
                     Attempt::Both(Arc::clone(trial))
-                } else if trial.is_lower() {
+                } else if trials.is_lower() {
                     Attempt::At(LEVEL_LOWER)
                 } else {
                     Attempt::At(LEVEL_HIGHER)
@@ -105,7 +139,7 @@ impl Effort {
         }
     }
 
-    /// The level for it where one was asked for. Who asks for more than the default level wants the last byte.
+    /// The level for it. Who asks for more than the default level wants the last byte.
     fn level(self, configured: i32) -> i32 {
         match self {
             Effort::Full => configured,
@@ -126,12 +160,13 @@ pub(crate) const LEVEL_LOWER: i32 = 1;
 const LEVEL_LEAST: i32 = -50;
 /// The lower level does when it leaves at most one part in so many more: what is in the store is paid for every month.
 const TOLERANCE_PART: usize = 64;
-/// A trial of blocks that are worth level 1 costs two of them more, of others half of one.
-const BLOCKS_OF_A_TRIAL: u32 = 64;
-/// Shorter blocks tell little of longer ones.
-const TRIAL_BYTES_MIN: usize = 64 * 1024;
+/// Blocks from trial to trial, at the mean: one costs a block at the level that is not used.
+const TRIAL_BLOCKS: u32 = 64;
+/// Shorter blocks get other parameters from zstd, at either level: they tell nothing of longer ones, and keep the higher one.
+const TRIAL_BYTES_MIN: usize = 256 * 1024 + 1;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
@@ -145,32 +180,69 @@ mod tests {
         assert_eq!(Effort::Light.level(9), 9);
     }
 
-    #[test]
-    fn the_lower_level_is_taken_while_it_leaves_no_more_to_speak_of() {
-        let trial = Arc::new(LevelTrial::default());
-        let level = Level::Chosen(Arc::clone(&trial));
-        let at = |effort, bytes| match level.of(effort, bytes) {
+    fn at(level: &Level, effort: Effort, bytes: usize) -> Option<i32> {
+        match level.of(effort, bytes) {
             Attempt::At(level) => Some(level),
             Attempt::Both(_) => None,
-        };
-        let long = TRIAL_BYTES_MIN;
-        assert_eq!(
-            at(Effort::Full, long - 1),
-            Some(LEVEL_HIGHER),
-            "too short to tell"
-        );
-        assert_eq!(at(Effort::Light, long), Some(LEVEL_LOWER));
-        assert_eq!(at(Effort::Least, long), Some(LEVEL_LEAST));
+        }
+    }
+
+    const LONG: usize = TRIAL_BYTES_MIN;
+
+    #[test]
+    fn the_lower_level_is_taken_while_it_leaves_no_more_to_speak_of() {
         for (higher, lower, expected) in [
             (6400, 6500, LEVEL_LOWER),
             (6400, 6501, LEVEL_HIGHER),
             (6400, 5000, LEVEL_LOWER),
         ] {
-            assert_eq!(at(Effort::Full, long), None, "both are tried");
-            trial.note(higher, lower);
-            for _ in 1..BLOCKS_OF_A_TRIAL {
-                assert_eq!(at(Effort::Full, long), Some(expected), "{lower} beside {higher}");
+            let trial = Arc::new(LevelTrial::default());
+            let level = Level::Chosen(Arc::clone(&trial));
+            assert_eq!(
+                at(&level, Effort::Full, LONG),
+                Some(LEVEL_HIGHER),
+                "the first block"
+            );
+            for _ in 0..3 {
+                assert_eq!(at(&level, Effort::Full, LONG), None, "both are tried");
+                trial.note(higher, lower);
+                for _ in 0..TRIAL_BLOCKS / 2 {
+                    assert_eq!(
+                        at(&level, Effort::Full, LONG),
+                        Some(expected),
+                        "{lower} by {higher}"
+                    );
+                    assert_eq!(
+                        at(&level, Effort::Full, LONG - 1),
+                        Some(LEVEL_HIGHER),
+                        "too short"
+                    );
+                    assert_eq!(at(&level, Effort::Light, LONG), Some(LEVEL_LOWER));
+                    assert_eq!(at(&level, Effort::Least, LONG), Some(LEVEL_LEAST));
+                }
+                trial.lock().blocks_left = 0;
             }
+        }
+    }
+
+    #[test]
+    fn partitions_that_come_in_turn_are_all_tried() {
+        for partitions in [2, 16, 64, 128] {
+            let level = Level::Chosen(Arc::default());
+            let mut tried = vec![0; partitions];
+            for block in 0..400 * TRIAL_BLOCKS as usize {
+                if at(&level, Effort::Full, LONG).is_none() {
+                    tried[block % partitions] += 1;
+                }
+            }
+            let total: u32 = tried.iter().sum();
+            assert!((350..450).contains(&total), "{total} trials");
+            let most = tried.iter().max().unwrap();
+            assert!(*most * 2 <= total + 20, "{tried:?}");
+            assert!(
+                partitions > 16 || tried.iter().all(|count| *count > 0),
+                "{tried:?}"
+            );
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Decompressed by the stock tool of its codec, a segment is a Kafka log file. What Teeline adds, the footer,
 //! travels in a skippable frame at the end (zstd, lz4) or in an object beside it (none).
 //!
-//! One layer per module: [`meta`] (what is said about batches and segments), [`level`] (how hard
-//! that is tried), [`codec`] (blocks to compressed bytes and back), [`footer`] (layout of footer and trailer), [`builder`] (batches to an object), [`reader`] (an object
-//! to batches).
+//! One layer per module: [`meta`] (what is said about batches and segments), [`level`] (how hard zstd tries),
+//! [`codec`] (blocks to compressed bytes and back), [`footer`] (layout of footer and trailer), [`builder`] (batches to
+//! an object), [`reader`] (an object to batches).
 
 pub mod builder;
 pub mod codec;

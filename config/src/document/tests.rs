@@ -206,6 +206,19 @@ segmentr: {}
 }
 
 #[test]
+fn a_level_is_chosen_by_content_unless_it_is_set() {
+    let level = |text: &str| Config::parse(text, &NoEnv).unwrap().segmenter.level;
+    assert_eq!(level("segmenter: {compression: zstd}"), None);
+    assert_eq!(level("segmenter: {compression_level: 3}"), Some(3));
+    for wrong in [0, 20] {
+        one_problem(
+            &format!("segmenter: {{compression_level: {wrong}}}"),
+            &["segmenter.compression_level", "1 to 19"],
+        );
+    }
+}
+
+#[test]
 fn what_is_planned_but_not_honoured_yet_is_refused_by_name() {
     one_problem(
         "segmenter: {compression: snappy}",
