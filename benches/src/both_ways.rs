@@ -149,7 +149,6 @@ pub fn table(lines: &[Line]) -> String {
         "rate to Kafka's tool",
         "CPU to Kafka's tool"
     );
-    let interval = |interval: &Option<Interval>| report::ratio_text(interval.as_ref());
     for line in lines {
         text.push_str(&format!(
             "{:<20} {:<6} {:<9} {:<7} {:<10} {:>8.1} {:>10.0} {:>9.2} {:>10.2} {:>9.1} {:>22} {:>22}\n",
@@ -163,8 +162,8 @@ pub fn table(lines: &[Line]) -> String {
             line.cpu_seconds_per_gb,
             line.cpu_seconds_per_gib,
             line.peak_mib,
-            interval(&line.rate_to_tool),
-            interval(&line.cpu_to_tool),
+            report::ratio_text(line.rate_to_tool.as_ref()),
+            report::ratio_text(line.cpu_to_tool.as_ref()),
         ));
     }
     text

@@ -102,7 +102,7 @@ pub fn run(arguments: &ConsumeArguments) {
         if arguments.kafka_records == 0 {
             kind.push_str("-lean");
         }
-        report::keep(directory, &report::kind_of_some(kind, &arguments.only), document);
+        report::keep(directory, &kind, &["--codec"], document);
     }
 }
 

@@ -101,7 +101,7 @@ pub fn run(arguments: &EconomyArguments) {
         println!("{document:#}");
     }
     if let Some(directory) = &arguments.save {
-        report::keep(directory, "economy", document);
+        report::keep(directory, "economy", &[], document);
     }
 }
 

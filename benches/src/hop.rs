@@ -105,7 +105,7 @@ pub fn run(arguments: &HopArguments) {
             "rounds": arguments.rounds, "round_trips": arguments.round_trips, "record_bytes": arguments.batch_bytes,
             "cpus": 1,
         });
-        report::keep(directory, "hop", json!({"run": run, "contenders": lines}));
+        report::keep(directory, "hop", &[], json!({"run": run, "contenders": lines}));
     }
 }
 

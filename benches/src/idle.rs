@@ -81,7 +81,7 @@ pub fn run(arguments: &IdleArguments) {
         let run = json!({
             "connections": arguments.connections, "batch_bytes": arguments.batch_bytes, "restarts": arguments.restarts,
         });
-        report::keep(directory, "idle", json!({"run": run, "contenders": lines}));
+        report::keep(directory, "idle", &[], json!({"run": run, "contenders": lines}));
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Plan {
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: i32,
     /// Bytes of each record batch, before compression.
-    #[arg(long, default_value_t = 65_536, value_parser = counts())]
+    #[arg(long, default_value_t = BATCH_BYTES, value_parser = counts())]
     pub batch_bytes: usize,
     /// Batches of each request, for as many partitions.
     #[arg(long, default_value_t = 1, value_parser = counts())]
@@ -198,10 +198,10 @@ struct Line {
     segmenter_peak_mib: f64,
     /// Of both.
     capture_peak_mib: f64,
-    /// Of the segmenter's CPU, to zstd's own for the same bytes, at zstd's default level.
-    segmenter_to_zstd: Option<f64>,
-    /// The same at level 1, which the segmenter chooses for these records.
-    segmenter_to_zstd_1: Option<f64>,
+    /// Of the segmenter's CPU, to zstd's own for the same bytes in the same round, at zstd's default level.
+    segmenter_to_zstd: Option<Interval>,
+    /// The same at level 1, which the segmenter chooses for JSON.
+    segmenter_to_zstd_1: Option<Interval>,
     /// Mean of the buffer's own syncs, those of other files on the same disk waited for.
     own_sync_ms: Option<f64>,
     /// What it adds to the median without capture, as a multiple of one sync of a file of its own.
@@ -213,8 +213,8 @@ struct Yardsticks<'a> {
     haproxy: Option<&'a Rounds>,
     no_capture: Option<&'a Rounds>,
     sync_ms: f64,
-    /// By level, as [`limits::ZSTD_LEVELS`].
-    zstd_cpu_seconds_per_gb: [f64; 2],
+    /// In each round, by level as [`limits::ZSTD_LEVELS`].
+    zstd_cpu_seconds_per_gb: [Vec<f64>; 2],
 }
 
 impl Line {
@@ -223,9 +223,8 @@ impl Line {
         let is_proxy = contender.pid().is_some();
         let segmenter_cpu = median(&rounds.segmenter_cpu_per_gb);
         let captures = contender.segmenter_pid().is_some();
-        let to_zstd = beside
-            .zstd_cpu_seconds_per_gb
-            .map(|zstd_cpu| captures.then(|| segmenter_cpu / zstd_cpu));
+        let to_zstd =
+            |zstd_cpu: &[f64]| captures.then(|| Interval::of_ratio(&rounds.segmenter_cpu_per_gb, zstd_cpu));
         let is_durable = contender.name == DURABLE;
         let added_ms = beside
             .no_capture
@@ -245,8 +244,8 @@ impl Line {
             peak_mib: contender.cost().peak_mib,
             segmenter_peak_mib: contender.segmenter_cost().peak_mib,
             capture_peak_mib: contender.capture_peak_mib(),
-            segmenter_to_zstd: to_zstd[0],
-            segmenter_to_zstd_1: to_zstd[1],
+            segmenter_to_zstd: to_zstd(&beside.zstd_cpu_seconds_per_gb[0]),
+            segmenter_to_zstd_1: to_zstd(&beside.zstd_cpu_seconds_per_gb[1]),
             own_sync_ms: contender
                 .mean_ms("teeline_buffer_sync_seconds")
                 .filter(|_| is_durable),
@@ -263,12 +262,15 @@ pub fn run(arguments: &LeanArguments) {
     let contenders = kafka.ways.start(&work, &arguments.only);
     let batches = plan.batches();
     let sync_ms = limits::sync_ms(work.path(), batches.first().expect("a batch"));
-    let zstd_cpu_seconds_per_gb =
-        limits::ZSTD_LEVELS.map(|level| limits::zstd_cpu_seconds_per_gb(&batches, level));
     let mut rounds = vec![Rounds::default(); contenders.len()];
-    let mut plain_writes = Vec::new();
+    let (mut plain_writes, mut zstd) = (Vec::new(), [Vec::new(), Vec::new()]);
     for round in 0..=arguments.rounds {
-        plain_writes.push(limits::write_cpu_seconds_per_gb(work.path(), &batches));
+        if round > 0 {
+            plain_writes.push(limits::write_cpu_seconds_per_gb(work.path(), &batches));
+            for (level, found) in limits::ZSTD_LEVELS.iter().zip(&mut zstd) {
+                found.push(limits::zstd_cpu_seconds_per_gb(&batches, *level));
+            }
+        }
         // The first round only warms up.
         let mut warm_up = Rounds::default();
         for at in in_turn(round, contenders.len()) {
@@ -282,12 +284,13 @@ pub fn run(arguments: &LeanArguments) {
         }
     }
     let write_cpu_seconds_per_gb = median(plain_writes.into_iter());
+    let zstd_median = [0, 1].map(|at: usize| median(zstd[at].iter().copied()));
     let of = |name| position(&contenders, name).map(|at| &rounds[at]);
     let beside = Yardsticks {
         haproxy: of(HAPROXY),
         no_capture: of(NO_CAPTURE),
         sync_ms,
-        zstd_cpu_seconds_per_gb,
+        zstd_cpu_seconds_per_gb: zstd,
     };
     let lines: Vec<Line> = contenders
         .iter()
@@ -297,7 +300,7 @@ pub fn run(arguments: &LeanArguments) {
     print!("{}", table(&lines));
     println!("one sync of a file that grew by a batch: {sync_ms:.2} ms at the median");
     println!("plain writes alone: {write_cpu_seconds_per_gb:.2} CPU-s per GB");
-    for (level, cpu_seconds) in limits::ZSTD_LEVELS.iter().zip(zstd_cpu_seconds_per_gb) {
+    for (level, cpu_seconds) in limits::ZSTD_LEVELS.iter().zip(zstd_median) {
         println!("zstd alone, level {level}: {cpu_seconds:.2} CPU-s per GB of these batches");
     }
     for line in &lines {
@@ -312,11 +315,12 @@ pub fn run(arguments: &LeanArguments) {
         run["rounds"] = json!(arguments.rounds);
         run["sync_ms"] = json!(sync_ms);
         run["plain_writes_cpu_seconds_per_gb"] = json!(write_cpu_seconds_per_gb);
-        run["zstd_cpu_seconds_per_gb"] = json!(zstd_cpu_seconds_per_gb[0]);
-        run["zstd_1_cpu_seconds_per_gb"] = json!(zstd_cpu_seconds_per_gb[1]);
+        run["zstd_cpu_seconds_per_gb"] = json!(zstd_median[0]);
+        run["zstd_1_cpu_seconds_per_gb"] = json!(zstd_median[1]);
         report::keep(
             directory,
-            &report::kind_of_some(kind("lean", plan), &arguments.only),
+            &kind("lean", plan),
+            &["--rate", "--codec", "--batch-bytes"],
             json!({"run": run, "contenders": lines}),
         );
     }
@@ -326,9 +330,14 @@ pub fn run(arguments: &LeanArguments) {
 fn kind(name: &str, plan: &Plan) -> String {
     let mut kind = name.to_owned();
     match plan.rate {
-        Some(rate) if rate == PROMISED_RATE => kind.push_str("-steady"),
+        Some(rate) if rate == PROMISED_RATE && plan.batch_bytes == STEADY_BATCH_BYTES => {
+            kind.push_str("-steady");
+        }
         Some(rate) => kind.push_str(&format!("-at-{rate}")),
         None => {}
+    }
+    if !kind.ends_with("-steady") && plan.batch_bytes != BATCH_BYTES {
+        kind.push_str(&format!("-by-{}", plan.batch_bytes));
     }
     if plan.codec != Compression::None {
         kind.push_str(&format!("-{}", plan.codec.name()));
@@ -382,8 +391,11 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
-/// Of promises at a steady rate, in megabytes a second.
+/// Of promises at a steady rate, in megabytes a second, and the batches of it: there the cost is per request.
 const PROMISED_RATE: f64 = 20.0;
+const STEADY_BATCH_BYTES: usize = 16_384;
+/// The size to which Kafka's own performance producer is set, too.
+const BATCH_BYTES: usize = 65_536;
 /// The topic of all lean loads.
 pub const TOPIC: &str = "lean";
 /// More than the window in which zstd finds what came before, for each of several connections.

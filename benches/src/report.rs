@@ -7,11 +7,13 @@ use std::process::Command;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// Keeps a result under a directory, with date, commit and machine.
+/// Keeps a result under a directory, with date, commit and machine. `accounted` are the options that `what` tells of already;
+/// with any other one that changes what is measured, it is called something else, and no promise is held against it.
 ///
 /// # Panics
 /// When it cannot be written.
-pub fn keep(directory: &Path, what: &str, mut document: Value) {
+pub fn keep(directory: &Path, what: &str, accounted: &[&str], mut document: Value) {
+    let what = &kind(what, accounted, std::env::args().skip(2));
     let mut commit = first_line(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
     // Results that were kept just now change nothing of what is measured.
     let changed = ["status", "--porcelain", "--", ".", ":!benches/results", ":!docs"];
@@ -36,9 +38,10 @@ pub fn keep(directory: &Path, what: &str, mut document: Value) {
     let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
     document["arguments"] = json!(arguments.join(" "));
     document["cores"] = json!(processors().count());
-    document["versions"] = json!({
+    // Of what is there; not every question asks all of them.
+    document["installed"] = json!({
         "haproxy": first_line(Command::new("haproxy").arg("-v")),
-        "kafka": teeline_tests::components::KAFKA_VERSION,
+        "kafka": teeline_tests::components::broker_version(),
     });
     fs::create_dir_all(directory).expect("make the directory of results");
     let text = serde_json::to_string_pretty(&document).expect("JSON");
@@ -64,10 +67,32 @@ fn first_line(command: &mut Command) -> String {
 
 const UNKNOWN: &str = "unknown";
 
-/// The kind of a result that has only some of the contenders: promises are not judged by it.
-pub fn kind_of_some(kind: String, only: &[String]) -> String {
-    if only.is_empty() { kind } else { kind + "-some" }
+/// The kind of a result, by its command line.
+fn kind(what: &str, accounted: &[&str], words: impl IntoIterator<Item = String>) -> String {
+    let is_usual = |word: String| {
+        let option = word.split('=').next().unwrap_or_default();
+        !option.starts_with("--") || HOW_LONG.contains(&option) || accounted.contains(&option)
+    };
+    let mut kind = what.to_owned();
+    if !words.into_iter().all(is_usual) {
+        kind.push_str("-other");
+    }
+    kind
 }
+
+/// Options that change how much is measured, not what, and where the rivals are.
+const HOW_LONG: [&str; 9] = [
+    "--rounds",
+    "--seconds",
+    "--records",
+    "--kafka-records",
+    "--megabytes",
+    "--steady-seconds",
+    "--shotover",
+    "--save",
+    // Of cargo.
+    "--bench",
+];
 
 /// The processor's name, as the kernel has it.
 fn cpu() -> String {
@@ -151,6 +176,20 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_result_of_something_else_is_called_something_else() {
+        let kind = |line: &str| {
+            let words = line.split(' ').map(str::to_owned);
+            super::kind("lean-steady", &["--rate", "--batch-bytes"], words)
+        };
+        assert_eq!(
+            kind("--rate 20 --batch-bytes=16384 --rounds 3 --save here"),
+            "lean-steady"
+        );
+        assert_eq!(kind("--rate 20 --connections 9"), "lean-steady-other");
+        assert_eq!(kind("--only=async"), "lean-steady-other");
+    }
 
     #[test]
     fn medians() {

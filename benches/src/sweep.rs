@@ -135,8 +135,7 @@ fn sweep(arguments: &SweepArguments, kind: &str, plans: &[Plan]) {
             "rounds": arguments.rounds, "seconds": arguments.seconds, "batch_bytes": arguments.batch_bytes,
             "rate_mb_per_second": arguments.rate, "in_flight_in_all": IN_FLIGHT_IN_ALL,
         });
-        let kind = report::kind_of_some(kind.to_owned(), &arguments.only);
-        report::keep(directory, &kind, json!({"run": run, "points": lines}));
+        report::keep(directory, kind, &[], json!({"run": run, "points": lines}));
     }
 }
 

@@ -28,9 +28,14 @@ pub fn cache_directory() -> PathBuf {
         .join("teeline")
 }
 
-/// The class path of the brokers: another version where `TEELINE_KAFKA_VERSION` asks for it.
+/// The brokers' version: another one where `TEELINE_KAFKA_VERSION` asks for it.
+pub fn broker_version() -> String {
+    env::var("TEELINE_KAFKA_VERSION").unwrap_or_else(|_| KAFKA_VERSION.to_owned())
+}
+
+/// The class path of the brokers.
 pub fn broker_class_path() -> String {
-    kafka_jars(&env::var("TEELINE_KAFKA_VERSION").unwrap_or_else(|_| KAFKA_VERSION.to_owned()))
+    kafka_jars(&broker_version())
 }
 
 /// The class path of Kafka's tools and clients.

@@ -102,7 +102,7 @@ fn measure() {
         );
     }
     if let Some(directory) = std::env::var_os("TEELINE_BENCH_SAVE") {
-        report::keep(Path::new(&directory), "allocations", json!({"lines": lines}));
+        report::keep(Path::new(&directory), "allocations", &[], json!({"lines": lines}));
     }
 }
 

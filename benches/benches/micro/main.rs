@@ -43,7 +43,10 @@ fn main() {
     let lines = micro::read(&results(), began);
     print!("{}", micro::table(&lines));
     if let Some(directory) = std::env::var_os("TEELINE_BENCH_SAVE") {
-        report::keep(Path::new(&directory), "micro", json!({"pieces": lines}));
+        // With the name of a group only that is measured.
+        let is_whole = std::env::args().skip(1).all(|word| word.starts_with("--"));
+        let kind = if is_whole { "micro" } else { "micro-some" };
+        report::keep(Path::new(&directory), kind, &[], json!({"pieces": lines}));
     }
 }
 

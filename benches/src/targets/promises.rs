@@ -187,16 +187,7 @@ pub(super) const TARGETS: &[Target] = &[
               cores, 0.25 when it is alone; to it come two hand-overs between threads.",
     },
     Target {
-        what: "segmenter: CPU to zstd's own for the same bytes, at its default level",
-        bound: Bound::AtMost(1.5),
-        kind: "lean",
-        lines: ASYNC,
-        field: "segmenter_to_zstd",
-        against: Against::Nothing,
-        why: "",
-    },
-    Target {
-        what: "segmenter: CPU to zstd's own for the same bytes, at level 1, which it chooses for them",
+        what: "segmenter: CPU to zstd's own for the same bytes, at the level that it chooses",
         bound: Bound::AtMost(1.5),
         kind: "lean",
         lines: ASYNC,
