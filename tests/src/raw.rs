@@ -117,11 +117,20 @@ pub fn produce(topic: &str, bytes: usize) -> Vec<u8> {
     produce_batch(topic, &vec![0; bytes])
 }
 
+/// The same with acks=0: no answer follows.
+pub fn produce_unanswered(topic: &str, bytes: usize) -> Vec<u8> {
+    produce_with(0, topic, &vec![0; bytes])
+}
+
 /// The same with a record batch.
 pub fn produce_batch(topic: &str, batch: &[u8]) -> Vec<u8> {
+    produce_with(1, topic, batch)
+}
+
+fn produce_with(acks: i16, topic: &str, batch: &[u8]) -> Vec<u8> {
     let body = [
         &(-1_i16).to_be_bytes()[..],
-        &1_i16.to_be_bytes(),
+        &acks.to_be_bytes(),
         &30_000_i32.to_be_bytes(),
         &topic_head(topic),
         &0_i32.to_be_bytes(),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{WireError, apis};
 
-pub use request::{ProduceEntry, ProduceRequest, parse_request};
+pub use request::{ProduceEntry, ProduceRequest, parse_acks, parse_request};
 pub use response::{
     CurrentLeader, ProduceOutcome, ProduceResponse, error_response, parse_response, parse_response_whole,
 };

@@ -57,6 +57,26 @@ proptest! {
     }
 
     #[test]
+    fn acks_are_known_as_soon_as_they_are_there_and_never_guessed(seed: u64, version in THEIR_VERSIONS) {
+        let (theirs, body) = made_request(seed, version);
+        let mut frame = vec![0, 0, 0, version as u8, 0, 0, 0, 9, 0, 2, b'm', b'e'];
+        if apis::is_flexible(apis::PRODUCE, version) == Some(true) {
+            frame.push(0);
+        }
+        let id_bytes = theirs.transactional_id.as_ref().map_or(0, |id| id.len());
+        let id_length_bytes = match apis::is_flexible(apis::PRODUCE, version) {
+            Some(true) => 1 + usize::from(id_bytes > 126),
+            _ => 2,
+        };
+        let known_from = frame.len() + id_length_bytes + id_bytes + 2;
+        frame.extend_from_slice(&body);
+        for length in 0..=frame.len() {
+            let found = parse_acks(version, &frame[..length]).ok();
+            prop_assert_eq!(found, (length >= known_from).then_some(theirs.acks), "{} bytes", length);
+        }
+    }
+
+    #[test]
     fn responses_agree_with_kafka_protocol(seed: u64, version in THEIR_VERSIONS) {
         let (theirs, body) = made_response(seed, version);
         let ours = parse_response_whole(version, &body).expect("well-formed");
@@ -133,6 +153,7 @@ proptest! {
             }
             let body = Bytes::from(body);
             let _ = parse_request(version, &body);
+            let _ = parse_acks(version, &body);
             let _ = parse_response(version, &body);
         }
     }

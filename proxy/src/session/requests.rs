@@ -1,9 +1,9 @@
 //! From the client to the broker.
 //!
-//! Frames are looked at only as far as needed. A Produce request is read whole (within the budget), its batches go into
-//! the write-ahead buffer, and the very same bytes go to the broker. Everything else streams through: its key, version
-//! and correlation id are noted so that the answer can be told, and its bytes are not looked at. What was parsed in one
-//! wake-up is written in one go.
+//! Frames are looked at only as far as needed. Where there is a capture, a Produce request is read whole (within the
+//! budget), its batches go into the write-ahead buffer, and the very same bytes go to the broker. Everything else streams
+//! through: its key, version and correlation id are noted so that the answer can be told, and its bytes are not looked at.
+//! What was parsed in one wake-up is written in one go.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -41,6 +41,10 @@ pub(crate) struct Requests<'a> {
     observer: Asking<'a>,
     /// Bytes of the current frame that still have to pass unread.
     streaming: usize,
+    /// What streams is a Produce request.
+    streams_produce: bool,
+    /// The current frame is read whole; so it stays until it is there.
+    gathers: bool,
     /// Room taken for the current frame, which is read whole.
     room: Room,
     /// Tokens of the old SASL exchange that are still to come: they have no Kafka header.
@@ -56,6 +60,8 @@ impl<'a> Requests<'a> {
             meter: Meter::new(shared, Direction::Request),
             observer: Asking::new(&shared.arrived),
             streaming: 0,
+            streams_produce: false,
+            gathers: false,
             room: Room::default(),
             tokens: 0,
         }
@@ -133,6 +139,9 @@ impl<'a> Requests<'a> {
                 return Ok(false);
             }
             self.meter.ends();
+            if std::mem::take(&mut self.streams_produce) {
+                self.shared.pulse.whole_ended();
+            }
             return Ok(true);
         }
         if self.shared.draining.load(Ordering::Relaxed) {
@@ -168,10 +177,14 @@ impl<'a> Requests<'a> {
                 let text = format!("{} request: {error}", apis::name(head.api_key));
                 Err(Refused::new(Closed::TooLarge, text).of(head.api_key).into())
             }
-            Passage::Whole(_) => match self.take_whole(length, upstream).await? {
-                Some(frame) => self.whole(head, frame, upstream).await.map(|()| true),
-                None => Ok(false),
-            },
+            Passage::Whole(_) => {
+                self.gathers = true;
+                let Some(frame) = self.take_whole(length, upstream).await? else {
+                    return Ok(false);
+                };
+                self.gathers = false;
+                self.whole(head, frame, upstream).await.map(|()| true)
+            }
         }
     }
 
@@ -183,6 +196,11 @@ impl<'a> Requests<'a> {
             Expect::SaslToken => self.observer.begins(bytes, &[]),
             _ => self.observer.begins(bytes, self.intake.bytes()),
         };
+        if matches!(expect, Expect::Produce(_)) {
+            // It may take as long as one that is read whole: who drains waits for its end.
+            self.streams_produce = true;
+            self.shared.pulse.whole_awaited(length);
+        }
         self.meter.begins(head.api_key);
         self.shared.in_flight.push(head.expecting(expect, trace));
         self.streaming = bytes;
@@ -249,6 +267,9 @@ impl<'a> Requests<'a> {
         }
         let capture = self.shared.cluster.capture.as_ref();
         Ok(match api_key {
+            apis::PRODUCE if capture.is_none() && !self.gathers && self.will_be_answered(api_version) => {
+                Passage::Stream(Expect::Produce(Box::new(Captured::none())))
+            }
             apis::PRODUCE => Passage::Whole(self.shared.live.request_bytes_max),
             apis::END_TXN if capture.is_some() && (0..=end_txn::NEWEST_VERSION).contains(&api_version) => {
                 Passage::Whole(SMALL_REQUEST_BYTES_MAX)
@@ -277,6 +298,14 @@ impl<'a> Requests<'a> {
             }
             _ => Passage::Stream(Expect::Pass),
         })
+    }
+
+    /// Whether it is known already that the Produce request at the head of the intake has an answer.
+    fn will_be_answered(&self, api_version: i16) -> bool {
+        let arrived = self.intake.bytes();
+        let looked_at = arrived.get(..READ_BYTES_FREE).unwrap_or(arrived);
+        let frame = looked_at.get(LENGTH_BYTES..).unwrap_or_default();
+        produce::parse_acks(api_version, frame).is_ok_and(|acks| acks != 0)
     }
 
     /// Waits while too many requests are unanswered.

@@ -8,10 +8,11 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponseTopic};
 use kafka_protocol::messages::{BrokerId, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use teeline_config::cluster::Capture as CaptureSettings;
 use teeline_wire::apis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::testing::{Choices, Stage, request, response};
+use super::testing::{Choices, Stage, request, response, wait_until};
 
 /// A Metadata answer of so many topics, each of about a hundred bytes.
 fn metadata(topics: usize) -> Bytes {
@@ -106,14 +107,19 @@ async fn announcing_much_and_sending_little_holds_little() {
 async fn whatever_of_a_request_drips_its_connection_is_closed() {
     let passing = request(apis::LIST_OFFSETS, 1, 1, &[0; 2_000]);
     let whole = super::testing::produce(9, 1, -1, &[("t", 0, Bytes::from(vec![0; 2_000]))]);
-    for (what, begun) in [
-        ("half a length", &passing[..2]),
-        ("half a header", &passing[..9]),
-        ("a request that passes", &passing[..100]),
-        ("a request that is read whole", &whole[..100]),
+    for (what, begun, enabled) in [
+        ("half a length", &passing[..2], true),
+        ("half a header", &passing[..9], true),
+        ("a request that passes", &passing[..100], true),
+        ("a request that is read whole", &whole[..100], true),
+        ("Produce that passes", &whole[..100], false),
     ] {
         let mut stage = Stage::with(Choices {
             idle_timeout: Duration::from_millis(1_200),
+            capture: CaptureSettings {
+                enabled,
+                ..CaptureSettings::default()
+            },
             ..Choices::default()
         })
         .await;
@@ -226,12 +232,4 @@ async fn what_a_broker_said_before_it_ended_its_side_reaches_the_client() {
     let got = stage.client.rest().await;
     assert_eq!(got.len(), both.len());
     assert_eq!(got, both);
-}
-
-async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "gave up waiting for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

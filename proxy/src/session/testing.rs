@@ -117,6 +117,7 @@ impl Stage {
             Arc::clone(&metrics),
             clock,
         );
+        let captures = choices.capture.enabled;
         let virtual_cluster = VirtualCluster {
             name: "test".to_owned(),
             backup_id: "test".to_owned(),
@@ -148,7 +149,7 @@ impl Stage {
             &virtual_cluster,
             live,
             topology,
-            Some(capture),
+            captures.then_some(capture),
             metrics,
             &process,
         ));
@@ -375,4 +376,12 @@ pub(crate) fn produced(version: i16, correlation_id: i32, outcomes: &[(&str, i32
 /// The correlation id of a response frame, or of a request frame.
 pub(crate) fn correlation_of(frame: &Bytes, is_request: bool) -> i32 {
     frame.slice(if is_request { 8 } else { 4 }..).get_i32()
+}
+
+pub(crate) async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "gave up waiting for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

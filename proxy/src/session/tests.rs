@@ -10,12 +10,15 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
 use teeline_archive::buffer::Frame;
 use teeline_config::ConnectionAge;
+use teeline_config::cluster::Capture as CaptureSettings;
 use teeline_wire::apis;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
 use super::capture_tests::kinds;
-use super::testing::{Choices, Stage, batch, correlation_of, produce, produced, request, response};
+use super::testing::{
+    Choices, Stage, batch, correlation_of, produce, produced, request, response, wait_until,
+};
 use super::{LINGER_UNCAPTURED, QUIET_LOOK_EVERY, QUIET_LOOKS};
 
 #[tokio::test]
@@ -191,6 +194,91 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
         stage.client.receive().await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert!(stage.client.rest().await.is_empty());
+}
+
+async fn without_capture() -> Stage {
+    Stage::with(Choices {
+        capture: CaptureSettings {
+            enabled: false,
+            ..CaptureSettings::default()
+        },
+        ..Choices::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn where_nothing_is_captured_produce_passes_while_it_arrives_once_it_is_known_to_have_an_answer() {
+    let mut stage = without_capture().await;
+    for (version, acks) in [(3, 1), (3, -1), (9, -1), (12, 0), (7, 0), (13, 1)] {
+        let asked = produce(version, 1, acks, &[("t", 0, vec![7; 300_000].into())]);
+        for cut in [13, 17, 19, 21, 100, 200_000] {
+            stage.client.send(&asked[..cut]).await;
+            if acks != 0 && cut >= 100 {
+                let mut first = vec![0; cut];
+                stage.broker.0.read_exact(&mut first).await.unwrap();
+                assert!(first == asked[..cut], "what is there is passed on at once");
+                assert_eq!(stage.cluster.in_flight_bytes(), 0, "nothing is gathered");
+                stage.client.send(&asked[cut..]).await;
+                let mut rest = vec![0; asked.len() - cut];
+                stage.broker.0.read_exact(&mut rest).await.unwrap();
+                assert!(rest == asked[cut..]);
+            } else {
+                wait_until("its beginning to be read", || stage.cluster.in_flight_bytes() > 0).await;
+                stage.client.send(&asked[cut..]).await;
+                assert!(stage.broker.receive().await == asked);
+                wait_until("the room to be given back", || {
+                    stage.cluster.in_flight_bytes() == 0
+                })
+                .await;
+            }
+            if acks != 0 {
+                let answer = produced(version, 1, &[("t", 0, 0, 5)]);
+                stage.broker.send(&answer).await;
+                assert_eq!(stage.client.receive().await, answer);
+            }
+        }
+        // What has no answer left nothing behind that the next answer could be taken for.
+        stage.client.send(&request(apis::LIST_OFFSETS, 1, 2, b"a")).await;
+        stage.broker.receive().await;
+        let answer = response(apis::LIST_OFFSETS, 1, 2, b"a");
+        stage.broker.send(&answer).await;
+        assert_eq!(stage.client.receive().await, answer);
+    }
+}
+
+#[tokio::test]
+async fn produce_whose_acks_cannot_be_found_is_refused_and_not_passed_on() {
+    for wrong in [
+        // Transactional ids that are longer than the request, and of a length that there is not.
+        request(apis::PRODUCE, 3, 1, &[0x10, 0, 1, 2, 3]),
+        request(apis::PRODUCE, 9, 1, &[0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 1]),
+        request(apis::PRODUCE, 3, 1, &[0xFF, 0xFE, 0, 1, 0, 0]),
+        request(apis::PRODUCE, 3, 1, &[]),
+    ] {
+        let mut stage = without_capture().await;
+        stage.client.send(&wrong).await;
+        assert!(stage.client.rest().await.is_empty());
+        assert!(stage.broker.rest().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn stopping_lets_a_produce_request_that_is_half_passed_on_finish() {
+    let mut stage = without_capture().await;
+    let asked = produce(9, 1, -1, &[("t", 0, vec![7; 100_000].into())]);
+    stage.client.send(&asked[..50_000]).await;
+    let mut first = vec![0; 50_000];
+    stage.broker.0.read_exact(&mut first).await.unwrap();
+    stage.cluster.stop.drain.trigger();
+    stage.client.send(&asked[50_000..]).await;
+    let mut rest = vec![0; asked.len() - 50_000];
+    stage.broker.0.read_exact(&mut rest).await.unwrap();
+    assert!([first, rest].concat() == asked);
+    let answer = produced(9, 1, &[("t", 0, 0, 5)]);
+    stage.broker.send(&answer).await;
+    assert_eq!(stage.client.receive().await, answer);
     assert!(stage.client.rest().await.is_empty());
 }
 

@@ -12,7 +12,9 @@ use serde_json::json;
 use teeline_tests::driver::{Isolation, ProducerConfig};
 use teeline_tests::notes::note;
 use teeline_tests::programs::Proxy;
-use teeline_tests::raw::{RawClient, fetch, produce, produce_batch, raise_open_files_limit, request};
+use teeline_tests::raw::{
+    RawClient, fetch, produce, produce_batch, produce_unanswered, raise_open_files_limit, request,
+};
 use teeline_tests::read_back::assert_acknowledged;
 use teeline_tests::record::read_load_log;
 use teeline_tests::wait::{seconds, wait_until};
@@ -279,11 +281,11 @@ fn what_is_stuck_before_a_stopped_broker_leaves_the_others_alone() {
     wait_until("the listeners", seconds(30), || {
         RawClient::connect(&address).is_ok()
     });
-    let frame = produce("any", 1 << 20);
+    // Where nothing is captured, what has an answer passes while it arrives, and what has none is read whole.
+    let frames = [produce_unanswered("any", 1 << 20), produce("any", 1 << 20)];
     let mut stuck: Vec<RawClient> = (0..60).map(|_| RawClient::connect(&address).unwrap()).collect();
     thread::scope(|scope| {
-        for client in &mut stuck {
-            let frame = &frame;
+        for (client, frame) in stuck.iter_mut().zip(frames.iter().cycle()) {
             scope.spawn(move || {
                 client.0.set_write_timeout(Some(seconds(1))).unwrap();
                 // At last nobody takes any more, and that is as it should be.
@@ -295,6 +297,11 @@ fn what_is_stuck_before_a_stopped_broker_leaves_the_others_alone() {
         proxy.metric("teeline_in_flight_bytes") > f64::from(16 << 20)
     });
     let held = proxy.metric("teeline_in_flight_bytes");
+    let lent = proxy.metric("teeline_answer_bytes");
+    assert!(
+        lent <= f64::from(16 << 20),
+        "{lent} bytes of read buffers are stuck"
+    );
     let neighbour = Neighbour::start("stuck", &settings.bootstrap());
     neighbour.assert_moving();
     note(&format!("{held} of {} bytes are stuck", 32 << 20));

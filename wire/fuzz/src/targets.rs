@@ -52,7 +52,8 @@ pub fn request_header(data: &[u8]) {
     }
 }
 
-/// A version and a body. Records lie inside the body; a refusal answers what stands, once.
+/// A version and a body. Records lie inside the body; a refusal answers what stands, once; its acks are found as well by who looks
+/// at the beginning only.
 pub fn produce_request(data: &[u8]) {
     let Some((version, body)) = version_and_body(data) else {
         return;
@@ -60,6 +61,12 @@ pub fn produce_request(data: &[u8]) {
     let Ok(request) = produce::parse_request(version, &body) else {
         return;
     };
+    let mut frame = [[0, 0], version.to_be_bytes(), [0, 0], [0, 9], [0xFF, 0xFF]].concat();
+    if apis::is_flexible(apis::PRODUCE, version) == Some(true) {
+        frame.push(0);
+    }
+    frame.extend_from_slice(&body);
+    assert_eq!(produce::parse_acks(version, &frame).ok(), Some(request.acks));
     let within = body.as_ptr_range();
     for entry in &request.entries {
         assert!(entry.records.is_empty() || within.contains(&entry.records.as_ptr()));

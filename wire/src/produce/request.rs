@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{Layout, TopicRef, read_topic};
 use crate::WireError;
+use crate::header::RequestHeader;
 use crate::read::Reader;
 
 /// A Produce request, records uncopied.
@@ -63,6 +64,20 @@ pub fn parse_request(version: i16, body: &Bytes) -> Result<ProduceRequest, WireE
         timeout_ms,
         entries,
     })
+}
+
+/// The acks of a request of which only the beginning is there: `frame` begins with its header, after the length.
+///
+/// # Errors
+/// When there is too little of it, or it cannot be read.
+pub fn parse_acks(version: i16, frame: &[u8]) -> Result<i16, WireError> {
+    let layout = Layout::of(version)?;
+    let header = RequestHeader::parse(frame)?;
+    let mut reader = Reader::new(frame.get(header.header_len..).unwrap_or_default());
+    if layout.has_transactional_id() {
+        reader.nullable_string_range(layout.flexible)?;
+    }
+    reader.i16()
 }
 
 fn read_topics(
