@@ -27,16 +27,7 @@ pub fn keep(directory: &Path, what: &str, accounted: &[&str], mut document: Valu
     document["commit"] = json!(commit);
     document["machine"] = json!(first_line(Command::new("uname").args(["-srm"])));
     document["cpu"] = json!(cpu());
-    // As it can be typed again.
-    let quoted = |word: String| {
-        if word.contains(' ') {
-            format!("\"{word}\"")
-        } else {
-            word
-        }
-    };
-    let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
-    document["arguments"] = json!(arguments.join(" "));
+    document["arguments"] = json!(typed(std::env::args().skip(1)));
     document["cores"] = json!(processors().count());
     // Of what is there; not every question asks all of them.
     document["installed"] = json!({
@@ -54,6 +45,19 @@ pub fn keep(directory: &Path, what: &str, accounted: &[&str], mut document: Valu
     let path = paths.find(|path| !path.exists()).expect("numbers do not end");
     fs::write(&path, text + "\n").expect("write the result");
     eprintln!("kept in {}", path.display());
+}
+
+/// A command line as it can be typed on another machine: of a program elsewhere only its name, which PATH may have.
+fn typed(words: impl Iterator<Item = String>) -> String {
+    let typed = words.map(|word| {
+        let name = Path::new(&word).file_name().and_then(|name| name.to_str());
+        match name.filter(|_| word.starts_with('/')) {
+            Some(name) => name.to_owned(),
+            None if word.contains(' ') => format!("\"{word}\""),
+            None => word,
+        }
+    });
+    typed.collect::<Vec<_>>().join(" ")
 }
 
 fn first_line(command: &mut Command) -> String {
@@ -81,7 +85,7 @@ fn kind(what: &str, accounted: &[&str], words: impl IntoIterator<Item = String>)
 }
 
 /// Options that change how much is measured, not what, and where the rivals are.
-const HOW_LONG: [&str; 9] = [
+const HOW_LONG: [&str; 10] = [
     "--rounds",
     "--seconds",
     "--records",
@@ -90,8 +94,9 @@ const HOW_LONG: [&str; 9] = [
     "--steady-seconds",
     "--shotover",
     "--save",
-    // Of cargo.
+    // Of cargo, and of `hop` when it has found its CPU.
     "--bench",
+    "--pinned",
 ];
 
 /// The processor's name, as the kernel has it.
@@ -189,6 +194,19 @@ mod tests {
         );
         assert_eq!(kind("--rate 20 --connections 9"), "lean-steady-other");
         assert_eq!(kind("--only=async"), "lean-steady-other");
+    }
+
+    #[test]
+    fn a_command_line_names_no_place_of_this_machine() {
+        let words = [
+            "wire",
+            "--shotover",
+            "/somewhere/bin/shotover-proxy",
+            "--only",
+            "no capture",
+        ];
+        let typed = super::typed(words.map(str::to_owned).into_iter());
+        assert_eq!(typed, "wire --shotover shotover-proxy --only \"no capture\"");
     }
 
     #[test]

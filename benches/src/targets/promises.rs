@@ -25,8 +25,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: NO_CAPTURE,
         field: "cpu_to_haproxy",
         against: Against::LowEnd,
-        why: "each request is two wake-ups here as there, and the same number of sleeps; its own code, \
-              which is cold after each of them, is 30 ms of each second beside HAProxy's 13.",
+        why: "each request is two wake-ups here as there, and the same number of sleeps; its own code, which \
+              is cold after each of them, is most of the difference.",
     },
     Target {
         what: "pass-through, 20 MB/s: p99 above the worse of HAProxy's and direct, ms",
@@ -45,10 +45,10 @@ pub(super) const TARGETS: &[Target] = &[
         field: "cpu_to_haproxy",
         against: Against::LowEnd,
         why: "at Kafka's pace the proxy sleeps two to five times as often as HAProxy per byte, although it \
-              reads and writes a third as often: it takes all there is in one go, where HAProxy goes on by \
-              16 KiB while more arrives (docs/adr/0010, with what was tried). Sleeping and waking others \
-              is 37 % of its samples and 26 % of HAProxy's, copies 11 and 17 %. Shotover, which decodes as \
-              well, costs more.",
+              reads and writes a third as often: it takes all there is in one go, where HAProxy goes on by 16 \
+              KiB while more arrives (docs/adr/0010, with what was tried). Sleeping and waking others is 37 % \
+              of its samples and 26 % of HAProxy's (before Produce passed while it arrives). Shotover, which \
+              decodes as well, needs 2.1 in the same rounds.",
     },
     Target {
         what: "pass-through, real Kafka, full speed, lz4: CPU per GB to HAProxy's",
@@ -132,10 +132,9 @@ pub(super) const TARGETS: &[Target] = &[
         field: "cpu_to_haproxy",
         against: Against::Nothing,
         why: "what page cache costs where a virtual machine's host takes free memory back (docs/adr/0010): \
-              in turns with all the others each run finds the memory gone that the last one freed. In \
-              turns with HAProxy alone it is 2.25 (2.14 to 2.32; lean-some), 0.9 CPU-s per GB, of which \
-              plain writes of as much are 0.3, what the proxy without capture costs 0.3, and the checksum \
-              0.1.",
+              plain writes of as much cost 2.4 CPU-s per GB by themselves in these rounds, and the proxy with \
+              all it does 2.2. In an hour in which they cost 0.3 it was 0.9, 2.25 of HAProxy's (2.14 to 2.32; \
+              lean-some), of which what the proxy without capture costs was 0.3 and the checksum 0.1.",
     },
     Target {
         what: "capture async, 20 MB/s, without its segmenter: CPU per GB to HAProxy's",
@@ -144,8 +143,7 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_haproxy",
         against: Against::Nothing,
-        why: "what is dearer without capture is, and each request of 16 KiB is a frame, an outcome and \
-              their share of a write every 5 ms.",
+        why: "a sync every 5 ms, and each request of 16 KiB is a frame, an outcome and their share of a write.",
     },
     Target {
         what: "capture async, real Kafka, without its segmenter: CPU per GB to HAProxy's",
@@ -163,7 +161,7 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "steady_cpu_to_haproxy",
         against: Against::Nothing,
-        why: "as above.",
+        why: "as above, and a sync every 5 ms.",
     },
     Target {
         what: "capture durable: throughput to that without capture",
@@ -183,8 +181,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: DURABLE,
         field: "added_to_sync",
         against: Against::Nothing,
-        why: "a sync takes 0.34 ms at the mean while the segmenter and the load use the same disk and \
-              cores, 0.25 when it is alone; to it come two hand-overs between threads.",
+        why: "a sync takes 0.30 ms at the mean while the segmenter and the load use the same disk and cores, \
+              0.19 when it is alone; to it come two hand-overs between threads.",
     },
     Target {
         what: "segmenter: CPU to zstd's own for the same bytes, at the level that it chooses",
@@ -193,7 +191,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "segmenter_to_zstd_1",
         against: Against::Nothing,
-        why: "",
+        why: "the codec became cheaper: to level 3, which it used before, it is 0.81. Reading the buffer, \
+              checking each batch, and writing the segment through the page cache take 1.1 CPU-s per GB beside \
+              it.",
     },
     Target {
         what: "memory of proxy and segmenter at full speed, MiB (64 MB and 256 MiB in flight)",
@@ -231,8 +231,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_first",
         against: Against::Nothing,
-        why: "HAProxy's cost grows by more (1.31) in the same run, for the same reason: with 500 \
-              connections a wake-up finds one request instead of twenty.",
+        why: "with 500 connections a wake-up finds one request instead of twenty, and HAProxy's own cost grows \
+              by 1.26 in the same run; with one connection nearly all that is written is in caches still.",
     },
     Target {
         what: "more partitions, without capture: CPU per GB to that with the fewest",
@@ -347,9 +347,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[("who", "teeline backup"), ("cluster", "null")],
         field: "mb_per_core_second",
         against: Against::Nothing,
-        why: "the worst is uncompressed records into zstd segments: zstd's level 3 is four fifths of the \
-              samples. Level 1 (`compression_level: 1`) takes half as long and makes Avro and text 5 to 14 \
-              % larger, which is paid for every month. Where producers compress it holds.",
+        why: "the worst is uncompressed records into lz4 segments, as lz4_flex takes 2.7 CPU-s for a gigabyte \
+              of these; into zstd it is 273, of which zstd's level 1 is two thirds. Without compression, and \
+              where producers compress, it holds.",
     },
     Target {
         what: "backup, real Kafka: throughput to Kafka's consumer performance tool's",
@@ -358,7 +358,7 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[("who", "teeline backup"), ("cluster", "kafka")],
         field: "rate_to_tool",
         against: Against::Nothing,
-        why: "zstd again: Kafka's tool throws its records away. Where producers compress, both rates hold.",
+        why: "zstd: Kafka's tool throws its records away. Where producers compress, it holds.",
     },
     Target {
         what: "backup, real Kafka: CPU per GB to Kafka's consumer performance tool's",
@@ -367,7 +367,7 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[("who", "teeline backup"), ("cluster", "kafka")],
         field: "cpu_to_tool",
         against: Against::Nothing,
-        why: "zstd again. Where producers compress it is 0.3 to 0.5.",
+        why: "",
     },
     Target {
         what: "backup, producers without compression, zstd: CPU-s per GiB (a third of the best other tool's)",
@@ -380,7 +380,7 @@ pub(super) const TARGETS: &[Target] = &[
         ],
         field: "cpu_seconds_per_gib",
         against: Against::Nothing,
-        why: "zstd's level 3 alone is 2.8 of it; without compression it is 1.2.",
+        why: "level 1 of zstd alone is 2.0 to 2.8 of it, by the hour; without compression it is 1.4.",
     },
     Target {
         what: "backup, producers compress: CPU-s per GiB (an eighth of it)",
