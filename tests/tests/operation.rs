@@ -298,7 +298,10 @@ fn a_buffer_in_which_nothing_was_captured_is_drained_although_its_cluster_is_los
 #[test]
 fn a_proxy_that_dies_before_it_knows_what_topics_are_called_leaves_a_buffer_that_can_be_drained() {
     let mut settings = STAGE.proxy("unnamed");
-    settings.document["clusters"][0]["capture"]["exclude"] = json!(["unnamed-hidden"]);
+    let capture = &mut settings.document["clusters"][0]["capture"];
+    capture["exclude"] = json!(["unnamed-hidden"]);
+    // It must not ask by chance between the topics' creation and its end.
+    capture["catalog_poll_interval"] = json!("1h");
     let mut proxy = settings.start();
     // After the proxy has asked for all topics, and past it: only by their ids it hears of them.
     let topics = ["unnamed-kept", "unnamed-hidden", "unnamed-gone"];
