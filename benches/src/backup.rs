@@ -10,9 +10,9 @@ use teeline_tests::kafka::Kafka;
 use teeline_tests::workdir::WorkDir;
 
 use crate::both_ways::{
-    BACKUP_ID, Case, Line, Place, Rounds, TOPIC, back_up, bytes_of, null_broker, source_arguments, table,
+    BACKUP_ID, Case, Line, Place, Rounds, TOPIC, back_up, beside_tool, bytes_of, null_broker,
+    source_arguments, table,
 };
-use crate::lean::in_turn;
 use crate::producer::{self, RECORD_BYTES};
 use crate::report;
 use crate::timed::{self, Timed};
@@ -120,28 +120,19 @@ fn from_kafka(arguments: &BackupArguments, lines: &mut Vec<Line>) {
         let count = records(arguments);
         producer::run_timed(&kafka.bootstrap(), TOPIC, &payloads, count, codec, work.path());
         let place = Place::new(case, &work);
-        let (mut ours, mut theirs) = (Rounds::default(), Rounds::default());
-        for round in 0..=arguments.rounds {
-            eprintln!("round {round} of {}: Kafka, {codec}", arguments.rounds);
-            let bytes = bytes_of(count);
-            for who in in_turn(round, 2) {
-                // The first round fills the page cache.
-                let is_counted = round > 0;
-                if who == 0 {
-                    let (consumed, mb_per_second) = consume(&kafka.bootstrap(), count, &work);
-                    if is_counted {
-                        theirs.note(bytes, bytes as f64 / 1e6 / mb_per_second, &consumed);
-                    }
-                } else {
-                    let (timed, found) = back_up(&kafka.bootstrap(), case, &place, &work);
-                    assert_eq!(found, count, "a backup holds what was produced");
-                    if is_counted {
-                        ours.note(bytes, timed.seconds, &timed);
-                    }
-                    place.clear();
-                }
-            }
-        }
+        let bytes = bytes_of(count);
+        let (theirs, ours) = beside_tool(
+            arguments.rounds,
+            codec,
+            bytes,
+            |_| consume(&kafka.bootstrap(), count, &work),
+            |_| {
+                let (timed, found) = back_up(&kafka.bootstrap(), case, &place, &work);
+                assert_eq!(found, count, "a backup holds what was produced");
+                place.clear();
+                timed
+            },
+        );
         lines.push(Line::of("consumer performance", "kafka", case, &theirs, None));
         lines.push(Line::of("teeline backup", "kafka", case, &ours, Some(&theirs)));
     }

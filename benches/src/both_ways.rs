@@ -13,6 +13,7 @@ use teeline_tests::s3::{ACCESS_KEY, BUCKET, S3, SECRET_KEY};
 use teeline_tests::wait::{seconds, wait_until};
 use teeline_tests::workdir::WorkDir;
 
+use crate::lean::in_turn;
 use crate::producer::RECORD_BYTES;
 use crate::report::{self, Interval, median};
 use crate::timed::{self, Timed};
@@ -79,6 +80,34 @@ impl Rounds {
         self.cpu_per_gb.push(timed.cpu_seconds / (bytes as f64 / 1e9));
         self.peak_mib = self.peak_mib.max(timed.peak_mib);
     }
+}
+
+/// Rounds of so many bytes in which Kafka's tool (which tells its own megabytes a second) and Teeline take turns, each
+/// first in half of an even number of them. The first round only warms up. Kafka's tool first, then Teeline.
+pub fn beside_tool(
+    count: usize,
+    codec: &str,
+    bytes: u64,
+    tool: impl Fn(usize) -> (Timed, f64),
+    teeline: impl Fn(usize) -> Timed,
+) -> (Rounds, Rounds) {
+    let (mut theirs, mut ours) = (Rounds::default(), Rounds::default());
+    for round in 0..=count {
+        eprintln!("round {round} of {count}: Kafka, {codec}");
+        for who in in_turn(round, 2) {
+            let (rounds, seconds, timed) = if who == 0 {
+                let (timed, mb_per_second) = tool(round);
+                (&mut theirs, bytes as f64 / 1e6 / mb_per_second, timed)
+            } else {
+                let timed = teeline(round);
+                (&mut ours, timed.seconds, timed)
+            };
+            if round > 0 {
+                rounds.note(bytes, seconds, &timed);
+            }
+        }
+    }
+    (theirs, ours)
 }
 
 /// One line of the report: medians.

@@ -284,7 +284,7 @@ pub fn run(arguments: &LeanArguments) {
         }
     }
     let write_cpu_seconds_per_gb = median(plain_writes.into_iter());
-    let zstd_median = [0, 1].map(|at: usize| median(zstd[at].iter().copied()));
+    let zstd_median = zstd.each_ref().map(|found| median(found.iter().copied()));
     let of = |name| position(&contenders, name).map(|at| &rounds[at]);
     let beside = Yardsticks {
         haproxy: of(HAPROXY),
@@ -329,15 +329,15 @@ pub fn run(arguments: &LeanArguments) {
 /// The kind of a result: its name, and what is not as usual, so that nothing else is taken for what is promised.
 fn kind(name: &str, plan: &Plan) -> String {
     let mut kind = name.to_owned();
-    match plan.rate {
-        Some(rate) if rate == PROMISED_RATE && plan.batch_bytes == STEADY_BATCH_BYTES => {
-            kind.push_str("-steady");
+    if plan.rate == Some(PROMISED_RATE) && plan.batch_bytes == STEADY_BATCH_BYTES {
+        kind.push_str("-steady");
+    } else {
+        if let Some(rate) = plan.rate {
+            kind.push_str(&format!("-at-{rate}"));
         }
-        Some(rate) => kind.push_str(&format!("-at-{rate}")),
-        None => {}
-    }
-    if !kind.ends_with("-steady") && plan.batch_bytes != BATCH_BYTES {
-        kind.push_str(&format!("-by-{}", plan.batch_bytes));
+        if plan.batch_bytes != BATCH_BYTES {
+            kind.push_str(&format!("-by-{}", plan.batch_bytes));
+        }
     }
     if plan.codec != Compression::None {
         kind.push_str(&format!("-{}", plan.codec.name()));
@@ -395,7 +395,7 @@ fn table(lines: &[Line]) -> String {
 const PROMISED_RATE: f64 = 20.0;
 const STEADY_BATCH_BYTES: usize = 16_384;
 /// The size to which Kafka's own performance producer is set, too.
-const BATCH_BYTES: usize = 65_536;
+pub const BATCH_BYTES: usize = 65_536;
 /// The topic of all lean loads.
 pub const TOPIC: &str = "lean";
 /// More than the window in which zstd finds what came before, for each of several connections.

@@ -7,8 +7,8 @@ use std::process::Command;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// Keeps a result under a directory, with date, commit and machine. `accounted` are the options that `what` tells of already;
-/// with any other one that changes what is measured, it is called something else, and no promise is held against it.
+/// Keeps a result under a directory, with date, commit and machine. `accounted` are the options that `what` tells of
+/// already; with any other one that changes what is measured, it is called something else, and no promise is held against it.
 ///
 /// # Panics
 /// When it cannot be written.

@@ -11,9 +11,8 @@ use teeline_tests::workdir::WorkDir;
 
 use crate::backup::{create_topic, topic_command};
 use crate::both_ways::{
-    Case, Line, Place, Rounds, back_up, bytes_of, null_broker, restore, source_arguments, table,
+    Case, Line, Place, Rounds, back_up, beside_tool, bytes_of, null_broker, restore, source_arguments, table,
 };
-use crate::lean::in_turn;
 use crate::producer::{self, RECORD_BYTES};
 use crate::report;
 
@@ -138,32 +137,27 @@ fn into_kafka(arguments: &RestoreArguments, work: &WorkDir, lines: &mut Vec<Line
         let mut kafka = Kafka::prepare(1, "log.segment.delete.delay.ms=1000\n");
         kafka.start_all();
         let bootstrap = kafka.bootstrap();
-        let (mut ours, mut theirs) = (Rounds::default(), Rounds::default());
-        for round in 0..=arguments.rounds {
-            eprintln!("round {round} of {}: Kafka, {codec}", arguments.rounds);
-            let (bytes, records) = (bytes_of(stored.records), stored.records);
-            for who in in_turn(round, 2) {
-                // The first round only warms up.
-                let is_counted = round > 0;
-                if who == 0 {
-                    let topic = format!("produced-{round}");
-                    create_topic(&kafka, &topic, arguments.partitions);
-                    let (tool, measured) =
-                        producer::run_timed(&bootstrap, &topic, &payloads, records, codec, work.path());
-                    topic_command(&kafka, &["--delete", "--topic", &topic]);
-                    if is_counted {
-                        theirs.note(bytes, bytes as f64 / 1e6 / measured.mb_per_second, &tool);
-                    }
-                } else {
-                    let topic = format!("restored-{round}");
-                    let timed = restore(&bootstrap, &topic, records, &stored.place, work);
-                    topic_command(&kafka, &["--delete", "--topic", &topic]);
-                    if is_counted {
-                        ours.note(bytes, timed.seconds, &timed);
-                    }
-                }
-            }
-        }
+        let (bytes, records) = (bytes_of(stored.records), stored.records);
+        let delete = |topic: &str| topic_command(&kafka, &["--delete", "--topic", topic]);
+        let (theirs, ours) = beside_tool(
+            arguments.rounds,
+            codec,
+            bytes,
+            |round| {
+                let topic = format!("produced-{round}");
+                create_topic(&kafka, &topic, arguments.partitions);
+                let (tool, measured) =
+                    producer::run_timed(&bootstrap, &topic, &payloads, records, codec, work.path());
+                delete(&topic);
+                (tool, measured.mb_per_second)
+            },
+            |round| {
+                let topic = format!("restored-{round}");
+                let timed = restore(&bootstrap, &topic, records, &stored.place, work);
+                delete(&topic);
+                timed
+            },
+        );
         stored.place.clear();
         lines.push(Line::of(
             "producer performance",

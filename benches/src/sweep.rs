@@ -11,7 +11,7 @@ use teeline_tests::workdir::WorkDir;
 
 use crate::arguments::{counts, positive};
 use crate::contenders::{ASYNC, Contender, HAPROXY, NO_CAPTURE, NullKafka, wanted};
-use crate::lean::{Plan, Rounds, in_turn};
+use crate::lean::{BATCH_BYTES, Plan, Rounds, in_turn};
 use crate::report::{self, Interval, median, ratio_text};
 
 /// What is measured, and how long.
@@ -34,7 +34,7 @@ pub struct SweepArguments {
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
     /// Bytes of each record batch.
-    #[arg(long, default_value_t = 65_536, value_parser = counts())]
+    #[arg(long, default_value_t = BATCH_BYTES, value_parser = counts())]
     batch_bytes: usize,
     /// Only these contenders, instead of haproxy, "no capture" and async.
     #[arg(long, value_delimiter = ',')]

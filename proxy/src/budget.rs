@@ -376,9 +376,14 @@ impl ConnectionBudget {
 }
 
 impl Room {
+    /// Whether none was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
     /// Ties the room to the bytes: it is given back when the last slice of them is dropped.
     pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
-        if self.bytes == 0 {
+        if self.is_empty() {
             return bytes;
         }
         Bytes::from_owner(Held { bytes, _room: self })

@@ -89,7 +89,7 @@ pub(crate) struct ZstdEncoder {
 
 impl ZstdEncoder {
     fn new(asked: Level) -> io::Result<ZstdEncoder> {
-        let level = zstd::DEFAULT_COMPRESSION_LEVEL;
+        let level = LEVEL_HIGHER;
         let mut compressor = zstd::bulk::Compressor::new(level)?;
         compressor.include_checksum(true)?;
         compressor.include_contentsize(true)?;
@@ -100,25 +100,23 @@ impl ZstdEncoder {
         })
     }
 
-    fn encode(&mut self, block: &[u8], effort: Effort) -> io::Result<Vec<u8>> {
+    fn encode(&mut self, block: &[u8], effort: Effort) -> io::Result<Bytes> {
         let trial = match self.asked.of(effort, block.len()) {
             Attempt::At(level) => return self.encode_at(block, level),
             Attempt::Both(trial) => trial,
         };
-        // Each result has room for the worst case until it is shrunk.
-        let mut higher = self.encode_at(block, LEVEL_HIGHER)?;
-        higher.shrink_to_fit();
+        let higher = self.encode_at(block, LEVEL_HIGHER)?;
         let lower = self.encode_at(block, LEVEL_LOWER)?;
         trial.note(higher.len(), lower.len());
         Ok(if lower.len() < higher.len() { lower } else { higher })
     }
 
-    fn encode_at(&mut self, block: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    fn encode_at(&mut self, block: &[u8], level: i32) -> io::Result<Bytes> {
         if level != self.level {
             self.compressor.set_compression_level(level)?;
             self.level = level;
         }
-        self.compressor.compress(block)
+        self.compressor.compress(block).map(shrunk)
     }
 }
 
@@ -142,7 +140,7 @@ impl BlockEncoder {
                     codec: Codec::Zstd,
                     source,
                 };
-                Ok(shrunk(encoder.encode(block, effort).map_err(wrap)?))
+                encoder.encode(block, effort).map_err(wrap)
             }
             BlockEncoder::Lz4 => {
                 let wrap = |source| SegmentError::Compress {

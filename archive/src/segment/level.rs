@@ -66,8 +66,8 @@ impl Trials {
         self.higher_bytes > 0 && self.lower_bytes <= bearable
     }
 
-    /// Counts a block, and tells whether both levels are to be tried on it. At even distances a topic whose partitions come in
-    /// turn would be judged by one of them for ever.
+    /// Counts a block, and tells whether both levels are to be tried on it. At even distances a topic whose partitions
+    /// come in turn would be judged by one of them for ever.
     fn is_due(&mut self) -> bool {
         if let Some(left) = self.blocks_left.checked_sub(1) {
             self.blocks_left = left;
@@ -162,7 +162,8 @@ const LEVEL_LEAST: i32 = -50;
 const TOLERANCE_PART: usize = 64;
 /// Blocks from trial to trial, at the mean: one costs a block at the level that is not used.
 const TRIAL_BLOCKS: u32 = 64;
-/// Shorter blocks get other parameters from zstd, at either level: they tell nothing of longer ones, and keep the higher one.
+/// Shorter blocks get other parameters from zstd, at either level: they tell nothing of longer ones, and keep the higher
+/// level.
 const TRIAL_BYTES_MIN: usize = 256 * 1024 + 1;
 
 #[cfg(test)]

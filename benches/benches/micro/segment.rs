@@ -10,6 +10,7 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use teeline_archive::buffer::{Intent, Outcome, TopicRef};
 use teeline_archive::segment::{BLOCK_BYTES_DEFAULT, Codec, Origin, SegmentBuilder, SegmentIdentity};
 use teeline_archive::{BufferPosition, Lsn, SessionId, WriterId};
+use teeline_benches::limits::ZSTD_LEVELS;
 use teeline_segmenter::buffer::FrameLocation;
 use teeline_segmenter::prepare::{Prepared, captured};
 use teeline_segmenter::resolver::Resolver;
@@ -23,7 +24,7 @@ use crate::wire::memcpy;
 /// Batches of one measured segment, about 4 MiB.
 const BATCHES: u64 = 64;
 /// One of those between which a segmenter chooses.
-const ZSTD_LEVEL: i32 = 3;
+const ZSTD_LEVEL: i32 = ZSTD_LEVELS[0];
 
 pub(crate) fn all(criterion: &mut Criterion) {
     pairing(criterion);

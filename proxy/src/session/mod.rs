@@ -4,9 +4,9 @@
 //! the state of authentication and a few marks. The task ends when both directions have: see [`drive`] for each cause.
 //!
 //! **What bounds the memory of a connection**: two read buffers (at most 16 KiB each, none while idle; up to 256 KiB while
-//! the process lends it); Produce frames that are captured, and answers that have to be read whole, counted against the connection's and the
-//! process's budgets from before they are read until broker and disk, or the client, have them ([`crate::budget`]); at most
-//! 16 KiB of answers waiting for the disk, or 256 KiB while it is lent; 1024 requests noted as unanswered. Who holds any of it
+//! the process lends it); requests and answers that have to be read whole (Produce where it is captured, mostly), counted
+//! against the connection's and the process's budgets from before they are read until broker and disk, or the client, have
+//! them ([`crate::budget`]); at most 16 KiB of answers waiting for the disk, or 256 KiB while it is lent; 1024 requests noted as unanswered. Who holds any of it
 //! without going on is closed: [`watch`].
 
 mod answers;

@@ -41,11 +41,7 @@ pub(crate) struct Requests<'a> {
     observer: Asking<'a>,
     /// Bytes of the current frame that still have to pass unread.
     streaming: usize,
-    /// What streams is a Produce request.
-    streams_produce: bool,
-    /// The current frame is read whole; so it stays until it is there.
-    gathers: bool,
-    /// Room taken for the current frame, which is read whole.
+    /// Room taken for the current frame, which is read whole: so it stays until it is there.
     room: Room,
     /// Tokens of the old SASL exchange that are still to come: they have no Kafka header.
     tokens: u8,
@@ -60,8 +56,6 @@ impl<'a> Requests<'a> {
             meter: Meter::new(shared, Direction::Request),
             observer: Asking::new(&shared.arrived),
             streaming: 0,
-            streams_produce: false,
-            gathers: false,
             room: Room::default(),
             tokens: 0,
         }
@@ -139,9 +133,7 @@ impl<'a> Requests<'a> {
                 return Ok(false);
             }
             self.meter.ends();
-            if std::mem::take(&mut self.streams_produce) {
-                self.shared.pulse.whole_ended();
-            }
+            self.shared.pulse.whole_ended();
             return Ok(true);
         }
         if self.shared.draining.load(Ordering::Relaxed) {
@@ -177,14 +169,10 @@ impl<'a> Requests<'a> {
                 let text = format!("{} request: {error}", apis::name(head.api_key));
                 Err(Refused::new(Closed::TooLarge, text).of(head.api_key).into())
             }
-            Passage::Whole(_) => {
-                self.gathers = true;
-                let Some(frame) = self.take_whole(length, upstream).await? else {
-                    return Ok(false);
-                };
-                self.gathers = false;
-                self.whole(head, frame, upstream).await.map(|()| true)
-            }
+            Passage::Whole(_) => match self.take_whole(length, upstream).await? {
+                Some(frame) => self.whole(head, frame, upstream).await.map(|()| true),
+                None => Ok(false),
+            },
         }
     }
 
@@ -198,7 +186,6 @@ impl<'a> Requests<'a> {
         };
         if matches!(expect, Expect::Produce(_)) {
             // It may take as long as one that is read whole: who drains waits for its end.
-            self.streams_produce = true;
             self.shared.pulse.whole_awaited(length);
         }
         self.meter.begins(head.api_key);
@@ -267,7 +254,9 @@ impl<'a> Requests<'a> {
         }
         let capture = self.shared.cluster.capture.as_ref();
         Ok(match api_key {
-            apis::PRODUCE if capture.is_none() && !self.gathers && self.will_be_answered(api_version) => {
+            apis::PRODUCE
+                if capture.is_none() && self.room.is_empty() && self.will_be_answered(api_version) =>
+            {
                 Passage::Stream(Expect::Produce(Box::new(Captured::none())))
             }
             apis::PRODUCE => Passage::Whole(self.shared.live.request_bytes_max),

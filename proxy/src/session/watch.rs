@@ -31,9 +31,9 @@ pub(crate) struct Pulse {
     rests: AtomicU64,
     /// What it waits for now.
     awaits: AtomicU8,
-    /// The length of the frame that is being read whole; 0 without one.
+    /// The length of the frame that is being read whole, or of Produce that passes; 0 without one.
     whole: AtomicUsize,
-    /// Frames read whole, so that a look now and one later can tell one from two.
+    /// Such frames so far, so that a look now and one later can tell one from two.
     wholes: AtomicU64,
 }
 
@@ -63,15 +63,17 @@ impl Pulse {
         add(&self.moved, 1);
     }
 
-    /// More is awaited of a frame that is read whole.
+    /// More is awaited of a frame that is read whole, or of Produce that passes.
     pub(super) fn whole_awaited(&self, length: usize) {
         self.whole.store(length, Ordering::Relaxed);
     }
 
-    /// The frame is complete.
+    /// The frame is complete; nothing if none was awaited.
     pub(super) fn whole_ended(&self) {
-        self.whole.store(0, Ordering::Relaxed);
-        add(&self.wholes, 1);
+        if self.whole.load(Ordering::Relaxed) > 0 {
+            self.whole.store(0, Ordering::Relaxed);
+            add(&self.wholes, 1);
+        }
     }
 
     /// Counts up with every read.

@@ -52,8 +52,8 @@ pub fn request_header(data: &[u8]) {
     }
 }
 
-/// A version and a body. Records lie inside the body; a refusal answers what stands, once; its acks are found as well by who looks
-/// at the beginning only.
+/// A version and a body. Records lie inside the body; a refusal answers what stands, once; who looks at the beginning only
+/// finds the same acks.
 pub fn produce_request(data: &[u8]) {
     let Some((version, body)) = version_and_body(data) else {
         return;
