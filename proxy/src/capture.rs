@@ -256,8 +256,8 @@ impl Capture {
         )
         .await;
         record_wait(self.metrics.pushed_back(Backpressure::Buffer), started.elapsed());
-        if waited.is_err() && !closed {
-            // Whoever comes next does not find out anew: with `async` no response waits for the disk and tells.
+        if waited.is_err() && !closed && self.ack == Ack::Async {
+            // Whoever comes next does not find out anew: no response waits for the disk and tells.
             self.stall.began(self.writer.last_assigned());
         }
         Ok(waited.unwrap_or(Err(Missed::Slow)))

@@ -369,7 +369,7 @@ impl RunningCluster {
 
 /// What may wait for the disk in all buffers together is a quarter of the room for requests: while a disk stands still the
 /// rest is for those that pass uncaptured (`capture.on_failure: open`). What waits also keeps what else is in the read
-/// buffers that it was cut off.
+/// buffers that it was cut off, up to eight times as much where little of them is captured.
 fn pending_bytes_max(config: &Config) -> usize {
     let capturing = config.clusters.iter().filter(|cluster| cluster.capture.enabled);
     let buffers = capturing.count().max(1) as u64;

@@ -8,7 +8,7 @@ use teeline_archive::ids::BufferPosition;
 use crate::buffer::Writer;
 
 /// Remembers that the disk is behind: from the first response that was held, or request that waited for room, too long, until
-/// its position is durable.
+/// its position is durable. Responses that are let out meanwhile without being held do not prolong it.
 #[derive(Debug, Default)]
 pub(crate) struct Stall {
     stalled: AtomicBool,

@@ -46,8 +46,10 @@ struct Queue {
     bytes: usize,
     /// When the first of `items` came.
     since: Option<Instant>,
-    /// Somebody waits for one of `items` to be durable, or for its room.
+    /// Somebody waits for one of `items` to be durable.
     urgent: bool,
+    /// Somebody waits for room.
+    hurried: bool,
     phase: Phase,
 }
 
@@ -65,7 +67,7 @@ impl Queue {
     }
 
     fn take_items(&mut self) -> Vec<Item> {
-        (self.bytes, self.since, self.urgent) = (0, None, false);
+        (self.bytes, self.since, self.urgent, self.hurried) = (0, None, false, false);
         std::mem::take(&mut self.items)
     }
 }
@@ -80,6 +82,8 @@ struct Gathering {
 /// What the thread takes from the queue in one go.
 pub(super) struct Taken {
     pub(super) items: Vec<Item>,
+    /// Somebody waits for room, which only a sync gives back.
+    pub(super) hurried: bool,
     pub(super) closing: bool,
 }
 
@@ -118,6 +122,7 @@ impl Shared {
                 bytes: 0,
                 since: None,
                 urgent: false,
+                hurried: false,
                 phase: Phase::Open,
             }),
             gathering: Gathering {
@@ -229,8 +234,8 @@ impl Shared {
 
     fn hurry(&self) {
         let mut queue = lock(&self.queue);
-        let wakes = !queue.items.is_empty() && !queue.urgent;
-        queue.urgent |= wakes;
+        let wakes = !queue.hurried;
+        queue.hurried = true;
         drop(queue);
         if wakes {
             self.wake.notify_one();
@@ -246,8 +251,9 @@ impl Shared {
                 .due(self.gathering)
                 .map_or(deadline, |due| due.min(deadline));
             let left = until.saturating_duration_since(Instant::now());
-            if closing || left.is_zero() {
+            if closing || queue.hurried || left.is_zero() {
                 return Taken {
+                    hurried: queue.hurried,
                     items: queue.take_items(),
                     closing,
                 };

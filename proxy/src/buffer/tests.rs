@@ -11,6 +11,8 @@ use teeline_segmenter::buffer::{Directory, Event, ReadFrame, Reader, ReaderOptio
 
 use super::*;
 
+mod room;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn settings(dir: &Path) -> WriterSettings {
@@ -237,32 +239,6 @@ async fn a_full_buffer_refuses_intents_takes_outcomes_and_recovers_when_archived
     let (frames, _) = read(&mut reader(dir.path()), usize::MAX).await;
     assert!(frames.iter().any(|read| read.position > last.end()));
     assert!(frames.iter().all(|read| read.position.session == last.session));
-}
-
-#[tokio::test]
-async fn what_waits_for_its_time_to_be_synced_does_not_keep_the_room() {
-    let dir = tempfile::tempdir().unwrap();
-    let writer = open(WriterSettings {
-        mode: SyncMode::Every(Duration::from_secs(3600)),
-        pending_bytes_max: 10_000,
-        ..settings(dir.path())
-    });
-    for n in 0..20 {
-        let append = writer.append(vec![intent(n, 9_000)]);
-        tokio::time::timeout(DEADLINE, append)
-            .await
-            .expect("room")
-            .unwrap();
-        assert!(writer.state().pending_bytes <= 10_000);
-    }
-    // Small frames take more of the room than of the disk.
-    for _ in 0..200 {
-        let append = writer.append_outcomes(writer.last_assigned().session, vec![outcome(Lsn(1))]);
-        tokio::time::timeout(DEADLINE, append)
-            .await
-            .expect("room")
-            .unwrap();
-    }
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ impl Thread {
             }
             if self.active.is_none() {
                 self.try_new_session();
-            } else if let Err(error) = self.write_and_sync_if_due() {
+            } else if let Err(error) = self.write_and_sync_if_due(taken.hurried) {
                 self.survive(error);
             }
             if self.released_at.elapsed() >= RELEASE_EVERY {
@@ -138,13 +138,14 @@ impl Thread {
         }
     }
 
-    fn write_and_sync_if_due(&mut self) -> Result<(), BufferError> {
+    /// Room comes back by a sync only: who waits for it hurries that, too.
+    fn write_and_sync_if_due(&mut self, hurried: bool) -> Result<(), BufferError> {
         if self.held.is_empty() {
             return Ok(());
         }
         self.write_held()?;
         match self.shared.settings.mode {
-            SyncMode::Every(interval) if self.last_sync.elapsed() < interval => Ok(()),
+            SyncMode::Every(interval) if !hurried && self.last_sync.elapsed() < interval => Ok(()),
             _ => self.sync(),
         }
     }

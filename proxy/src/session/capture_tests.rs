@@ -360,67 +360,6 @@ async fn a_full_buffer_refuses_or_lets_pass_as_the_policy_says() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_too_slow_holds_nobody_for_long_when_the_policy_is_open() {
-    let sync = SyncMode::Every(Duration::from_secs(5));
-    let mut choices = Choices {
-        sync,
-        ..Choices::default()
-    };
-    choices.capture.hold_max_ms = 300;
-    let mut stage = Stage::with(choices).await;
-    let began = Instant::now();
-    for correlation_id in 0..4 {
-        stage
-            .client
-            .send(&produce(9, correlation_id, -1, &[("t", 0, batch(1))]))
-            .await;
-        stage.broker.receive().await;
-        stage
-            .broker
-            .send(&produced(9, correlation_id, &[("t", 0, 0, 8)]))
-            .await;
-        stage.client.receive().await;
-    }
-    let took = began.elapsed();
-    assert!(took >= Duration::from_millis(300), "the first answer is held");
-    assert!(
-        took < Duration::from_millis(1200),
-        "the others are not, while the disk is behind: {took:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_disk_that_is_too_slow_refuses_what_is_new_when_the_policy_is_closed() {
-    let sync = SyncMode::Every(Duration::from_secs(2));
-    let mut choices = Choices {
-        sync,
-        ..Choices::default()
-    };
-    choices.capture.on_failure = OnFailure::Closed;
-    choices.capture.hold_max_ms = 200;
-    let mut stage = Stage::with(choices).await;
-    stage.client.send(&produce(9, 1, -1, &[("t", 0, batch(1))])).await;
-    stage.broker.receive().await;
-    let answer = produced(9, 1, &[("t", 0, 0, 8)]);
-    stage.broker.send(&answer).await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    stage.client.send(&produce(9, 2, -1, &[("t", 0, batch(2))])).await;
-    assert_eq!(
-        stage.client.receive().await,
-        answer,
-        "what was forwarded gets the broker's own answer"
-    );
-    assert!(
-        stage.capture().writer().state().synced.lsn >= Lsn(1),
-        "and not before it is durable"
-    );
-    let refused = stage.client.receive().await;
-    let outcomes = teeline_wire::produce::parse_response(9, &refused.slice(9..)).unwrap();
-    assert_eq!(outcomes[0].error_code, 19);
-    assert_eq!(kinds(&stage.frames().await), ["intent", "outcome", "closed"]);
-}
-
-#[tokio::test]
 async fn the_end_of_a_transaction_is_recorded_when_it_succeeded() {
     let mut stage = Stage::set().await;
     for (correlation_id, error_code) in [(1, 51), (2, 0)] {

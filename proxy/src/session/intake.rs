@@ -30,6 +30,8 @@ pub(crate) struct Intake {
     burst_bytes_max: usize,
     /// The size of the buffer that bytes are cut off.
     allocated: usize,
+    /// How much of it was cut off for somebody who keeps it.
+    kept_bytes: usize,
     lender: Lender,
     loan: Option<Loan>,
     /// What was cut off earlier is still held.
@@ -46,6 +48,7 @@ impl Intake {
             burst_bytes: 0,
             burst_bytes_max: 0,
             allocated: 0,
+            kept_bytes: 0,
             lender,
             loan: None,
             still_held: false,
@@ -67,10 +70,13 @@ impl Intake {
         self.buffer.split_to(count.min(self.buffer.len()))
     }
 
-    /// Cuts the first `count` bytes off for somebody who keeps them. A few bytes must not keep a whole buffer.
+    /// Cuts the first `count` bytes off for somebody who keeps them. A few bytes must not keep a whole buffer, nor may what is
+    /// kept be less than an eighth of the buffers that it keeps.
     pub(crate) fn take_to_keep(&mut self, count: usize) -> Bytes {
         let taken = self.take(count);
-        if taken.len() < KEPT_WHOLE_BYTES_MIN && taken.len() < self.allocated / 4 {
+        self.kept_bytes = self.kept_bytes.saturating_add(taken.len());
+        let is_small = taken.len() < KEPT_WHOLE_BYTES_MIN && taken.len() < self.allocated / 4;
+        if is_small || self.kept_bytes < self.allocated / KEPT_PART_MIN {
             return Bytes::copy_from_slice(&taken);
         }
         taken.freeze()
@@ -139,6 +145,7 @@ impl Intake {
                 }
                 self.buffer.reserve(wanted);
                 self.allocated = self.buffer.capacity();
+                self.kept_bytes = 0;
             }
         }
         self.buffer.capacity().saturating_sub(self.buffer.len())
@@ -186,8 +193,10 @@ impl Source for tokio::io::DuplexStream {
 
 /// The first read of a quiet connection: one small request and its neighbours.
 const READ_BYTES_MIN: usize = 4 * 1024;
-/// What is smaller may be copied out of a much larger buffer; what is larger never is.
+/// What is smaller may be copied out of a much larger buffer, however much of it is kept.
 pub(crate) const KEPT_WHOLE_BYTES_MIN: usize = 4 * 1024;
+/// One part in so many of a buffer has to be kept before anything of it is kept in its place.
+const KEPT_PART_MIN: usize = 8;
 /// The largest read that borrows nothing.
 pub(crate) const READ_BYTES_FREE: usize = 16 * 1024;
 /// One read of requests from a busy client: several batches, which are kept as they are. Beyond this, fewer system calls no
@@ -293,6 +302,32 @@ mod tests {
         let (small, large) = (intake.take_to_keep(300), intake.take_to_keep(3_700));
         assert!(!within.contains(&small.as_ptr()), "copied");
         assert!(within.contains(&large.as_ptr()), "most of the buffer: not copied");
+    }
+
+    #[tokio::test]
+    async fn frames_among_others_that_pass_keep_little_more_than_themselves() {
+        const FRAME: usize = 5_000;
+        let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
+        let mut intake = Intake::new(lender(), REQUESTS_READ_BYTES_MAX);
+        intake.read_bytes = REQUESTS_READ_BYTES_MAX;
+        let kept = |intake: &mut Intake| {
+            let within = intake.bytes().as_ptr_range();
+            let frame = intake.take_to_keep(FRAME);
+            within.contains(&frame.as_ptr())
+        };
+        for _ in 0..2 {
+            near.write_all(&vec![1; REQUESTS_READ_BYTES_MAX]).await.unwrap();
+            while intake.len() < REQUESTS_READ_BYTES_MAX {
+                intake.read(&mut far).await.unwrap();
+            }
+            let in_place: Vec<bool> = (0..12).map(|_| kept(&mut intake)).collect();
+            let copied = in_place.iter().position(|in_place| *in_place).unwrap();
+            assert_eq!(copied, REQUESTS_READ_BYTES_MAX / KEPT_PART_MIN / FRAME);
+            assert!(in_place.iter().skip(copied).all(|in_place| *in_place));
+            intake.take(usize::MAX);
+            waits(&mut intake, &mut far);
+            intake.read_bytes = REQUESTS_READ_BYTES_MAX;
+        }
     }
 
     #[tokio::test]

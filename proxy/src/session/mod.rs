@@ -6,8 +6,8 @@
 //! **What bounds the memory of a connection**: two read buffers (at most 16 KiB each, none while idle; up to 256 KiB while
 //! the process lends it); requests and answers that have to be read whole (Produce where it is captured, mostly), counted
 //! against the connection's and the process's budgets from before they are read until broker and disk, or the client, have
-//! them ([`crate::budget`]); at most 16 KiB of answers waiting for the disk, or 256 KiB while it is lent; 1024 requests noted as unanswered. Who holds any of it
-//! without going on is closed: [`watch`].
+//! them ([`crate::budget`]); at most 16 KiB of answers waiting for the disk, or 32 KiB while it is lent; 1024 requests noted
+//! as unanswered. Who holds any of it without going on is closed: [`watch`].
 
 mod answers;
 #[cfg(test)]
@@ -23,6 +23,8 @@ mod requests;
 mod responses;
 mod responses_end;
 pub(crate) mod sasl;
+#[cfg(test)]
+mod slow_disk_tests;
 #[cfg(test)]
 mod steady_tests;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -109,6 +111,9 @@ pub(crate) struct Shared {
     pub(crate) resting: AtomicBool,
     /// An outcome could not be recorded: only the end of the connection makes its batches known as unresolved.
     pub(crate) untracked: AtomicBool,
+    /// An answer that belongs to a capture is being noted, or waits for the disk: it is not in flight any more, and the client
+    /// does not have it.
+    pub(crate) holding: AtomicBool,
     /// No more requests will come.
     pub(crate) ended: AtomicBool,
     /// What it may hold in memory.
@@ -135,6 +140,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             untracked: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             budgets,
             pulse: Pulse::default(),
@@ -262,7 +268,7 @@ async fn drive(
                 }
                 // The client is there and waits: without this answer it may send the same again.
                 Some((end @ RequestsEnd::Draining, since))
-                    if shared.in_flight.is_waited_for()
+                    if (shared.in_flight.is_waited_for() || shared.holding.load(Ordering::Relaxed))
                         && (shared.stop.drain.is_triggered() || since.elapsed() < LINGER) =>
                 {
                     asked = Some((end, since));
@@ -274,6 +280,8 @@ async fn drive(
             },
         }
         if asked.is_some() && !shared.ended.load(Ordering::Relaxed) {
+            // Nothing more is read of the client: what it does not send is not its fault.
+            shared.pulse.client_ended();
             shared.end();
         }
         deadline = Instant::now() + patience;

@@ -186,7 +186,7 @@ impl<'a> Requests<'a> {
         };
         if matches!(expect, Expect::Produce(_)) {
             // It may take as long as one that is read whole: who drains waits for its end.
-            self.shared.pulse.whole_awaited(length);
+            self.shared.pulse.whole_awaited(length, false);
         }
         self.meter.begins(head.api_key);
         self.shared.in_flight.push(head.expecting(expect, trace));
@@ -331,7 +331,7 @@ impl<'a> Requests<'a> {
         }
         if arrived < bytes {
             self.intake.expect(wanted);
-            self.shared.pulse.whole_awaited(length);
+            self.shared.pulse.whole_awaited(length, true);
             return Ok(None);
         }
         self.shared.pulse.whole_ended();

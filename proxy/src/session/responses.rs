@@ -181,6 +181,7 @@ impl<'a> Responses<'a> {
                 done: Box::pin(capture.hold(gate)),
             });
         }
+        self.shared.holding.store(self.hold.is_some(), Ordering::Relaxed);
     }
 
     fn release(&mut self, position: BufferPosition) {
@@ -346,7 +347,10 @@ impl<'a> Responses<'a> {
         };
         self.meter.begins(request.api_key);
         self.observer.begins(&mut request, frame_bytes);
+        let holding = &self.shared.holding;
+        holding.store(true, Ordering::Relaxed);
         let (frame, gate) = answers::whole(self.shared, request, frame).await?;
+        holding.store(gate.is_some() || self.hold.is_some(), Ordering::Relaxed);
         self.meter.passes(frame.len());
         self.meter.ends();
         let room = std::mem::take(&mut self.room);

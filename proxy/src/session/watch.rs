@@ -10,7 +10,7 @@
 //!
 //! Only the time in which the proxy waits for the client counts against it, never that in which it does not read.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -33,6 +33,8 @@ pub(crate) struct Pulse {
     awaits: AtomicU8,
     /// The length of the frame that is being read whole, or of Produce that passes; 0 without one.
     whole: AtomicUsize,
+    /// It is held in memory meanwhile.
+    whole_holds: AtomicBool,
     /// Such frames so far, so that a look now and one later can tell one from two.
     wholes: AtomicU64,
 }
@@ -63,9 +65,15 @@ impl Pulse {
         add(&self.moved, 1);
     }
 
-    /// More is awaited of a frame that is read whole, or of Produce that passes.
-    pub(super) fn whole_awaited(&self, length: usize) {
+    /// More is awaited of a frame that is read whole, and held, or of Produce that passes.
+    pub(super) fn whole_awaited(&self, length: usize, holds: bool) {
         self.whole.store(length, Ordering::Relaxed);
+        self.whole_holds.store(holds, Ordering::Relaxed);
+    }
+
+    /// Nothing is awaited of the client any more.
+    pub(super) fn client_ended(&self) {
+        self.awaits.store(NOTHING, Ordering::Relaxed);
     }
 
     /// The frame is complete; nothing if none was awaited.
@@ -140,7 +148,7 @@ struct Sight {
     whole: Option<(u64, usize)>,
     request: Overdrawn,
     answer: Overdrawn,
-    /// Others wait for room before the same broker.
+    /// Others wait for room before the same broker, and the frame that is awaited holds some.
     contended: bool,
 }
 
@@ -180,7 +188,8 @@ impl Sight {
             whole: (whole > 0).then(|| (pulse.wholes.load(Ordering::Relaxed), whole)),
             request: Overdrawn::of(&shared.budgets.requests),
             answer: Overdrawn::of(&shared.budgets.answers),
-            contended: shared.budgets.requests.is_contended_here(),
+            contended: pulse.whole_holds.load(Ordering::Relaxed)
+                && shared.budgets.requests.is_contended_here(),
         }
     }
 }
