@@ -13,6 +13,7 @@ use crate::both_ways::{
     BACKUP_ID, Case, Line, Place, Rounds, TOPIC, back_up, beside_tool, bytes_of, null_broker,
     source_arguments, table,
 };
+use crate::lean::in_turn;
 use crate::producer::{self, RECORD_BYTES};
 use crate::report;
 use crate::timed::{self, Timed};
@@ -77,7 +78,8 @@ fn from_null(arguments: &BackupArguments, lines: &mut Vec<Line>) {
     let cases = Case::all(&arguments.producers, &arguments.archives, !arguments.no_s3);
     let mut all: Vec<Rounds> = cases.iter().map(|_| Rounds::default()).collect();
     for round in 0..=arguments.rounds {
-        for (case, rounds) in cases.iter().zip(&mut all) {
+        for at in in_turn(round, cases.len()) {
+            let (case, rounds) = (&cases[at], &mut all[at]);
             eprintln!(
                 "round {round} of {}: null source, {}",
                 arguments.rounds,
@@ -106,35 +108,27 @@ fn from_kafka(arguments: &BackupArguments, lines: &mut Vec<Line>) {
     for codec in &arguments.producers {
         let work = WorkDir::create("backup");
         let kafka = Kafka::start_one();
-        let case = &Case {
-            producers: codec.clone(),
-            archive: arguments
-                .archives
-                .first()
-                .cloned()
-                .unwrap_or_else(|| "zstd".to_owned()),
-            store: "filesystem",
-        };
         let payloads = producer::write_payloads(work.path());
         create_topic(&kafka, TOPIC, arguments.partitions);
         let count = records(arguments);
         producer::run_timed(&kafka.bootstrap(), TOPIC, &payloads, count, codec, work.path());
-        let place = Place::new(case, &work);
-        let bytes = bytes_of(count);
-        let (theirs, ours) = beside_tool(
-            arguments.rounds,
-            codec,
-            bytes,
-            |_| consume(&kafka.bootstrap(), count, &work),
-            |_| {
-                let (timed, found) = back_up(&kafka.bootstrap(), case, &place, &work);
-                assert_eq!(found, count, "a backup holds what was produced");
-                place.clear();
-                timed
-            },
-        );
-        lines.push(Line::of("consumer performance", "kafka", case, &theirs, None));
-        lines.push(Line::of("teeline backup", "kafka", case, &ours, Some(&theirs)));
+        for case in &Case::beside_tools(codec, &arguments.archives, !arguments.no_s3) {
+            let place = Place::new(case, &work);
+            let (theirs, ours) = beside_tool(
+                arguments.rounds,
+                case,
+                bytes_of(count),
+                |_| consume(&kafka.bootstrap(), count, &work),
+                |_| {
+                    let (timed, found) = back_up(&kafka.bootstrap(), case, &place, &work);
+                    assert_eq!(found, count, "a backup holds what was produced");
+                    place.clear();
+                    timed
+                },
+            );
+            lines.push(Line::of("consumer performance", "kafka", case, &theirs, None));
+            lines.push(Line::of("teeline backup", "kafka", case, &ours, Some(&theirs)));
+        }
     }
 }
 

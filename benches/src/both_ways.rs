@@ -35,8 +35,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// Every producers' codec with the archive's own, the archive's codecs for what producers do not compress, and once
-    /// S3 if it is wanted.
+    /// Every producers' codec with the archive's own, and the archive's codecs for what producers do not compress: all of
+    /// it in a directory, and in S3 if that is wanted.
     pub fn all(producers: &[String], archives: &[String], s3: bool) -> Vec<Case> {
         let case = |producers: &str, archive: &str, store| Case {
             producers: producers.to_owned(),
@@ -44,16 +44,20 @@ impl Case {
             store,
         };
         let first = archives.first().map_or("zstd", String::as_str);
-        let mut all: Vec<Case> = producers
-            .iter()
-            .map(|codec| case(codec, first, "filesystem"))
-            .collect();
-        let rest = archives.iter().skip(1);
-        all.extend(rest.map(|archive| case("none", archive, "filesystem")));
-        if s3 {
-            all.push(case("none", first, "s3"));
+        let stores = ["filesystem", "s3"];
+        let mut all = Vec::new();
+        for store in stores.into_iter().take(1 + usize::from(s3)) {
+            all.extend(producers.iter().map(|codec| case(codec, first, store)));
+            let rest = archives.iter().skip(1);
+            all.extend(rest.map(|archive| case("none", archive, store)));
         }
         all
+    }
+
+    /// Those of them with this codec of producers and the archive's own codec, which Kafka's tools run beside.
+    pub fn beside_tools(producers: &str, archives: &[String], s3: bool) -> Vec<Case> {
+        let first = archives.get(..1).unwrap_or_default();
+        Case::all(&[producers.to_owned()], first, s3)
     }
 
     /// For file names.
@@ -86,14 +90,14 @@ impl Rounds {
 /// first in half of an even number of them. The first round only warms up. Kafka's tool first, then Teeline.
 pub fn beside_tool(
     count: usize,
-    codec: &str,
+    case: &Case,
     bytes: u64,
     tool: impl Fn(usize) -> (Timed, f64),
     teeline: impl Fn(usize) -> Timed,
 ) -> (Rounds, Rounds) {
     let (mut theirs, mut ours) = (Rounds::default(), Rounds::default());
     for round in 0..=count {
-        eprintln!("round {round} of {count}: Kafka, {codec}");
+        eprintln!("round {round} of {count}: Kafka, {}", case.label());
         for who in in_turn(round, 2) {
             let (rounds, seconds, timed) = if who == 0 {
                 let (timed, mb_per_second) = tool(round);
@@ -299,6 +303,15 @@ pub fn source_arguments(partitions: i32, records: u64, codec: &str) -> Vec<Strin
 
 /// Backs the topic up into an empty place: how long it took, what it used, and how many records it found.
 pub fn back_up(source: &str, case: &Case, place: &Place, work: &WorkDir) -> (Timed, u64) {
+    let timed = timed::run(backup_command(source, case, place, work), work.path());
+    let report = last_line(&timed);
+    assert_eq!(report["outcome"], "complete", "{report}");
+    let records = report["records"].as_u64().expect("a number of records");
+    (timed, records)
+}
+
+/// What backs the topic up into the place, which is emptied for it.
+pub fn backup_command(source: &str, case: &Case, place: &Place, work: &WorkDir) -> Command {
     place.clear();
     let path = work.join("backup.yaml");
     let document = json!({
@@ -309,11 +322,7 @@ pub fn back_up(source: &str, case: &Case, place: &Place, work: &WorkDir) -> (Tim
     fs::write(&path, document.to_string()).expect("write a configuration");
     let mut command = Command::new(binary("teeline-segmenter"));
     command.args(["backup", "--json", "--config"]).arg(&path);
-    let timed = timed::run(command, work.path());
-    let report = last_line(&timed);
-    assert_eq!(report["outcome"], "complete", "{report}");
-    let records = report["records"].as_u64().expect("a number of records");
-    (timed, records)
+    command
 }
 
 /// Restores the topic under another name: how long it took and what it used.
@@ -369,9 +378,14 @@ mod tests {
                 "none-zstd-filesystem",
                 "lz4-zstd-filesystem",
                 "none-none-filesystem",
-                "none-zstd-s3"
+                "none-zstd-s3",
+                "lz4-zstd-s3",
+                "none-none-s3"
             ]
         );
+        let beside = Case::beside_tools("lz4", &text(&["zstd", "none"]), true);
+        let labels: Vec<String> = beside.iter().map(Case::label).collect();
+        assert_eq!(labels, ["lz4-zstd-filesystem", "lz4-zstd-s3"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub struct Bar {
     pub label: String,
     /// Its length.
     pub value: f64,
+    /// What comes on top of it, in a lighter colour; 0 without.
+    pub more: f64,
     /// How sure that is: from here to there.
     pub between: Option<(f64, f64)>,
     /// Whether it is something of others that ours are compared with.
@@ -58,10 +60,11 @@ impl Chart {
     }
 
     fn longest(&self) -> f64 {
-        let ends = self
-            .bars
-            .iter()
-            .map(|bar| bar.between.map_or(bar.value, |(_, high)| high.max(bar.value)));
+        let ends = self.bars.iter().map(|bar| {
+            bar.between
+                .map_or(bar.value, |(_, high)| high)
+                .max(bar.value + bar.more)
+        });
         let mark = self.mark.as_ref().map(|(value, _)| *value);
         let longest = ends.chain(mark).filter(|end| end.is_finite()).fold(0.0, f64::max);
         if longest > 0.0 { longest } else { 1.0 }
@@ -84,6 +87,17 @@ impl Bar {
             ROW - 8
         );
         let mut end = width;
+        if self.more > 0.0 {
+            let more = self.more * scale;
+            let _ = writeln!(
+                svg,
+                "<rect x=\"{:.1}\" y=\"{}\" width=\"{more:.1}\" height=\"{}\" fill=\"{LIGHTER}\"/>",
+                LABELS as f64 + width,
+                top + 4,
+                ROW - 8
+            );
+            end += more;
+        }
         if let Some((low, high)) = self.between {
             let (from, to) = (LABELS as f64 + low * scale, LABELS as f64 + high * scale);
             end = end.max(high * scale);
@@ -98,8 +112,15 @@ impl Bar {
             "<text x=\"{:.1}\" y=\"{}\">{}</text>",
             LABELS as f64 + end + 6.0,
             middle + 4,
-            number(self.value)
+            self.number()
         );
+    }
+
+    fn number(&self) -> String {
+        match self.more > 0.0 {
+            true => format!("{} + {}", number(self.value), number(self.more)),
+            false => number(self.value),
+        }
     }
 }
 
@@ -122,6 +143,7 @@ pub fn escaped(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
+const LIGHTER: &str = "#a9c6e2";
 const WIDTH: usize = 860;
 /// Where bars begin.
 const LABELS: usize = 300;
@@ -140,6 +162,7 @@ mod tests {
         let bar = |label: &str, value: f64| Bar {
             label: label.to_owned(),
             value,
+            more: value / 4.0,
             between: Some((value / 2.0, value * 2.0)),
             is_yardstick: false,
         };
@@ -152,6 +175,7 @@ mod tests {
         let svg = chart.svg();
         assert!(svg.contains("a &lt; b (s)") && svg.contains("first") && svg.contains("promised"));
         assert!(!svg.contains("NaN\" height"), "{svg}");
+        assert!(svg.contains("0.500 + 0.125"), "{svg}");
         assert_eq!(chart.longest(), 1.1);
     }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use teeline_tests::components::KAFKA_VERSION;
 use teeline_tests::ports::PortBlock;
 use teeline_tests::process::Process;
 use teeline_tests::programs::{Archive, Proxy, ProxySettings};
@@ -23,6 +24,8 @@ pub const NAMES: [&str; 5] = [DIRECT, HAPROXY, NO_CAPTURE, ASYNC, DURABLE];
 pub const DIRECT: &str = "direct";
 /// HAProxy in TCP mode.
 pub const HAPROXY: &str = "haproxy";
+/// The same with buffers as large as Teeline's, and leave to splice; only where it is asked for.
+pub const HAPROXY_TUNED: &str = "haproxy tuned";
 /// Shotover, where it is installed.
 pub const SHOTOVER: &str = "shotover";
 /// Teeline, captures switched off.
@@ -67,6 +70,15 @@ enum Middle {
 }
 
 impl Contender {
+    /// The version of Kafka's tools whose clients it can serve.
+    pub fn client_version(&self) -> &'static str {
+        if self.name == SHOTOVER {
+            "3.9.2"
+        } else {
+            KAFKA_VERSION
+        }
+    }
+
     /// The process in the middle.
     pub fn pid(&self) -> Option<u32> {
         match &self.middle {
@@ -206,6 +218,8 @@ pub struct Ways {
     pub direct: String,
     /// The broker's listener behind HAProxy, and where HAProxy listens.
     pub haproxy: (String, String),
+    /// The same for the one with other settings.
+    pub haproxy_tuned: (String, String),
     /// The same for Shotover, and its program.
     pub shotover: Option<(String, String, PathBuf)>,
 }
@@ -215,8 +229,12 @@ impl Ways {
     pub fn start(&self, work: &WorkDir, wanted: &[String]) -> Vec<Contender> {
         let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|other| other == name);
         for name in wanted {
-            let is_known = NAMES.contains(&name.as_str()) || name == SHOTOVER;
-            assert!(is_known, "{name} is none of {NAMES:?} and {SHOTOVER}");
+            let is_known =
+                NAMES.contains(&name.as_str()) || [SHOTOVER, HAPROXY_TUNED].contains(&name.as_str());
+            assert!(
+                is_known,
+                "{name} is none of {NAMES:?}, {SHOTOVER} and {HAPROXY_TUNED}"
+            );
         }
         let mut all = Vec::new();
         if is_wanted(DIRECT) {
@@ -228,12 +246,16 @@ impl Ways {
             });
         }
         if is_wanted(HAPROXY) {
-            match self.haproxy(work.path()) {
+            match haproxy(HAPROXY, &self.haproxy, "", work.path()) {
                 Some(haproxy) => all.push(haproxy),
                 None => {
                     eprintln!("haproxy is not installed: without it nothing says what a proxy has to cost")
                 }
             }
+        }
+        if wanted.iter().any(|name| name == HAPROXY_TUNED) {
+            let settings = "  tune.bufsize 262144\n";
+            all.extend(haproxy(HAPROXY_TUNED, &self.haproxy_tuned, settings, work.path()));
         }
         if is_wanted(SHOTOVER) {
             all.extend(self.shotover(work.path()));
@@ -248,25 +270,6 @@ impl Ways {
             }
         }
         all
-    }
-
-    fn haproxy(&self, directory: &Path) -> Option<Contender> {
-        let version = Command::new("haproxy").arg("-v").stdout(Stdio::null()).status();
-        version.ok().filter(std::process::ExitStatus::success)?;
-        let (behind, before) = &self.haproxy;
-        let config = directory.join("haproxy.cfg");
-        let text = format!(
-            "global\n  nbthread 2\n  maxconn 9000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  \
-             timeout server 1h\nlisten kafka\n  bind {before}\n  server broker {behind}\n"
-        );
-        fs::write(&config, text).expect("write HAProxy's configuration");
-        let arguments = vec!["haproxy".into(), "-db".into(), "-f".into(), path_text(&config)];
-        Some(contender(
-            HAPROXY,
-            before,
-            arguments,
-            directory.join("haproxy.log"),
-        ))
     }
 
     fn shotover(&self, directory: &Path) -> Option<Contender> {
@@ -295,6 +298,31 @@ impl Ways {
             directory.join("shotover.log"),
         ))
     }
+}
+
+/// In TCP mode; `global` are further settings, whole lines. `None` where it is not installed.
+fn haproxy(
+    name: &'static str,
+    (behind, before): &(String, String),
+    global: &str,
+    directory: &Path,
+) -> Option<Contender> {
+    let version = Command::new("haproxy").arg("-v").stdout(Stdio::null()).status();
+    version.ok().filter(std::process::ExitStatus::success)?;
+    let config = directory.join(format!("{name}.cfg"));
+    let splice = if global.is_empty() {
+        ""
+    } else {
+        "  option splice-auto\n"
+    };
+    let text = format!(
+        "global\n  nbthread 2\n  maxconn 9000\n{global}defaults\n  mode tcp\n{splice}  timeout connect 5s\n  timeout \
+         client 1h\n  timeout server 1h\nlisten kafka\n  bind {before}\n  server broker {behind}\n"
+    );
+    fs::write(&config, text).expect("write HAProxy's configuration");
+    let arguments = vec!["haproxy".into(), "-db".into(), "-f".into(), path_text(&config)];
+    let log = directory.join(format!("{name}.log"));
+    Some(contender(name, before, arguments, log))
 }
 
 fn path_text(path: &Path) -> String {
@@ -368,7 +396,9 @@ impl NullKafka {
     /// Starts one; `more` are further arguments of `null-broker`.
     pub fn start(partitions: i32, more: &[String], work: &WorkDir) -> NullKafka {
         let ports = PortBlock::reserve();
-        let (direct, behind, before) = (ports.address(0), ports.address(1), ports.address(2));
+        let direct = ports.address(0);
+        let haproxy = (ports.address(1), ports.address(2));
+        let haproxy_tuned = (ports.address(3), ports.address(4));
         let own = std::env::current_exe().expect("the path of this program");
         let mut command = Command::new(own);
         command
@@ -376,17 +406,19 @@ impl NullKafka {
             // A topic that is not listed is taken for deleted, and what was captured of it waits.
             .args(["--topic", TOPIC])
             .args(more)
-            .args([format!("{direct}={direct}"), format!("{behind}={before}")]);
+            .arg(format!("{direct}={direct}"))
+            .args([&haproxy, &haproxy_tuned].map(|(behind, before)| format!("{behind}={before}")));
         let log = work.join("null-broker.log");
         let process = Process::start("null broker", command, &log);
-        for address in [&direct, &behind] {
+        for address in [&direct, &haproxy.0, &haproxy_tuned.0] {
             wait_until("the null broker to listen", seconds(60), || {
                 TcpStream::connect(address).is_ok()
             });
         }
         let ways = Ways {
             direct,
-            haproxy: (behind, before),
+            haproxy,
+            haproxy_tuned,
             shotover: None,
         };
         NullKafka {

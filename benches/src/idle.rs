@@ -50,6 +50,8 @@ struct Line {
     rest_mib: f64,
     /// The segmenter's, which is a process of its own here.
     segmenter_rest_mib: f64,
+    /// Of both.
+    capture_rest_mib: f64,
     /// Of a connection that was opened and never used.
     new_connection_bytes: f64,
     /// Of a connection that has sent one batch, had its answer, and is idle.
@@ -88,7 +90,9 @@ pub fn run(arguments: &IdleArguments) {
 fn line(contender: &mut Contender, arguments: &IdleArguments) -> Option<Line> {
     let resident = |contender: &Contender| Some(memory_mib(contender.pid()?, "VmRSS"));
     let rest_mib = resident(contender)?;
-    let segmenter_rest_mib = contender.segmenter_pid().map(|pid| memory_mib(pid, "VmRSS"));
+    let segmenter_rest_mib = contender
+        .segmenter_pid()
+        .map_or(0.0, |pid| memory_mib(pid, "VmRSS"));
     // What the first connections make a proxy allocate once is not theirs.
     let first = used(contender, FIRST, arguments.batch_bytes);
     thread::sleep(REST);
@@ -112,7 +116,8 @@ fn line(contender: &mut Contender, arguments: &IdleArguments) -> Option<Line> {
     Some(Line {
         contender: contender.name,
         rest_mib,
-        segmenter_rest_mib: segmenter_rest_mib.unwrap_or(0.0),
+        segmenter_rest_mib,
+        capture_rest_mib: rest_mib + segmenter_rest_mib,
         new_connection_bytes: bytes_each(with_new - before),
         // A process may keep what earlier connections had, and give it to these.
         used_connection_bytes: bytes_each(with_used - between.min(before)),

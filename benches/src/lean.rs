@@ -15,7 +15,7 @@ use teeline_wire::codec::Compression;
 use teeline_wire::records::BatchBuilder;
 
 use crate::arguments::{counts, positive};
-use crate::contenders::{Contender, DURABLE, HAPROXY, NO_CAPTURE, NullKafka};
+use crate::contenders::{Contender, DIRECT, DURABLE, HAPROXY, NO_CAPTURE, NullKafka};
 use crate::limits;
 use crate::load::{self, Measured, Pace, Stream};
 use crate::null_broker::compression;
@@ -191,8 +191,12 @@ struct Line {
     /// Of CPU per gigabyte, to HAProxy's in the same round.
     cpu_to_haproxy: Option<Interval>,
     segmenter_cpu_seconds_per_gb: f64,
+    /// Of both.
+    capture_cpu_seconds_per_gb: f64,
     p50_ms: f64,
     p99_ms: f64,
+    /// Over the worse of HAProxy's and the direct way's in the same round.
+    p99_over_ms: Option<Interval>,
     p999_ms: f64,
     peak_mib: f64,
     segmenter_peak_mib: f64,
@@ -210,6 +214,7 @@ struct Line {
 
 /// What one line is held against.
 struct Yardsticks<'a> {
+    direct: Option<&'a Rounds>,
     haproxy: Option<&'a Rounds>,
     no_capture: Option<&'a Rounds>,
     sync_ms: f64,
@@ -238,8 +243,16 @@ impl Line {
                 .filter(|_| is_proxy)
                 .map(|haproxy| Interval::of_ratio(&rounds.cpu_per_gb, &haproxy.cpu_per_gb)),
             segmenter_cpu_seconds_per_gb: segmenter_cpu,
+            capture_cpu_seconds_per_gb: median(&rounds.cpu_per_gb) + segmenter_cpu,
             p50_ms: median(&rounds.p50_ms),
             p99_ms: median(&rounds.p99_ms),
+            p99_over_ms: beside
+                .direct
+                .zip(beside.haproxy)
+                .filter(|_| is_proxy)
+                .map(|(direct, haproxy)| {
+                    Interval::of_excess(&rounds.p99_ms, &[direct.p99_ms.clone(), haproxy.p99_ms.clone()])
+                }),
             p999_ms: median(&rounds.p999_ms),
             peak_mib: contender.cost().peak_mib,
             segmenter_peak_mib: contender.segmenter_cost().peak_mib,
@@ -287,6 +300,7 @@ pub fn run(arguments: &LeanArguments) {
     let zstd_median = zstd.each_ref().map(|found| median(found.iter().copied()));
     let of = |name| position(&contenders, name).map(|at| &rounds[at]);
     let beside = Yardsticks {
+        direct: of(DIRECT),
         haproxy: of(HAPROXY),
         no_capture: of(NO_CAPTURE),
         sync_ms,

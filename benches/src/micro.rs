@@ -7,21 +7,49 @@ use std::time::SystemTime;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::report::{Interval, median, ratio_text};
+
 /// One piece.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Piece {
     /// What is compared with each other.
     pub group: String,
     /// How it was done; a physical limit says so.
     pub piece: String,
-    /// Median of one run, nanoseconds.
+    /// Median, nanoseconds.
     pub time_ns: f64,
     /// 10^9 bytes a second, where bytes are what counts.
     pub gb_per_second: Option<f64>,
     /// Things a second, where things are what counts.
     pub per_second: Option<f64>,
-    /// Speed as a part of the group's limit.
-    pub of_limit: Option<f64>,
+    /// Speed as a part of the group's limit in the same run.
+    pub of_limit: Option<Interval>,
+}
+
+/// Of several runs of everything, one after the other, medians, and how far the parts of limits lay apart.
+pub fn medians(runs: &[Vec<Piece>]) -> Vec<Piece> {
+    let first = runs.first().cloned().unwrap_or_default();
+    let of_all = first.into_iter().map(|piece| {
+        let same: Vec<&Piece> = runs
+            .iter()
+            .flatten()
+            .filter(|other| (&other.group, &other.piece) == (&piece.group, &piece.piece))
+            .collect();
+        let of_all = |value: fn(&Piece) -> Option<f64>| {
+            let values: Vec<f64> = same.iter().filter_map(|piece| value(piece)).collect();
+            (!values.is_empty()).then_some(values)
+        };
+        let middle = |value| of_all(value).map(|values| median(values.into_iter()));
+        Piece {
+            time_ns: middle(|piece| Some(piece.time_ns)).unwrap_or(f64::NAN),
+            gb_per_second: middle(|piece| piece.gb_per_second),
+            per_second: middle(|piece| piece.per_second),
+            of_limit: of_all(|piece| Some(piece.of_limit.as_ref()?.median)).map(|all| Interval::of(&all)),
+            group: piece.group,
+            piece: piece.piece,
+        }
+    });
+    of_all.collect()
 }
 
 /// What the name of a physical limit begins with; each group has one.
@@ -95,7 +123,7 @@ fn with_limits(mut pieces: Vec<Piece>) -> Vec<Piece> {
         .collect();
     for piece in &mut pieces {
         let limit = limits.iter().find(|limit| limit.group == piece.group);
-        piece.of_limit = limit.map(|limit| limit.time_ns / piece.time_ns);
+        piece.of_limit = limit.map(|limit| Interval::of(&[limit.time_ns / piece.time_ns]));
     }
     pieces
 }
@@ -103,7 +131,7 @@ fn with_limits(mut pieces: Vec<Piece>) -> Vec<Piece> {
 /// The table for people.
 pub fn table(pieces: &[Piece]) -> String {
     let mut text = format!(
-        "{:<46} {:<50} {:>12} {:>12} {:>9}\n",
+        "{:<46} {:<50} {:>12} {:>12} {:>17}\n",
         "group", "piece", "time", "speed", "of limit"
     );
     for piece in pieces {
@@ -112,11 +140,9 @@ pub fn table(pieces: &[Piece]) -> String {
             (None, Some(speed)) => format!("{:.2} M/s", speed / 1e6),
             (None, None) => String::new(),
         };
-        let of_limit = piece
-            .of_limit
-            .map_or_else(String::new, |part| format!("{:.0} %", part * 100.0));
+        let of_limit = ratio_text(piece.of_limit.as_ref());
         text.push_str(&format!(
-            "{:<46} {:<50} {:>12} {speed:>12} {of_limit:>9}\n",
+            "{:<46} {:<50} {:>12} {speed:>12} {of_limit:>17}\n",
             piece.group,
             piece.piece,
             time(piece.time_ns)
@@ -151,8 +177,18 @@ mod tests {
             of("a", "ours", 200.0),
             of("b", "ours", 100.0),
         ]);
-        assert_eq!(pieces[1].of_limit, Some(0.25));
-        assert_eq!(pieces[2].of_limit, None);
+        let part = |pieces: &[Piece]| {
+            pieces[1]
+                .of_limit
+                .as_ref()
+                .map(|part| (part.low, part.median, part.high))
+        };
+        assert_eq!(part(&pieces), Some((0.25, 0.25, 0.25)));
+        assert!(pieces[2].of_limit.is_none());
+        let slower = with_limits(vec![of("a", "limit: memcpy", 50.0), of("a", "ours", 500.0)]);
+        let both = medians(&[pieces.clone(), slower]);
+        assert_eq!((both.len(), both[1].time_ns), (3, 350.0));
+        assert_eq!(part(&both), Some((0.1, 0.175, 0.25)));
         assert_eq!(pieces[0].gb_per_second, Some(20.0));
         assert!(table(&pieces).contains("200.0 ns"));
     }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::charts::{Bar, Chart, number};
 use crate::results::{self, Figure, Kept, Results};
 use crate::targets::{self, Outcome, Verdict};
-use layout::{CHARTS, COUNTS, DRAWN, LABELS, SECTIONS, UNITS, YARDSTICKS};
+use layout::{CHARTS, COLUMNS, COUNTS, DRAWN, Drawn, LABELS, SECTIONS, UNITS, YARDSTICKS};
 
 /// Where to read and where to write.
 #[derive(Debug, Args)]
@@ -67,17 +67,10 @@ impl Page {
         page.text.push_str(include_str!("pages/head.md"));
         page.machines(results);
         page.targets(&targets::verdicts(results));
-        let known: Vec<&str> = SECTIONS.iter().map(|section| section.kind).collect();
         for section in SECTIONS {
             if let Some(kept) = results.get(section.kind) {
                 page.section(section.title, section.question, kept);
             }
-        }
-        for kept in results
-            .values()
-            .filter(|kept| !known.contains(&kept.kind.as_str()))
-        {
-            page.section(&kept.kind, "", kept);
         }
         page.text.push_str(include_str!("pages/elsewhere.md"));
         page
@@ -106,16 +99,22 @@ impl Page {
 
     fn targets(&mut self, verdicts: &[Verdict]) {
         self.text.push_str("\n## What is promised, and what holds\n\n");
-        self.text
-            .push_str("The worst median of those that are meant counts; a miss is reported as a miss. *Reaches* is what was promised of \
-                 some: not the median is within the bound, but the lower end of its interval.\n\n");
-        self.text
-            .push_str("| promise | bound | measured | | result |\n|---|---:|---:|---|---|\n");
+        self.text.push_str(include_str!("pages/promised.md"));
+        self.text.push_str(
+            "| promise | bound | measured | rounds within | | result |\n|---|---:|---:|---:|---|---|\n",
+        );
         for verdict in verdicts {
-            let measured = verdict.measured.map_or_else(|| "–".to_owned(), figure_text);
+            let measured = verdict
+                .measured
+                .as_ref()
+                .map_or_else(|| "–".to_owned(), figure_text);
+            let within = verdict
+                .rounds
+                .map_or_else(String::new, |(count, of)| format!("{count} of {of}"));
             let holds = match verdict.outcome {
                 Some(Outcome::Holds) => "holds",
                 Some(Outcome::Reaches) => "reaches",
+                Some(Outcome::Undecided) => "**undecided**",
                 Some(Outcome::Misses) => "**misses**",
                 None => "not measured",
             };
@@ -125,29 +124,25 @@ impl Page {
                 .map(|file| format!("[{}](../benches/results/{file})", kind_words(file)));
             let _ = writeln!(
                 self.text,
-                "| {} | {} | {measured} | {holds} | {} |",
+                "| {} | {} | {measured} | {within} | {holds} | {} |",
                 verdict.what,
                 verdict.bound,
                 file.unwrap_or_default()
             );
         }
-        let missed: Vec<&Verdict> = verdicts
-            .iter()
-            .filter(|verdict| verdict.outcome == Some(Outcome::Misses) && !verdict.why.is_empty())
-            .collect();
-        if !missed.is_empty() {
-            self.text.push_str("\nWhy some are missed:\n\n");
+        let is_told = |verdict: &&Verdict| verdict.outcome != Some(Outcome::Holds) && !verdict.why.is_empty();
+        let told: Vec<&Verdict> = verdicts.iter().filter(is_told).collect();
+        if !told.is_empty() {
+            self.text.push_str(include_str!("pages/why.md"));
         }
-        for verdict in missed {
+        for verdict in told {
             let _ = writeln!(self.text, "- **{}**: {}", verdict.what, verdict.why);
         }
     }
 
     fn section(&mut self, title: &str, question: &str, kept: &Kept) {
         let _ = writeln!(self.text, "\n## {title}\n");
-        if !question.is_empty() {
-            let _ = writeln!(self.text, "{question}\n");
-        }
+        let _ = writeln!(self.text, "{question}\n");
         let _ = writeln!(
             self.text,
             "{} at commit `{}`; `cargo xtask bench {}`. Everything is in [{}](../benches/results/{}).",
@@ -209,16 +204,11 @@ fn table(rows: &[&Map<String, Value>]) -> String {
             }
         }
     }
-    // JSON objects come sorted by name; what a row is called comes first all the same.
+    // JSON objects come sorted by name; what a row is called comes first all the same, and then what tells most.
     let is_label = |name: &String| rows.iter().any(|row| row.get(name).is_some_and(Value::is_string));
     columns.sort_by_key(|name| {
-        (
-            !is_label(name),
-            LABELS
-                .iter()
-                .position(|label| label == name)
-                .unwrap_or(LABELS.len()),
-        )
+        let place = |of: &[&str]| of.iter().position(|other| other == name).unwrap_or(of.len());
+        (!is_label(name), place(&LABELS), place(&COLUMNS))
     });
     let mut text = String::from("|");
     for name in &columns {
@@ -247,14 +237,14 @@ fn cell(value: &Value) -> String {
         Value::Number(_) => number(value.as_f64().unwrap_or(f64::NAN)),
         Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(" "),
         Value::Object(_) => match Figure::of(value).filter(|figure| figure.between.is_some()) {
-            Some(figure) => figure_text(figure),
+            Some(figure) => figure_text(&figure),
             None => value.to_string(),
         },
         other => other.to_string(),
     }
 }
 
-fn figure_text(figure: Figure) -> String {
+fn figure_text(figure: &Figure) -> String {
     match figure.between {
         None => number(figure.median),
         Some((low, high)) => format!("{} ({}–{})", number(figure.median), number(low), number(high)),
@@ -281,14 +271,15 @@ fn charts(kind: &str, rows: &[&Map<String, Value>]) -> Vec<Chart> {
     let charts = wanted.map(|drawn| Chart {
         title: drawn.title.to_owned(),
         unit: drawn.unit.to_owned(),
-        bars: rows.iter().filter_map(|row| bar(row, drawn.field)).collect(),
+        bars: rows.iter().filter_map(|row| bar(row, drawn)).collect(),
         mark: drawn.mark.map(|(at, name)| (at, name.to_owned())),
     });
     charts.filter(|chart| chart.bars.len() > 1).collect()
 }
 
-fn bar(row: &Map<String, Value>, field: &str) -> Option<Bar> {
-    let figure = Figure::of(row.get(field)?).filter(|figure| figure.median.is_finite())?;
+fn bar(row: &Map<String, Value>, drawn: &Drawn) -> Option<Bar> {
+    let figure = Figure::of(row.get(drawn.field)?).filter(|figure| figure.median.is_finite())?;
+    let more = drawn.plus.and_then(|field| row.get(field)?.as_f64());
     let mut labels: Vec<&str> = Vec::new();
     for name in LABELS {
         labels.extend(row.get(name).and_then(Value::as_str));
@@ -304,6 +295,7 @@ fn bar(row: &Map<String, Value>, field: &str) -> Option<Bar> {
         .join(", ");
     Some(Bar {
         value: figure.median,
+        more: more.unwrap_or(0.0),
         between: figure.between,
         is_yardstick: YARDSTICKS.iter().any(|name| label.contains(name)),
         label,
@@ -322,9 +314,9 @@ mod tests {
             "machine": "Linux", "arguments": "lean --rounds 5 --save /somewhere --partitions 6",
             "run": {"rounds": 5, "rate_mb_per_second": null},
             "contenders": [
-                {"mb_per_second": 500.0, "contender": "haproxy", "cpu_seconds_per_gb": 0.5, "to_haproxy": null},
+                {"mb_per_second": 500.0, "contender": "haproxy", "cpu_seconds_per_gb": 0.5, "cpu_to_haproxy": null},
                 {"mb_per_second": 400.123, "contender": "async", "cpu_seconds_per_gb": 1.0,
-                 "to_haproxy": {"median": 2.0, "low": 1.9, "high": 2.25}},
+                 "cpu_to_haproxy": {"median": 2.0, "low": 1.9, "high": 2.25}},
             ],
         });
         let document = document.as_object().expect("an object").clone();
@@ -351,12 +343,12 @@ mod tests {
         );
         assert!(
             page.text
-                .contains("| contender | CPU-s per GB | MB/s | to HAProxy's (95 %) |"),
+                .contains("| contender | MB/s | CPU-s per GB | CPU to HAProxy's (95 %) |"),
             "{}",
             page.text
         );
         assert!(
-            page.text.contains("| async | 1.00 | 400 | 2.00 (1.90–2.25) |"),
+            page.text.contains("| async | 400 | 1.00 | 2.00 (1.90–2.25) |"),
             "{}",
             page.text
         );

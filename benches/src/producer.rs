@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use teeline_tests::components::KAFKA_VERSION;
 use teeline_tests::kafka::Kafka;
 
 use crate::timed::{self, Timed};
@@ -63,29 +64,68 @@ pub fn event(n: u64) -> String {
     line
 }
 
-/// Runs the producer: `records` of 1 KiB with acks=all, 5 ms linger and 64 KiB batches, compressed by a codec or `none`.
-/// `records_per_second` of `None` is as fast as it goes.
-pub fn run(
-    bootstrap: &str,
-    topic: &str,
-    payloads: &Path,
-    records: u64,
-    records_per_second: Option<u64>,
-    codec: &str,
-) -> Measured {
-    let output = command(bootstrap, topic, payloads, records, records_per_second, codec)
-        .output()
-        .expect("run the performance producer");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "the performance producer failed: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    measured(&text)
+/// A run of the producer with acks=all, 5 ms linger and 64 KiB batches.
+#[derive(Debug, Clone)]
+pub struct Load<'a> {
+    /// Which version of the producer, as Maven has it.
+    pub version: &'a str,
+    /// Where it bootstraps.
+    pub bootstrap: &'a str,
+    /// Where it sends to.
+    pub topic: &'a str,
+    /// What [`write_payloads`] wrote.
+    pub payloads: &'a Path,
+    /// Records of 1 KiB.
+    pub records: u64,
+    /// How many of them, from the first on, count for nothing that the producer says of rate and latency: the first seconds of
+    /// a JVM. Versions before 4.2 count all.
+    pub warm_up_records: u64,
+    /// `None` is as fast as it goes.
+    pub records_per_second: Option<u64>,
+    /// A codec, or `none`.
+    pub codec: &'a str,
 }
 
-/// The same at full speed with a codec, and what the producer itself used; what it says goes through `directory`.
+impl Load<'_> {
+    /// Runs it.
+    ///
+    /// # Panics
+    /// When the producer fails.
+    pub fn run(&self) -> Measured {
+        let output = self.command().output().expect("run the performance producer");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "the performance producer failed: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        measured(&text)
+    }
+
+    fn command(&self) -> Command {
+        let rate = self
+            .records_per_second
+            .map_or("-1".to_owned(), |rate| rate.to_string());
+        let mut command = Kafka::tool_command_of(self.version, "org.apache.kafka.tools.ProducerPerformance");
+        command
+            .args(["--topic", self.topic])
+            .args(["--num-records", &self.records.to_string()])
+            .arg("--payload-file")
+            .arg(self.payloads)
+            .args(["--throughput", &rate]);
+        if self.warm_up_records > 0 && self.version == KAFKA_VERSION {
+            command.args(["--warmup-records", &self.warm_up_records.to_string()]);
+        }
+        command
+            .arg("--producer-props")
+            .arg(format!("bootstrap.servers={}", self.bootstrap))
+            .arg(format!("compression.type={}", self.codec))
+            .args(["acks=all", "linger.ms=5", "batch.size=65536"]);
+        command
+    }
+}
+
+/// A load at full speed with a codec, and what the producer itself used; what it says goes through `directory`.
 pub fn run_timed(
     bootstrap: &str,
     topic: &str,
@@ -94,40 +134,22 @@ pub fn run_timed(
     codec: &str,
     directory: &Path,
 ) -> (Timed, Measured) {
-    let timed = timed::run(
-        command(bootstrap, topic, payloads, records, None, codec),
-        directory,
-    );
+    let load = Load {
+        version: KAFKA_VERSION,
+        bootstrap,
+        topic,
+        payloads,
+        records,
+        warm_up_records: 0,
+        records_per_second: None,
+        codec,
+    };
+    let timed = timed::run(load.command(), directory);
     let measured = measured(&timed.stdout);
     (timed, measured)
 }
 
-fn command(
-    bootstrap: &str,
-    topic: &str,
-    payloads: &Path,
-    records: u64,
-    records_per_second: Option<u64>,
-    codec: &str,
-) -> Command {
-    let rate = records_per_second.map_or("-1".to_owned(), |rate| rate.to_string());
-    let mut command = Kafka::tool_command("org.apache.kafka.tools.ProducerPerformance");
-    command
-        .args([
-            "--topic",
-            topic,
-            "--num-records",
-            &records.to_string(),
-            "--payload-file",
-        ])
-        .arg(payloads)
-        .args(["--throughput", &rate, "--producer-props"])
-        .arg(format!("bootstrap.servers={bootstrap}"))
-        .arg(format!("compression.type={codec}"))
-        .args(["acks=all", "linger.ms=5", "batch.size=65536"]);
-    command
-}
-
+/// The last summary; with a warm-up it is that of what came after it.
 fn measured(text: &str) -> Measured {
     let last = text
         .lines()

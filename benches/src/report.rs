@@ -133,6 +133,19 @@ impl Interval {
         Interval::of(&ratios.collect::<Vec<f64>>())
     }
 
+    /// Of how far `values` lie over the largest of the others, round by round.
+    pub fn of_excess(values: &[f64], others: &[Vec<f64>]) -> Interval {
+        let largest = |round: usize| {
+            let of_round = others.iter().filter_map(|other| other.get(round).copied());
+            of_round.fold(f64::NAN, f64::max)
+        };
+        let excess = values
+            .iter()
+            .enumerate()
+            .map(|(round, value)| value - largest(round));
+        Interval::of(&excess.collect::<Vec<f64>>())
+    }
+
     /// Of what was measured in several rounds (percentile bootstrap, the same draws every time).
     pub fn of(values: &[f64]) -> Interval {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
@@ -221,5 +234,7 @@ mod tests {
         let interval = Interval::of_ratio(&[2.0, 4.0, 9.0], &[1.0, 2.0, 3.0]);
         assert_eq!((interval.median, interval.low, interval.high), (2.0, 2.0, 3.0));
         assert!(Interval::of_ratio(&[], &[]).median.is_nan());
+        let excess = Interval::of_excess(&[5.0, 5.0], &[vec![1.0, 4.0], vec![2.0, 9.0]]);
+        assert_eq!(excess.rounds, [3.0, -4.0]);
     }
 }

@@ -13,6 +13,7 @@ use crate::backup::{create_topic, topic_command};
 use crate::both_ways::{
     Case, Line, Place, Rounds, back_up, beside_tool, bytes_of, null_broker, restore, source_arguments, table,
 };
+use crate::lean::in_turn;
 use crate::producer::{self, RECORD_BYTES};
 use crate::report;
 
@@ -95,7 +96,8 @@ fn into_null(arguments: &RestoreArguments, work: &WorkDir, lines: &mut Vec<Line>
     let mut all: Vec<Rounds> = archives.iter().map(|_| Rounds::default()).collect();
     let partitions = ["--partitions".to_owned(), arguments.partitions.to_string()];
     for round in 0..=arguments.rounds {
-        for (stored, rounds) in archives.iter().zip(&mut all) {
+        for at in in_turn(round, archives.len()) {
+            let (stored, rounds) = (&archives[at], &mut all[at]);
             eprintln!(
                 "round {round} of {}: null target, {}",
                 arguments.rounds,
@@ -122,16 +124,12 @@ fn into_null(arguments: &RestoreArguments, work: &WorkDir, lines: &mut Vec<Line>
 
 fn into_kafka(arguments: &RestoreArguments, work: &WorkDir, lines: &mut Vec<Line>) {
     let payloads = producer::write_payloads(work.path());
-    for codec in &arguments.producers {
-        let case = Case {
-            producers: codec.clone(),
-            archive: arguments
-                .archives
-                .first()
-                .cloned()
-                .unwrap_or_else(|| "zstd".to_owned()),
-            store: "filesystem",
-        };
+    let cases = arguments
+        .producers
+        .iter()
+        .flat_map(|codec| Case::beside_tools(codec, &arguments.archives, !arguments.no_s3));
+    for case in cases {
+        let codec = &case.producers.clone();
         let stored = store(case, arguments, work);
         // What is deleted is to leave the disk at once, so that no round finds it fuller than another.
         let mut kafka = Kafka::prepare(1, "log.segment.delete.delay.ms=1000\n");
@@ -141,7 +139,7 @@ fn into_kafka(arguments: &RestoreArguments, work: &WorkDir, lines: &mut Vec<Line
         let delete = |topic: &str| topic_command(&kafka, &["--delete", "--topic", topic]);
         let (theirs, ours) = beside_tool(
             arguments.rounds,
-            codec,
+            &stored.case,
             bytes,
             |round| {
                 let topic = format!("produced-{round}");

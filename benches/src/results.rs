@@ -55,12 +55,14 @@ impl Kept {
 }
 
 /// A number that was measured, or the median of several with the interval that holds it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
     /// The number, or the median.
     pub median: f64,
     /// The interval.
     pub between: Option<(f64, f64)>,
+    /// What it is the median of, where that is kept.
+    pub rounds: Vec<f64>,
 }
 
 impl Figure {
@@ -70,6 +72,11 @@ impl Figure {
         Some(Figure {
             median: value.as_f64().or_else(|| field("median"))?,
             between: field("low").zip(field("high")),
+            rounds: value
+                .get("rounds")
+                .and_then(Value::as_array)
+                .map(|rounds| rounds.iter().filter_map(Value::as_f64).collect())
+                .unwrap_or_default(),
         })
     }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use teeline_tests::workdir::WorkDir;
 
 use crate::arguments::{counts, positive};
-use crate::contenders::{ASYNC, Contender, HAPROXY, NO_CAPTURE, NullKafka, wanted};
+use crate::contenders::{ASYNC, Contender, DURABLE, HAPROXY, NO_CAPTURE, NullKafka, wanted};
 use crate::lean::{BATCH_BYTES, Plan, Rounds, in_turn};
 use crate::report::{self, Interval, median, ratio_text};
 
@@ -36,7 +36,7 @@ pub struct SweepArguments {
     /// Bytes of each record batch.
     #[arg(long, default_value_t = BATCH_BYTES, value_parser = counts())]
     batch_bytes: usize,
-    /// Only these contenders, instead of haproxy, "no capture" and async.
+    /// Only these contenders, instead of haproxy, "no capture", async and durable.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Keep the results under this directory, with date and commit.
@@ -52,8 +52,8 @@ struct Line {
     partitions: i32,
     mb_per_second: f64,
     cpu_seconds_per_gb: f64,
-    /// Of CPU per gigabyte, to that of the sweep's first point in the same round.
-    cpu_to_first: Interval,
+    /// Of CPU per gigabyte, to that of the sweep's first point in the same round; nothing of that point itself.
+    cpu_to_first: Option<Interval>,
     /// Largest in any of the rounds at this point; of proxy and segmenter, each at its own time.
     capture_peak_mib: f64,
 }
@@ -98,7 +98,8 @@ fn sweep(arguments: &SweepArguments, kind: &str, plans: &[Plan]) {
     let mut rounds = vec![vec![Rounds::default(); contenders.len()]; plans.len()];
     let mut peaks = vec![vec![0.0; contenders.len()]; plans.len()];
     for round in 0..=arguments.rounds {
-        for (at, plan) in plans.iter().enumerate() {
+        for at in in_turn(round, plans.len()) {
+            let plan = &plans[at];
             eprintln!(
                 "round {round} of {}: {} connections, {} partitions",
                 arguments.rounds, plan.connections, plan.partitions
@@ -124,7 +125,7 @@ fn sweep(arguments: &SweepArguments, kind: &str, plans: &[Plan]) {
                 contender,
                 plan,
                 &rounds[at][who],
-                &rounds[0][who],
+                (at > 0).then_some(&rounds[0][who]),
                 peaks[at][who],
             ));
         }
@@ -144,7 +145,7 @@ impl Line {
         contender: &Contender,
         plan: &Plan,
         rounds: &Rounds,
-        first: &Rounds,
+        first: Option<&Rounds>,
         capture_peak_mib: f64,
     ) -> Line {
         Line {
@@ -153,7 +154,7 @@ impl Line {
             partitions: plan.partitions,
             mb_per_second: median(rounds.mb_per_second.iter().copied()),
             cpu_seconds_per_gb: median(rounds.cpu_per_gb.iter().copied()),
-            cpu_to_first: Interval::of_ratio(&rounds.cpu_per_gb, &first.cpu_per_gb),
+            cpu_to_first: first.map(|first| Interval::of_ratio(&rounds.cpu_per_gb, &first.cpu_per_gb)),
             capture_peak_mib,
         }
     }
@@ -172,14 +173,14 @@ fn table(lines: &[Line]) -> String {
             line.partitions,
             line.mb_per_second,
             line.cpu_seconds_per_gb,
-            ratio_text(Some(&line.cpu_to_first)),
+            ratio_text(line.cpu_to_first.as_ref()),
             line.capture_peak_mib,
         ));
     }
     text
 }
 
-const CONTENDERS: [&str; 3] = [HAPROXY, NO_CAPTURE, ASYNC];
+const CONTENDERS: [&str; 4] = [HAPROXY, NO_CAPTURE, ASYNC, DURABLE];
 const SIX: i32 = 6;
 const FOUR: usize = 4;
 const IN_FLIGHT_IN_ALL: usize = 20;

@@ -14,7 +14,7 @@ use crate::arguments::counts;
 use crate::backup::topic_command;
 use crate::contenders::{Contender, DIRECT, HAPROXY, NO_CAPTURE, Ways};
 use crate::lean::{in_turn, position};
-use crate::producer::{self, Measured, RECORD_BYTES};
+use crate::producer::{self, Load, Measured, RECORD_BYTES};
 use crate::report::{self, Interval, median, ratio_text};
 
 /// What is measured, and how long.
@@ -29,13 +29,13 @@ pub struct WireArguments {
     /// Records per second of the steady runs: 20 MB a second.
     #[arg(long, default_value_t = 19_531, value_parser = clap::value_parser!(u64).range(1..))]
     steady_rate: u64,
-    /// Seconds that a steady run takes.
+    /// Seconds of a steady run that count, beside those in which it warms up.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..))]
     steady_seconds: u64,
     /// Not with lz4.
     #[arg(long)]
     no_lz4: bool,
-    /// Only these contenders: direct, haproxy, shotover, "no capture", async, durable.
+    /// Only these contenders: direct, haproxy, "haproxy tuned", shotover, "no capture", async, durable.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Shotover's program, to measure it as well. Without it `shotover-proxy` is taken where PATH has it.
@@ -72,6 +72,7 @@ impl RealKafka {
         Ways {
             direct: self.kafka.bootstrap(),
             haproxy: (address(3), address(4)),
+            haproxy_tuned: (address(7), address(8)),
             shotover: program.map(|program| (address(5), address(6), program)),
         }
     }
@@ -104,15 +105,18 @@ struct Line {
     cpu_seconds_per_gb: f64,
     cpu_to_haproxy: Option<Interval>,
     segmenter_cpu_seconds_per_gb: f64,
+    /// Of both.
+    capture_cpu_seconds_per_gb: f64,
     lz4_mb_per_second: f64,
     lz4_cpu_seconds_per_gb: f64,
     lz4_cpu_to_haproxy: Option<Interval>,
-    /// At the steady rate, as what follows.
-    p50_ms: f64,
-    p99_ms: f64,
-    p999_ms: f64,
     steady_cpu_seconds_per_gb: f64,
     steady_cpu_to_haproxy: Option<Interval>,
+    steady_p50_ms: f64,
+    steady_p99_ms: f64,
+    /// Over the worse of HAProxy's and the direct way's in the same round.
+    steady_p99_over_ms: Option<Interval>,
+    steady_p999_ms: f64,
     peak_mib: f64,
     segmenter_peak_mib: f64,
 }
@@ -134,18 +138,18 @@ pub fn run(arguments: &WireArguments) {
             let contender = &contenders[at];
             eprintln!("round {round} of {}: {}", arguments.rounds, contender.name);
             if round == 0 {
-                // The first seconds of a JVM and of a topic are nobody's measure.
+                // The first seconds of a topic are nobody's measure; those of each JVM are left out by the producer.
                 let mut warm_up = Runs::default();
-                warm_up.run(contender, &payloads, arguments.records / 4, None, "none");
+                warm_up.run(contender, &payloads, (0, arguments.records / 4), None, "none");
                 continue;
             }
             let rounds = &mut rounds[at];
-            let (records, rate) = (arguments.records, arguments.steady_rate);
+            let (records, rate) = ((arguments.records / 4, arguments.records), arguments.steady_rate);
             rounds.full.run(contender, &payloads, records, None, "none");
             if !arguments.no_lz4 {
                 rounds.lz4.run(contender, &payloads, records, None, "lz4");
             }
-            let steady = rate * arguments.steady_seconds;
+            let steady = (rate * WARM_UP_SECONDS, rate * arguments.steady_seconds);
             rounds
                 .steady
                 .run(contender, &payloads, steady, Some(rate), "none");
@@ -163,6 +167,7 @@ pub fn run(arguments: &WireArguments) {
         let run = json!({
             "rounds": arguments.rounds, "records": arguments.records, "record_bytes": RECORD_BYTES,
             "steady_records_per_second": arguments.steady_rate, "steady_seconds": arguments.steady_seconds,
+            "steady_warm_up_seconds": WARM_UP_SECONDS,
             "acks": "all", "linger_ms": 5, "batch_bytes": 65_536, "partitions": 6,
         });
         report::keep(directory, "wire", &[], json!({"run": run, "contenders": lines}));
@@ -170,16 +175,28 @@ pub fn run(arguments: &WireArguments) {
 }
 
 impl Runs {
-    fn run(&mut self, contender: &Contender, payloads: &Path, records: u64, rate: Option<u64>, codec: &str) {
+    /// Records are those that warm up and those that count; the proxy pays for both.
+    fn run(
+        &mut self,
+        contender: &Contender,
+        payloads: &Path,
+        (warm_up_records, counted): (u64, u64),
+        records_per_second: Option<u64>,
+        codec: &str,
+    ) {
         let bill = contender.bill();
-        let measured = producer::run(
-            &contender.bootstrap,
-            &topic(contender),
+        let records = warm_up_records + counted;
+        let load = Load {
+            version: contender.client_version(),
+            bootstrap: &contender.bootstrap,
+            topic: &topic(contender),
             payloads,
             records,
-            rate,
+            warm_up_records,
+            records_per_second,
             codec,
-        );
+        };
+        let measured = load.run();
         let (used, segmenter) = bill.settled();
         let gigabytes = (records * RECORD_BYTES) as f64 / 1e9;
         self.measured.push(measured);
@@ -214,6 +231,9 @@ impl Line {
             |base: Option<&Rounds>| Some(Interval::of_ratio(&rounds.full.rates(), &base?.full.rates()));
         let cpu_to =
             |own: &Runs, base: Option<&Runs>| Some(Interval::of_ratio(&own.cpu_per_gb, &base?.cpu_per_gb));
+        let segmenter_cpu = median(rounds.full.segmenter_cpu_per_gb.iter().copied());
+        let p99 = |rounds: &Rounds| rounds.steady.all(|it| it.p99_ms);
+        let p99_over = |direct, haproxy| Interval::of_excess(&p99(rounds), &[p99(direct), p99(haproxy)]);
         Line {
             contender: contender.name,
             mb_per_second: rounds.full.middle(|it| it.mb_per_second),
@@ -221,26 +241,31 @@ impl Line {
             throughput_to_no_capture: rate_to(no_capture),
             cpu_seconds_per_gb: rounds.full.cpu(),
             cpu_to_haproxy: cpu_to(&rounds.full, haproxy.map(|it| &it.full)),
-            segmenter_cpu_seconds_per_gb: median(rounds.full.segmenter_cpu_per_gb.iter().copied()),
+            segmenter_cpu_seconds_per_gb: segmenter_cpu,
+            capture_cpu_seconds_per_gb: rounds.full.cpu() + segmenter_cpu,
             lz4_mb_per_second: rounds.lz4.middle(|it| it.mb_per_second),
             lz4_cpu_seconds_per_gb: rounds.lz4.cpu(),
             lz4_cpu_to_haproxy: cpu_to(&rounds.lz4, haproxy.map(|it| &it.lz4)),
-            p50_ms: rounds.steady.middle(|it| it.p50_ms),
-            p99_ms: rounds.steady.middle(|it| it.p99_ms),
-            p999_ms: rounds.steady.middle(|it| it.p999_ms),
             steady_cpu_seconds_per_gb: rounds.steady.cpu(),
             steady_cpu_to_haproxy: cpu_to(&rounds.steady, haproxy.map(|it| &it.steady)),
+            steady_p50_ms: rounds.steady.middle(|it| it.p50_ms),
+            steady_p99_ms: rounds.steady.middle(|it| it.p99_ms),
+            steady_p99_over_ms: direct
+                .zip(haproxy)
+                .map(|(direct, haproxy)| p99_over(direct, haproxy)),
+            steady_p999_ms: rounds.steady.middle(|it| it.p999_ms),
             peak_mib: contender.cost().peak_mib,
             segmenter_peak_mib: contender.segmenter_cost().peak_mib,
         }
     }
 }
 
-fn topic(contender: &Contender) -> String {
+/// The topic of a way of its own.
+pub(crate) fn topic(contender: &Contender) -> String {
     format!("wire-{}", contender.name.replace(' ', "-"))
 }
 
-fn create_topic(kafka: &Kafka, topic: &str) {
+pub(crate) fn create_topic(kafka: &Kafka, topic: &str) {
     // Old segments go quickly: the benchmark measures the way to the broker, not its disk's size.
     let small = [
         "--config",
@@ -282,9 +307,9 @@ fn table(lines: &[Line]) -> String {
             line.segmenter_cpu_seconds_per_gb,
             line.lz4_mb_per_second,
             ratio_text(line.lz4_cpu_to_haproxy.as_ref()),
-            line.p50_ms,
-            line.p99_ms,
-            line.p999_ms,
+            line.steady_p50_ms,
+            line.steady_p99_ms,
+            line.steady_p999_ms,
             line.steady_cpu_seconds_per_gb,
             ratio_text(line.steady_cpu_to_haproxy.as_ref()),
             line.peak_mib,
@@ -295,7 +320,9 @@ fn table(lines: &[Line]) -> String {
 }
 
 const PARTITIONS: &str = "6";
-const LISTENERS: &str = "listeners=PLAINTEXT://{address 0},BALANCED://{address 3},DECODED://{address 5},CONTROLLER://{address 10}\n\
-                         advertised.listeners=PLAINTEXT://{address 0},BALANCED://{address 4},DECODED://{address 6}\n\
-                         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,BALANCED:PLAINTEXT,DECODED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+/// Of each steady run, before what counts.
+const WARM_UP_SECONDS: u64 = 3;
+const LISTENERS: &str = "listeners=PLAINTEXT://{address 0},BALANCED://{address 3},DECODED://{address 5},TUNED://{address 7},CONTROLLER://{address 10}\n\
+                         advertised.listeners=PLAINTEXT://{address 0},BALANCED://{address 4},DECODED://{address 6},TUNED://{address 8}\n\
+                         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,BALANCED:PLAINTEXT,DECODED:PLAINTEXT,TUNED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
                          log.retention.check.interval.ms=10000\n";

@@ -255,6 +255,11 @@ impl Kafka {
         tool_command(&components::kafka_class_path(), class)
     }
 
+    /// The same as another version of Kafka has it, 3.5 or later.
+    pub fn tool_command_of(version: &str, class: &str) -> Command {
+        tool_command(&components::kafka_jars(version), class)
+    }
+
     fn index_of(&self, id: i32) -> usize {
         self.nodes
             .iter()

@@ -25,7 +25,35 @@ use serde_json::json;
 use teeline_benches::{micro, report};
 
 fn main() {
-    let began = SystemTime::now();
+    // Without this flag criterion runs everything once, as a test, and measures nothing.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        run();
+        return;
+    }
+    // A piece and its limit are measured one after the other: several runs tell what differed by the minute.
+    let runs: Vec<_> = (0..RUNS)
+        .map(|_| {
+            let began = SystemTime::now();
+            run();
+            micro::read(&results(), began)
+        })
+        .collect();
+    let lines = micro::medians(&runs);
+    print!("{}", micro::table(&lines));
+    if let Some(directory) = std::env::var_os("TEELINE_BENCH_SAVE") {
+        // With the name of a group only that is measured.
+        let is_whole = std::env::args().skip(1).all(|word| word.starts_with("--"));
+        let kind = if is_whole { "micro" } else { "micro-some" };
+        report::keep(
+            Path::new(&directory),
+            kind,
+            &[],
+            json!({"run": {"runs": RUNS}, "pieces": lines}),
+        );
+    }
+}
+
+fn run() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1_000))
@@ -36,19 +64,9 @@ fn main() {
     buffer::all(&mut criterion);
     ledger::all(&mut criterion);
     criterion.final_summary();
-    // Without this flag criterion runs everything once, as a test, and measures nothing.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return;
-    }
-    let lines = micro::read(&results(), began);
-    print!("{}", micro::table(&lines));
-    if let Some(directory) = std::env::var_os("TEELINE_BENCH_SAVE") {
-        // With the name of a group only that is measured.
-        let is_whole = std::env::args().skip(1).all(|word| word.starts_with("--"));
-        let kind = if is_whole { "micro" } else { "micro-some" };
-        report::keep(Path::new(&directory), kind, &[], json!({"pieces": lines}));
-    }
 }
+
+const RUNS: usize = 3;
 
 /// Where criterion keeps what it measured.
 fn results() -> std::path::PathBuf {
