@@ -254,7 +254,7 @@ impl Ways {
             }
         }
         if wanted.iter().any(|name| name == HAPROXY_TUNED) {
-            let settings = "  tune.bufsize 262144\n";
+            let settings = "  tune.bufsize 262144\n  maxpipes 256\n";
             all.extend(haproxy(HAPROXY_TUNED, &self.haproxy_tuned, settings, work.path()));
         }
         if is_wanted(SHOTOVER) {

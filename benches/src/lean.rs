@@ -30,8 +30,8 @@ pub struct LeanArguments {
     rounds: usize,
     #[command(flatten)]
     plan: Plan,
-    /// Only these contenders: direct, haproxy, "no capture", async, durable. May be repeated.
-    #[arg(long)]
+    /// Only these contenders: direct, haproxy, "haproxy tuned", "no capture", async, durable.
+    #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Keep the result under this directory, with date and commit.
     #[arg(long)]

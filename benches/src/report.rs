@@ -16,7 +16,14 @@ pub fn keep(directory: &Path, what: &str, accounted: &[&str], mut document: Valu
     let what = &kind(what, accounted, std::env::args().skip(2));
     let mut commit = first_line(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
     // Results that were kept just now change nothing of what is measured.
-    let changed = ["status", "--porcelain", "--", ".", ":!benches/results", ":!docs"];
+    let changed = [
+        "status",
+        "--porcelain",
+        "--",
+        ":(top)",
+        ":(top,exclude)benches/results",
+        ":(top,exclude)docs",
+    ];
     if first_line(Command::new("git").args(changed)) != UNKNOWN {
         commit.push_str("+changes");
     }
