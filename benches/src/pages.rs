@@ -65,6 +65,8 @@ impl Page {
     fn of(results: &Results) -> Page {
         let mut page = Page::default();
         page.text.push_str(include_str!("pages/head.md"));
+        page.in_short(results);
+        page.text.push_str(include_str!("pages/how.md"));
         page.machines(results);
         page.targets(&targets::verdicts(results));
         for section in SECTIONS {
@@ -97,6 +99,27 @@ impl Page {
         }
     }
 
+    /// What one way costs at a steady rate before real Kafka: what most people come for.
+    fn in_short(&mut self, results: &Results) {
+        let Some(kept) = results.get("wire") else { return };
+        self.text.push_str(include_str!("pages/in_short.md"));
+        for row in kept.rows() {
+            let figure = |field: &str| row.get(field).and_then(Value::as_f64).unwrap_or(f64::NAN);
+            let cpu = figure("steady_cpu_seconds_per_gb");
+            let _ = writeln!(
+                self.text,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                row.get("contender").and_then(Value::as_str).unwrap_or_default(),
+                number(cpu),
+                number(cpu * STEADY_GB_PER_SECOND),
+                number(figure("steady_p50_ms")),
+                number(figure("steady_p99_ms")),
+                number(figure("peak_mib")),
+                number(figure("segmenter_peak_mib")),
+            );
+        }
+    }
+
     fn targets(&mut self, verdicts: &[Verdict]) {
         self.text.push_str("\n## What is promised, and what holds\n\n");
         self.text.push_str(include_str!("pages/promised.md"));
@@ -124,8 +147,9 @@ impl Page {
                 .map(|file| format!("[{}](../benches/results/{file})", kind_words(file)));
             let _ = writeln!(
                 self.text,
-                "| {} | {} | {measured} | {within} | {holds} | {} |",
+                "| {}{} | {} | {measured} | {within} | {holds} | {} |",
                 verdict.what,
+                if verdict.is_of_low_end { " †" } else { "" },
                 verdict.bound,
                 file.unwrap_or_default()
             );
@@ -301,6 +325,9 @@ fn bar(row: &Map<String, Value>, drawn: &Drawn) -> Option<Bar> {
         label,
     })
 }
+
+/// Of the steady runs.
+const STEADY_GB_PER_SECOND: f64 = 0.02;
 
 #[cfg(test)]
 mod tests {

@@ -42,6 +42,8 @@ pub struct Verdict {
     pub bound: String,
     /// The worst that was measured, and how far it lay apart from round to round where that is kept.
     pub measured: Option<Figure>,
+    /// The lower end of its interval is what was promised.
+    pub is_of_low_end: bool,
     /// How many rounds were within the bound, and of how many, where that is kept.
     pub rounds: Option<(usize, usize)>,
     /// In which file.
@@ -86,6 +88,7 @@ impl Target {
         Verdict {
             what: self.what,
             bound,
+            is_of_low_end: matches!(self.against, Against::LowEnd),
             rounds: measured.as_ref().and_then(within),
             file: kept.filter(|_| measured.is_some()).map(|kept| kept.file.clone()),
             outcome: measured.as_ref().map(|measured| self.outcome(measured)),

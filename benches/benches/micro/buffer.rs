@@ -23,6 +23,8 @@ const SYNC_EVERY: Duration = Duration::from_millis(5);
 const ASYNC_BATCHES: usize = 64;
 /// Batches of one write of a mebibyte.
 const GATHERED: usize = 16;
+/// Writes after which the buffer syncs, whatever its interval is: it bounds what it has to keep for another file.
+const UNSYNCED_WRITES_MAX: usize = 4;
 
 pub(crate) fn all(criterion: &mut Criterion) {
     let records = batch(FULL_BATCH_BYTES, Compression::None, 0).into_bytes();
@@ -66,7 +68,7 @@ fn group_commit(criterion: &mut Criterion, at_once: usize, records: &Bytes) {
 
 /// Appends do not wait; the disk is synced at an interval, and once at the end.
 fn asynchronous(criterion: &mut Criterion, records: &Bytes) {
-    let mut group = criterion.benchmark_group("buffer, appends with a sync every 5 ms");
+    let mut group = criterion.benchmark_group("buffer, appends with a sync every 5 ms or 4 MiB");
     group.throughput(Throughput::Bytes((ASYNC_BATCHES * records.len()) as u64));
     group.bench_function("append", |bencher| {
         bencher.iter_custom(|iterations| {
@@ -86,13 +88,14 @@ fn asynchronous(criterion: &mut Criterion, records: &Bytes) {
             let directory = directory();
             let mut file = File::create_new(directory.path().join("raw")).unwrap();
             let began = Instant::now();
-            let mut synced = began;
+            let (mut synced, mut unsynced) = (began, 0);
             // By a mebibyte, as the buffer gathers what nobody waits for.
             for _ in 0..iterations * (ASYNC_BATCHES / GATHERED) as u64 {
                 write_gathered(&mut file, records, GATHERED);
-                if synced.elapsed() >= SYNC_EVERY {
+                unsynced += 1;
+                if synced.elapsed() >= SYNC_EVERY || unsynced >= UNSYNCED_WRITES_MAX {
                     file.sync_data().unwrap();
-                    synced = Instant::now();
+                    (synced, unsynced) = (Instant::now(), 0);
                 }
             }
             file.sync_data().unwrap();
@@ -131,7 +134,8 @@ fn with_writer(mode: SyncMode, measure: impl AsyncFnOnce(&Writer) -> Duration) -
         max_bytes: u64::MAX,
         file_bytes: 128 << 20,
         mode,
-        pending_bytes_max: 16 << 20,
+        // What one buffer has by default.
+        pending_bytes_max: 64 << 20,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -45,7 +45,7 @@ pub(super) const TARGETS: &[Target] = &[
         against: Against::LowEnd,
         why: "at Kafka's pace the proxy sleeps more often per byte than HAProxy, although it reads and writes a \
               third as often: it takes all there is in one go, where HAProxy goes on by 16 KiB while more arrives \
-              (docs/adr/0010, with what was tried). A quarter of the samples of both are changes of tasks (flames \
+              (docs/adr/0010, with what was tried). A quarter of the samples of both are context switches (flames \
               kafka-no-capture, kafka-haproxy). Shotover needs 1.76 in the same rounds.",
     },
     Target {
@@ -128,10 +128,10 @@ pub(super) const TARGETS: &[Target] = &[
         field: "cpu_to_haproxy",
         against: Against::Nothing,
         why: "the copy into page cache, which is dear where a virtual machine's host takes free memory back \
-              (inferred, docs/adr/0010): plain writes alone cost 0.78 CPU-s per GB in these rounds, at their mean, \
-              and a backlog that grows by 500 MB/s never meets a page that was used a moment ago. Kept runs lie \
-              from 2.25 (HAProxy and async alone, in turns; 2026-11-22-lean-some-55502c8) over 3.82 (all ways, \
-              plain writes at 0.35) to 6.17 (at 2.36).",
+              (inferred, docs/adr/0010): plain writes alone cost 0.78 CPU-s per GB in these rounds, of the 1.36 \
+              that the proxy takes. The ratio does not follow them strictly: kept runs have 2.25 where they cost \
+              0.31 (HAProxy and async alone, in turns; lean-some-55502c8), 3.82 at 0.35, 6.17 at 2.36, 4.38 at \
+              3.44. Without them it would be 1.8 here.",
     },
     Target {
         what: "capture async, 20 MB/s, without its segmenter: CPU per GB to HAProxy's",
@@ -150,9 +150,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_haproxy",
         against: Against::Nothing,
-        why: "page cache, as above, and Kafka's own files take and give back memory beside it: in one profile the \
-              copy into it was half of the proxy's samples, in the next, an hour of other benchmarks \
-              later, 7 % (flame kafka-async). Rounds lie from 3.3 to 9.2 accordingly.",
+        why: "page cache, as above, and Kafka's own files take and give back memory beside it: in a profile of one \
+              hour the copy into it was half of the proxy's samples (not kept), in one of the next 7 % (flame \
+              kafka-async; context switches and TCP were more). Rounds lie from 3.3 to 9.2 accordingly.",
     },
     Target {
         what: "capture async, real Kafka at 20 MB/s, without its segmenter: CPU per GB to HAProxy's",
@@ -161,8 +161,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "steady_cpu_to_haproxy",
         against: Against::Nothing,
-        why: "a sync every 5 ms, of 100 KB: changes of tasks, the disk's queue and the checksum are half of the \
-              samples (flame kafka-async-20-mb).",
+        why: "a sync every 5 ms, of 100 KB: context switches, the disk's queue and the checksum are over two \
+              fifths of the samples (flame kafka-async-20-mb).",
     },
     Target {
         what: "capture durable: throughput to that without capture",
@@ -241,8 +241,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_first",
         against: Against::Nothing,
-        why: "rounds lie further apart than the bound (docs/adr/0010, page cache); HAProxy's own cost grows by \
-              1.22 in the same run, that without capture does not.",
+        why: "rounds lie further apart than the bound (docs/adr/0010, page cache); HAProxy's own cost rises to \
+              1.22 times in the same run, as much as this one; that without capture does not rise.",
     },
     Target {
         what: "more connections, durable: CPU per GB to that with the fewest",
@@ -278,7 +278,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: DURABLE,
         field: "cpu_to_first",
         against: Against::Nothing,
-        why: "rounds lie further apart than the bound (docs/adr/0010, page cache), more so than from 100 to 2,000 partitions.",
+        why: "rounds lie further apart than the bound (docs/adr/0010, page cache). With 100 partitions it is 1.26, \
+              with 2,000 1.06: it does not grow with them.",
     },
     Target {
         what: "buffer, group commit of 16 x 64 KiB: speed to plain writes with as many syncs",
@@ -290,15 +291,15 @@ pub(super) const TARGETS: &[Target] = &[
         why: "",
     },
     Target {
-        what: "buffer, a sync every 5 ms: speed to plain writes with as many syncs",
+        what: "buffer, a sync every 5 ms or 4 MiB: speed to plain writes with as many syncs",
         bound: Bound::AtLeast(0.8),
         kind: "micro",
         lines: &[("group", "buffer, appends*"), ("piece", "append*")],
         field: "of_limit",
         against: Against::Nothing,
-        why: "not explained in full: of 1.5 ms more for 4 MiB the checksum is 0.2 to 0.4, waiting for memory, and \
-              the limit writes from one place in memory again and again, where the buffer writes what it was \
-              given.",
+        why: "the limit of this result synced every 5 ms, which is 6.7 MiB at its speed; the buffer bounds what is \
+              written and not synced (it has to keep it for another file), here at 2 MiB, and so synced three \
+              times as often. The benchmark's limit does so, too, from now on.",
     },
     Target {
         what: "segment building, zstd: speed to zstd's own",
@@ -375,7 +376,7 @@ pub(super) const TARGETS: &[Target] = &[
         field: "mb_per_core_second",
         against: Against::Nothing,
         why: "uncompressed records: into lz4 segments half of the samples are lz4_flex and a sixth is memory for \
-              its frames (flame backup-none-lz4); into zstd segments 73 % are zstd's level 1 (flame \
+              its frames (flame backup-none-lz4); into zstd segments three quarters are zstd's level 1 (flame \
               backup-none-zstd), which takes 1.9 CPU-s for a gigabyte by itself. Into S3 it is a little less. \
               Without compression, and where producers compress, it holds.",
     },
@@ -419,9 +420,10 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[("who", "teeline backup"), ("producers", "lz4")],
         field: "cpu_seconds_per_gib",
         against: Against::Nothing,
-        why: "a quarter is decompressing each batch to find its records' lowest and highest time, 40 % compressing \
-              lz4's output once more, level 1 (flame backup-lz4-zstd). From the null broker into a directory it is \
-              1.28; the worst is from Kafka into S3. The true times are what restores by time rely on.",
+        why: "over a quarter is decompressing each batch to find its records' lowest and highest time, over 40 % \
+              compressing lz4's output once more, level 1 (flame backup-lz4-zstd). From the null broker into a \
+              directory it is 1.28; the worst is from Kafka into S3. The true times are what restores by time rely \
+              on.",
     },
     Target {
         what: "backup: peak memory, MiB",
