@@ -29,7 +29,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Question {
-    /// All of them but `economy` and `micro`, with their defaults, one after the other.
+    /// `wire`, `lean` (also at 20 MB/s), `sweep`, `consume`, `hop`, `idle`, `restore` and `backup` with their defaults, one after the
+    /// other.
     All(AllArguments),
     /// Backup by Fetch, from a source that costs nothing and beside Kafka's own performance consumer.
     Backup(BackupArguments),
