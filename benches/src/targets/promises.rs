@@ -127,11 +127,12 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_haproxy",
         against: Against::Nothing,
-        why: "the copy into page cache, which is dear where a virtual machine's host takes free memory back \
-              (inferred, docs/adr/0010): plain writes alone cost 0.78 CPU-s per GB in these rounds, of the 1.36 \
-              that the proxy takes. The ratio does not follow them strictly: kept runs have 2.25 where they cost \
-              0.31 (HAProxy and async alone, in turns; lean-some-55502c8), 3.82 at 0.35, 6.17 at 2.36, 4.38 at \
-              3.44. Without them it would be 1.8 here.",
+        why: "the copy into page cache (61 % of the samples in flame lean-async of 2026-11-23, 26 % in that of \
+              d943a14), which is dear where a virtual machine's host takes free memory back (inferred, \
+              docs/adr/0010): plain writes alone cost 0.78 CPU-s per GB in these rounds, of the 1.36 that the \
+              proxy takes. The ratio does not follow them strictly: kept runs have 2.25 where they cost 0.31 \
+              (HAProxy and async alone, in turns; lean-some-55502c8), 3.82 at 0.35, 6.17 at 2.36, 4.38 at 3.44. \
+              Without them it would be 1.8 here.",
     },
     Target {
         what: "capture async, 20 MB/s, without its segmenter: CPU per GB to HAProxy's",
@@ -140,8 +141,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_haproxy",
         against: Against::Nothing,
-        why: "a sync every 5 ms, and each request of 16 KiB is a frame, an outcome and their share of a write; two \
-              of six rounds are within the bound.",
+        why: "a sync every 5 ms, and each request of 16 KiB is a frame, an outcome and their share of a write: 40 \
+              % of the samples are context switches (flame lean-steady-async); two of six rounds are within the \
+              bound.",
     },
     Target {
         what: "capture async, real Kafka, without its segmenter: CPU per GB to HAProxy's",
@@ -150,9 +152,9 @@ pub(super) const TARGETS: &[Target] = &[
         lines: ASYNC,
         field: "cpu_to_haproxy",
         against: Against::Nothing,
-        why: "page cache, as above, and Kafka's own files take and give back memory beside it: in a profile of one \
-              hour the copy into it was half of the proxy's samples (not kept), in one of the next 7 % (flame \
-              kafka-async; context switches and TCP were more). Rounds lie from 3.3 to 9.2 accordingly.",
+        why: "page cache, as above, and Kafka's own files take and give back memory beside it: in the profile of \
+              one hour the copy into it is two thirds of the proxy's samples (flame kafka-durable), in another 7 % \
+              (flame kafka-async; context switches and TCP were more). Rounds lie from 3.3 to 9.2 accordingly.",
     },
     Target {
         what: "capture async, real Kafka at 20 MB/s, without its segmenter: CPU per GB to HAProxy's",
@@ -297,9 +299,8 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[("group", "buffer, appends*"), ("piece", "append*")],
         field: "of_limit",
         against: Against::Nothing,
-        why: "the limit of this result synced every 5 ms, which is 6.7 MiB at its speed; the buffer bounds what is \
-              written and not synced (it has to keep it for another file), here at 2 MiB, and so synced three \
-              times as often. The benchmark's limit does so, too, from now on.",
+        why: "of 1.0 ms more for 4 MiB the checksum is 0.2 to 0.4 (at 10 to 21 GB/s); the rest are hand-overs \
+              between the session and the buffer's thread, as is inferred: there is no profile of it.",
     },
     Target {
         what: "segment building, zstd: speed to zstd's own",
