@@ -246,7 +246,7 @@ impl Ways {
             });
         }
         if is_wanted(HAPROXY) {
-            match haproxy(HAPROXY, &self.haproxy, "", work.path()) {
+            match haproxy(HAPROXY, &self.haproxy, ("", ""), work.path()) {
                 Some(haproxy) => all.push(haproxy),
                 None => {
                     eprintln!("haproxy is not installed: without it nothing says what a proxy has to cost")
@@ -254,7 +254,10 @@ impl Ways {
             }
         }
         if wanted.iter().any(|name| name == HAPROXY_TUNED) {
-            let settings = "  tune.bufsize 262144\n  maxpipes 256\n";
+            let settings = (
+                "  tune.bufsize 262144\n  maxpipes 256\n",
+                "  option splice-auto\n",
+            );
             all.extend(haproxy(HAPROXY_TUNED, &self.haproxy_tuned, settings, work.path()));
         }
         if is_wanted(SHOTOVER) {
@@ -300,23 +303,18 @@ impl Ways {
     }
 }
 
-/// In TCP mode; `global` are further settings, whole lines. `None` where it is not installed.
+/// In TCP mode; further settings, global ones and defaults, are whole lines. `None` where it is not installed.
 fn haproxy(
     name: &'static str,
     (behind, before): &(String, String),
-    global: &str,
+    (global, defaults): (&str, &str),
     directory: &Path,
 ) -> Option<Contender> {
     let version = Command::new("haproxy").arg("-v").stdout(Stdio::null()).status();
     version.ok().filter(std::process::ExitStatus::success)?;
     let config = directory.join(format!("{name}.cfg"));
-    let splice = if global.is_empty() {
-        ""
-    } else {
-        "  option splice-auto\n"
-    };
     let text = format!(
-        "global\n  nbthread 2\n  maxconn 9000\n{global}defaults\n  mode tcp\n{splice}  timeout connect 5s\n  timeout \
+        "global\n  nbthread 2\n  maxconn 9000\n{global}defaults\n  mode tcp\n{defaults}  timeout connect 5s\n  timeout \
          client 1h\n  timeout server 1h\nlisten kafka\n  bind {before}\n  server broker {behind}\n"
     );
     fs::write(&config, text).expect("write HAProxy's configuration");

@@ -252,7 +252,7 @@ impl Kafka {
 
     /// The command that runs one of them.
     pub fn tool_command(class: &str) -> Command {
-        tool_command(&components::kafka_class_path(), class)
+        Self::tool_command_of(components::KAFKA_VERSION, class)
     }
 
     /// The same as another version of Kafka has it, 3.5 or later.

@@ -194,8 +194,16 @@ pub(super) const DRAWN: &[Drawn] = &[
         mark: None,
     },
     Drawn {
-        kinds: &["wire", "lean-steady"],
+        kinds: &["lean-steady"],
         field: "p99_ms",
+        plus: None,
+        title: "99th percentile of latency",
+        unit: "ms",
+        mark: None,
+    },
+    Drawn {
+        kinds: &["wire"],
+        field: "steady_p99_ms",
         plus: None,
         title: "99th percentile of latency",
         unit: "ms",

@@ -12,15 +12,19 @@ use super::outbox::Gate;
 use super::testing::{Choices, Stage, batch, produce, produced, wait_until};
 use crate::buffer::SyncMode;
 
-#[tokio::test]
-async fn a_disk_that_is_too_slow_holds_nobody_for_long_when_the_policy_is_open() {
-    let sync = SyncMode::Every(Duration::from_secs(5));
+/// A disk that syncs so seldom, and how long an answer may wait for it.
+fn behind(sync_seconds: u64, hold_max_ms: u64) -> Choices {
     let mut choices = Choices {
-        sync,
+        sync: SyncMode::Every(Duration::from_secs(sync_seconds)),
         ..Choices::default()
     };
-    choices.capture.hold_max_ms = 300;
-    let mut stage = Stage::with(choices).await;
+    choices.capture.hold_max_ms = hold_max_ms;
+    choices
+}
+
+#[tokio::test]
+async fn a_disk_that_is_too_slow_holds_nobody_for_long_when_the_policy_is_open() {
+    let mut stage = Stage::with(behind(5, 300)).await;
     let began = Instant::now();
     for correlation_id in 0..4 {
         stage
@@ -45,12 +49,7 @@ async fn a_disk_that_is_too_slow_holds_nobody_for_long_when_the_policy_is_open()
 #[tokio::test]
 async fn a_disk_that_is_back_holds_answers_again_whoever_was_let_out_meanwhile() {
     const HOLD_MAX: Duration = Duration::from_millis(200);
-    let mut choices = Choices {
-        sync: SyncMode::Every(Duration::from_secs(3)),
-        ..Choices::default()
-    };
-    choices.capture.hold_max_ms = 200;
-    let mut stage = Stage::with(choices).await;
+    let mut stage = Stage::with(behind(3, 200)).await;
     stage.client.send(&produce(9, 1, -1, &[("t", 0, batch(1))])).await;
     stage.broker.receive().await;
     let capture = stage.capture();
@@ -94,13 +93,8 @@ async fn an_answer_that_waits_for_the_disk_leaves_before_a_proxy_that_drains() {
 
 #[tokio::test]
 async fn a_disk_that_is_too_slow_refuses_what_is_new_when_the_policy_is_closed() {
-    let sync = SyncMode::Every(Duration::from_secs(2));
-    let mut choices = Choices {
-        sync,
-        ..Choices::default()
-    };
+    let mut choices = behind(2, 200);
     choices.capture.on_failure = OnFailure::Closed;
-    choices.capture.hold_max_ms = 200;
     let mut stage = Stage::with(choices).await;
     stage.client.send(&produce(9, 1, -1, &[("t", 0, batch(1))])).await;
     stage.broker.receive().await;
