@@ -5,47 +5,59 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Kafka's clients keep their connections for minutes. Short beside that, and cheap enough beside a load.
 const INTERVAL: Duration = Duration::from_millis(25);
 
+/// Every port that each process was seen connected to.
+type Seen = BTreeMap<u32, BTreeSet<u16>>;
+
 /// Looks at the sockets of some processes until it is asked.
 #[derive(Debug)]
 pub struct ConnectionWatch {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<BTreeMap<u32, BTreeSet<u16>>>>,
+    seen: Arc<Mutex<Seen>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl ConnectionWatch {
     /// Starts to watch.
     pub fn start(pids: &[u32]) -> Self {
         let (stop, pids) = (Arc::new(AtomicBool::new(false)), pids.to_vec());
-        let stopped = stop.clone();
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let (stopped, shared) = (stop.clone(), seen.clone());
         let thread = thread::spawn(move || {
-            let mut seen: BTreeMap<u32, BTreeSet<u16>> = BTreeMap::new();
             while !stopped.load(Ordering::Relaxed) {
                 for pid in &pids {
-                    seen.entry(*pid).or_default().extend(remote_ports(*pid));
+                    let ports = remote_ports(*pid);
+                    let mut seen = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.entry(*pid).or_default().extend(ports);
                 }
                 thread::park_timeout(INTERVAL);
             }
-            seen
         });
         Self {
             stop,
+            seen,
             thread: Some(thread),
         }
     }
 
-    /// Every port that each process was seen connected to.
-    pub fn stop(mut self) -> BTreeMap<u32, BTreeSet<u16>> {
+    /// What was seen until now.
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was seen in all.
+    pub fn stop(mut self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("stopped once");
-        thread.join().expect("watch connections")
+        thread.join().expect("watch connections");
+        self.seen()
     }
 }
 
@@ -98,17 +110,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_seen_at_the_process_that_made_it() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
-        let address = listener.local_addr().expect("its address");
+    fn a_connection_is_seen_at_the_process_that_made_it_and_not_forgotten() {
         let own = std::process::id();
-        assert!(!remote_ports(own).contains(&address.port()));
-        let connection = TcpStream::connect(address).expect("connect");
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("listen"));
+        let [first, second] = listeners
+            .each_ref()
+            .map(|listener| listener.local_addr().expect("its address"));
+        assert!(!remote_ports(own).contains(&first.port()));
         let watch = ConnectionWatch::start(&[own]);
-        crate::wait::wait_until("the connection to be seen", crate::wait::seconds(5), || {
-            remote_ports(own).contains(&address.port())
-        });
+        let wait_until_seen = |port| {
+            crate::wait::wait_until("the connection to be seen", crate::wait::seconds(5), || {
+                watch.seen().get(&own).is_some_and(|ports| ports.contains(&port))
+            });
+        };
+        let connection = TcpStream::connect(first).expect("connect");
+        wait_until_seen(first.port());
         drop(connection);
-        assert!(watch.stop()[&own].contains(&address.port()));
+        let _connection = TcpStream::connect(second).expect("connect");
+        wait_until_seen(second.port());
+        assert!(watch.stop()[&own].contains(&first.port()));
     }
 }
