@@ -7,6 +7,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use teeline_archive::buffer::{EndTxn, Intent, Outcome, TopicRef};
 use teeline_archive::ids::WriterId;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 use super::*;
@@ -96,6 +97,150 @@ async fn an_outcome_that_nothing_follows_is_taken_too() {
     let taken = shared.take(since + Duration::from_secs(60));
     assert_eq!(taken.items.len(), 1);
     assert!(since.elapsed() < Duration::from_secs(20));
+}
+
+/// Whether the thread, asleep until then and at rest for as long, is woken by a frame.
+async fn wakes(shared: &Shared, until: Instant, frame: Frame) -> bool {
+    {
+        let mut queue = lock(&shared.queue);
+        (queue.rests_until, queue.sleeps_until) = (Some(until), Some(until));
+    }
+    append(shared, frame).await;
+    lock(&shared.queue).sleeps_until != Some(until)
+}
+
+#[tokio::test]
+async fn who_needs_it_sooner_wakes_the_thread_that_another_was_to_wake() {
+    let shared = shared(SyncMode::OnAppend, 8 << 20);
+    let asleep = Instant::now() + Duration::from_secs(60);
+    lock(&shared.queue).sleeps_until = Some(asleep);
+    append(&shared, outcome()).await;
+    let outcome_due = lock(&shared.queue).sleeps_until;
+    assert!(outcome_due < Some(asleep));
+    append(&shared, intent(100)).await;
+    assert!(lock(&shared.queue).sleeps_until < outcome_due);
+}
+
+#[tokio::test]
+async fn what_came_while_the_disk_was_slow_does_not_wait_any_longer() {
+    let shared = shared(SyncMode::Every(INTERVAL), 8 << 20);
+    append(&shared, intent(100)).await;
+    let mut queue = lock(&shared.queue);
+    let rested = queue.since.unwrap() + Duration::from_nanos(1);
+    queue.rests_until = Some(rested);
+    assert_eq!(queue.due(shared.gathering), Some(rested));
+}
+
+#[tokio::test]
+async fn a_thread_at_rest_is_woken_only_for_much() {
+    let until = Instant::now() + Duration::from_secs(60);
+    let shared = shared(SyncMode::Every(INTERVAL), 8 << 20);
+    assert!(!wakes(&shared, until, intent(100)).await);
+    assert!(wakes(&shared, until, intent(GATHERED_BYTES_MAX)).await);
+}
+
+#[tokio::test]
+async fn an_outcome_waits_its_whole_time_for_the_next_intent() {
+    let shared = shared(SyncMode::OnAppend, 8 << 20);
+    append(&shared, intent(100)).await;
+    let far = Instant::now() + Duration::from_secs(60);
+    assert_eq!(shared.take(far).items.len(), 1);
+    append(&shared, outcome()).await;
+    assert_eq!(patience(&shared), Some(PATIENCE));
+}
+
+/// Takes until the buffer is closed. Tells what it took, and `None` where it was hurried.
+fn thread(shared: &Arc<Shared>) -> (std::thread::JoinHandle<()>, UnboundedReceiver<Option<Lsn>>) {
+    let (sender, taken) = unbounded_channel();
+    let shared = shared.clone();
+    let thread = std::thread::spawn(move || {
+        loop {
+            let taken = shared.take(Instant::now() + Duration::from_secs(600));
+            for item in &taken.items {
+                sender.send(Some(item.lsn)).unwrap();
+            }
+            if taken.hurried {
+                sender.send(None).unwrap();
+            }
+            if taken.closing {
+                break;
+            }
+        }
+    });
+    (thread, taken)
+}
+
+async fn next(taken: &mut UnboundedReceiver<Option<Lsn>>) -> Option<Lsn> {
+    let next = tokio::time::timeout(Duration::from_secs(20), taken.recv()).await;
+    next.expect("the thread was not woken").expect("the thread ended")
+}
+
+fn close(shared: &Shared, thread: std::thread::JoinHandle<()>) {
+    lock(&shared.queue).phase = Phase::Closing;
+    shared.wake.notify_one();
+    thread.join().unwrap();
+}
+
+/// Waits until the thread is where it is wanted.
+async fn until(is_there: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !is_there() {
+        assert!(
+            since.elapsed() < Duration::from_secs(20),
+            "the thread does not come to rest"
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A wake that is lost would leave a frame until the thread's deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whatever_comes_is_taken_soon_at_work_at_rest_and_asleep() {
+    for mode in [SyncMode::OnAppend, SyncMode::Every(INTERVAL)] {
+        let shared = Arc::new(shared(mode, 8 << 20));
+        let (thread, mut taken) = thread(&shared);
+        let mut received = 0;
+        for round in 0..300 {
+            let reached = |least: Duration| {
+                lock(&shared.queue)
+                    .sleeps_until
+                    .is_some_and(|until| until >= Instant::now() + least)
+            };
+            match round % 3 {
+                0 => {}
+                1 => until(|| reached(Duration::ZERO)).await,
+                _ => until(|| reached(Duration::from_secs(60))).await,
+            }
+            append(&shared, outcome()).await;
+            if round % 2 > 0 {
+                append(&shared, intent(100)).await;
+            }
+            while received < shared.last_assigned().lsn.0 {
+                received += u64::from(next(&mut taken).await.is_some());
+            }
+            if round % 4 == 2 {
+                until(|| reached(Duration::from_secs(60))).await;
+                shared.hurry();
+                assert_eq!(next(&mut taken).await, None);
+            }
+        }
+        close(&shared, thread);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_durable_batch_behind_an_outcome_is_taken_at_once() {
+    let mut shared = shared(SyncMode::OnAppend, 8 << 20);
+    // The outcome alone would not wake the thread before its deadline.
+    shared.gathering.patience = Duration::from_secs(900);
+    let shared = Arc::new(shared);
+    let (thread, mut taken) = thread(&shared);
+    until(|| lock(&shared.queue).sleeps_until.is_some()).await;
+    append(&shared, outcome()).await;
+    append(&shared, intent(100)).await;
+    assert_eq!(next(&mut taken).await, Some(Lsn(1)));
+    assert_eq!(next(&mut taken).await, Some(Lsn(2)));
+    close(&shared, thread);
 }
 
 #[tokio::test]
