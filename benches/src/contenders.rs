@@ -147,8 +147,9 @@ impl Contender {
             let now = cost::of_process(segmenter).cpu_seconds;
             let is_idle = now - before < IDLE_CPU_SECONDS;
             before = now;
-            let is_archived = proxy.metric("teeline_buffer_used_bytes") < BUFFER_REST_BYTES;
-            idle_looks = if is_idle && is_archived { idle_looks + 1 } else { 0 };
+            // Asked only once it may be so: the answer is a part of what the proxy has to pay for.
+            let is_settled = is_idle && proxy.metric("teeline_buffer_used_bytes") < BUFFER_REST_BYTES;
+            idle_looks = if is_settled { idle_looks + 1 } else { 0 };
             if idle_looks < IDLE_LOOKS {
                 thread::sleep(IDLE_LOOK);
             }

@@ -204,10 +204,10 @@ pub(super) const TARGETS: &[Target] = &[
         lines: &[],
         field: "segmenter_to_zstd_1",
         against: Against::Nothing,
-        why: "the benchmark closes segments after a second, so that no later run pays for them: each of six \
-              partitions has one of 3 MB then, and a request to the store, a ledger entry and their syncs with it. \
-              zstd is half of the samples (flame async-segmenter-20-mb). Rounds lie from 0.57 to 2.1, as zstd by \
-              itself is measured in another second.",
+        why: "zstd is half of the samples (flame async-segmenter-20-mb); the reader's looks, each a hand-over to \
+              another thread and back, are an eighth, reading everything twice another. The benchmark closes segments \
+              after a second, of 3 MB in each of six partitions; after ten seconds it was no better (in \
+              a noisier hour). Rounds lie from 0.57 to 2.1, as zstd by itself is measured in another second.",
     },
     Target {
         what: "memory of proxy and segmenter at full speed, MiB (64 MB and 256 MiB in flight)",

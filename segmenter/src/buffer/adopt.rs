@@ -40,11 +40,11 @@ impl Adopted {
                 why,
             });
         }
-        let files = self.directory.files()?;
-        for file in &files {
-            remove_file(&self.directory.file_path(file.number))?;
+        let numbers = self.directory.numbers()?;
+        for number in &numbers {
+            remove_file(&self.directory.file_path(*number))?;
         }
         sync_dir(self.directory.path())?;
-        Ok(files.len())
+        Ok(numbers.len())
     }
 }

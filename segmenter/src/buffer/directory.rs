@@ -76,30 +76,37 @@ impl Directory {
         self.path.join(names::data_file(number))
     }
 
-    /// The buffer files, in reading order. A directory that does not exist yet has none.
-    pub fn files(&self) -> Result<Vec<BufferFile>, BufferError> {
+    /// The numbers of the buffer files, in reading order. A directory that does not exist yet has none.
+    pub fn numbers(&self) -> Result<Vec<u64>, BufferError> {
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(BufferError::io("list", &self.path)(e)),
         };
-        let mut files = Vec::new();
+        let mut numbers = Vec::new();
         for entry in entries {
             let entry = entry.map_err(BufferError::io("list", &self.path))?;
-            let Some(number) = entry.file_name().to_str().and_then(names::parse_data_file) else {
-                continue;
-            };
-            match entry.metadata() {
+            numbers.extend(entry.file_name().to_str().and_then(names::parse_data_file));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The buffer files with their lengths, in reading order.
+    pub fn files(&self) -> Result<Vec<BufferFile>, BufferError> {
+        let mut files = Vec::new();
+        for number in self.numbers()? {
+            let path = self.file_path(number);
+            match fs::symlink_metadata(&path) {
                 Ok(metadata) => files.push(BufferFile {
                     number,
                     bytes: metadata.len(),
                 }),
                 // Released by the writer between the two calls.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(BufferError::io("look at", entry.path())(e)),
+                Err(e) => return Err(BufferError::io("look at", path)(e)),
             }
         }
-        files.sort_unstable_by_key(|file| file.number);
         Ok(files)
     }
 

@@ -198,7 +198,7 @@ fn scan(scanner: &mut Scanner, directory: &Directory, live: bool) -> Result<Vec<
         }
     }
     if events.is_empty() {
-        scanner.windows.clear();
+        scanner.windows.looked_in_vain();
     }
     Ok(events)
 }

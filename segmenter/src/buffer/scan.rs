@@ -144,17 +144,17 @@ impl Scanner {
 
     /// Opens the next file, if there is one that may be read.
     fn open_next(&mut self, horizon: Horizon) -> Result<Option<Found>, BufferError> {
-        let files = self.directory.files()?;
-        let Some(next) = files.iter().find(|file| file.number > self.passed) else {
+        let numbers = self.directory.numbers()?;
+        let Some(next) = numbers.iter().copied().find(|number| *number > self.passed) else {
             return Ok(None);
         };
-        let is_last = files.last().is_some_and(|last| last.number == next.number);
-        let path = self.directory.file_path(next.number);
+        let is_last = numbers.last() == Some(&next);
+        let path = self.directory.file_path(next);
         let file = match File::open(&path) {
             Ok(file) => file,
             // Released between the listing and now.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                self.passed = next.number;
+                self.passed = next;
                 return Ok(None);
             }
             Err(e) => return Err(BufferError::io("open", &path)(e)),
@@ -169,10 +169,10 @@ impl Scanner {
             }
             // The last file of a live writer may be without its header for a moment.
             Err(_) if is_last && matches!(horizon, Horizon::Synced(_)) => return Ok(None),
-            Err(error) => return self.pass_headless(next.number, &file, &error),
+            Err(error) => return self.pass_headless(next, &file, &error),
         };
         self.open = Some(Open {
-            number: next.number,
+            number: next,
             file,
             at: FILE_HEADER_BYTES as u64,
             window: Bytes::new(),
@@ -485,7 +485,7 @@ impl Scanner {
 
     /// A file is over when a later one exists or no writer lives.
     fn pass_end(&self, number: u64, horizon: Horizon) -> Result<Passed, BufferError> {
-        let later = self.directory.files()?.iter().any(|file| file.number > number);
+        let later = self.directory.numbers()?.iter().any(|later| *later > number);
         Ok(if later || horizon == Horizon::End {
             Passed::FileEnd
         } else {

@@ -94,18 +94,18 @@ pub(super) fn later_files(
     wanted: impl Fn(Lsn) -> bool,
 ) -> Result<Vec<(u64, File, Lsn)>, BufferError> {
     let mut found = Vec::new();
-    for later in directory.files()?.iter().filter(|file| file.number > number) {
-        let Some(file) = open_file(directory, later.number)? else {
+    for later in directory.numbers()?.into_iter().filter(|later| *later > number) {
+        let Some(file) = open_file(directory, later)? else {
             continue;
         };
-        let path = directory.file_path(later.number);
+        let path = directory.file_path(later);
         let Ok(header) = read_header(&file).map_err(BufferError::io("read", &path))? else {
             continue;
         };
         if header.session != session || !found.is_empty() && !wanted(header.first_lsn) {
             break;
         }
-        found.push((later.number, file, header.first_lsn));
+        found.push((later, file, header.first_lsn));
     }
     Ok(found)
 }

@@ -9,11 +9,14 @@ use bytes::{Bytes, BytesMut};
 #[derive(Debug, Default)]
 pub(super) struct Windows {
     used: Vec<Bytes>,
+    /// How often there was nothing to read since room was last asked for.
+    vain_looks: u32,
 }
 
 impl Windows {
     /// Room of this length; what it holds has no meaning.
     pub(super) fn room(&mut self, len: usize) -> BytesMut {
+        self.vain_looks = 0;
         let free = self.used.iter().position(Bytes::is_unique);
         let mut room = free.map_or_else(BytesMut::new, |at| self.used.swap_remove(at).into());
         room.resize(len, 0);
@@ -27,12 +30,23 @@ impl Windows {
         }
     }
 
-    /// Gives all of it back: nothing is read for a while.
-    pub(super) fn clear(&mut self) {
-        self.used = Vec::new();
+    /// There is nothing to read now. One is kept for what comes next, until it has been so for a while: of a producer at a
+    /// steady rate there is nothing to read at most looks.
+    pub(super) fn looked_in_vain(&mut self) {
+        self.vain_looks = self.vain_looks.saturating_add(1);
+        let kept = usize::from(self.vain_looks < VAIN_LOOKS_MAX);
+        if self.used.len() > kept {
+            // The largest that is free.
+            self.used
+                .sort_by_key(|window| (!window.is_unique(), std::cmp::Reverse(window.len())));
+            self.used.truncate(kept);
+            self.used.shrink_to_fit();
+        }
     }
 }
 
+/// A second of them, as often as readers look by default.
+const VAIN_LOOKS_MAX: u32 = 50;
 /// As many as one reading fills, and one more.
 const KEPT_MAX: usize = 4;
 const KEPT_BYTES_MAX: usize = 2 << 20;
@@ -67,8 +81,23 @@ mod tests {
             windows.keep(Bytes::from(vec![1; 10]));
         }
         assert_eq!(windows.used.len(), KEPT_MAX);
-        windows.clear();
+        let mut windows = Windows::default();
         windows.keep(Bytes::from(vec![1; KEPT_BYTES_MAX + 1]));
+        assert!(windows.used.is_empty());
+    }
+
+    #[test]
+    fn who_finds_nothing_keeps_one_and_after_a_while_none() {
+        let mut windows = Windows::default();
+        for _ in 0..2 {
+            windows.keep(Bytes::from(vec![1; 10]));
+            windows.keep(Bytes::from(vec![1; 10]));
+            (1..VAIN_LOOKS_MAX).for_each(|_| windows.looked_in_vain());
+            assert_eq!(windows.used.len(), 1, "there may be something to read soon");
+            drop(windows.room(10));
+        }
+        windows.keep(Bytes::from(vec![1; 10]));
+        (0..VAIN_LOOKS_MAX).for_each(|_| windows.looked_in_vain());
         assert!(windows.used.is_empty());
     }
 }
