@@ -50,34 +50,16 @@ struct Queue {
     urgent: bool,
     /// Somebody waits for room.
     hurried: bool,
-    /// What comes before then is taken then, at the latest: gathered since the last time that something was taken. Not where
-    /// every write is synced: an outcome rather goes with the next intent than before it, with a sync of its own.
-    rests_until: Option<Instant>,
-    /// Until when the thread sleeps, as far as it was not woken for something sooner; `None` while it is awake, and will look
-    /// by itself.
-    sleeps_until: Option<Instant>,
     phase: Phase,
 }
 
 impl Queue {
     /// When `items` have to be taken; `None` while there are none.
     fn due(&self, gathering: Gathering) -> Option<Instant> {
-        let since = self.since?;
-        Some(match self.rests_until {
-            _ if self.is_due_at_once(gathering) => since,
-            Some(rested) if since < rested => rested,
-            _ => since + gathering.patience,
-        })
-    }
-
-    /// Whether the thread has to be woken, because it would sleep for too long. Who was first to need it at a time wakes it;
-    /// who needs it sooner than that does not rely on the other's having got so far.
-    fn wakes_for(&mut self, due: Option<Instant>) -> bool {
-        let too_long = self.sleeps_until.zip(due).is_some_and(|(until, due)| due < until);
-        if too_long {
-            self.sleeps_until = due;
+        match self.is_due_at_once(gathering) {
+            true => self.since,
+            false => self.since.map(|since| since + gathering.patience),
         }
-        too_long
     }
 
     fn is_due_at_once(&self, gathering: Gathering) -> bool {
@@ -141,8 +123,6 @@ impl Shared {
                 since: None,
                 urgent: false,
                 hurried: false,
-                rests_until: None,
-                sleeps_until: None,
                 phase: Phase::Open,
             }),
             gathering: Gathering {
@@ -213,9 +193,7 @@ impl Shared {
         }
         let first = Lsn(queue.next_lsn);
         let count = frames.len();
-        if queue.items.is_empty() {
-            queue.since = Some(Instant::now());
-        }
+        let (was_empty, was_due) = (queue.items.is_empty(), queue.is_due_at_once(self.gathering));
         let mut room = Some(room);
         for (n, frame) in frames.into_iter().enumerate() {
             let lsn = Lsn(queue.next_lsn);
@@ -229,11 +207,14 @@ impl Shared {
         }
         queue.bytes = queue.bytes.saturating_add(bytes);
         queue.urgent |= awaited && self.settings.mode == SyncMode::OnAppend;
-        let due = queue.due(self.gathering);
-        let wakes = queue.wakes_for(due);
+        if was_empty {
+            queue.since = Some(Instant::now());
+        }
+        let wakes = was_empty || !was_due && queue.is_due_at_once(self.gathering);
         let last = Lsn(queue.next_lsn - 1);
         let session = queue.session;
         drop(queue);
+        // Who comes while something waits already finds the thread knowing when to take it.
         if wakes {
             self.wake.notify_one();
         }
@@ -261,34 +242,25 @@ impl Shared {
         }
     }
 
-    /// Takes everything queued once it is due, or at `deadline`. Without `durable` what is gathered is taken as long after what
-    /// was taken before it as it may wait, so that under load nobody but its clock wakes the thread.
+    /// Takes everything queued once it is due, or at `deadline`.
     pub(super) fn take(&self, deadline: Instant) -> Taken {
         let mut queue = lock(&self.queue);
         loop {
-            let now = Instant::now();
             let closing = queue.phase == Phase::Closing;
-            let until = match (queue.due(self.gathering), queue.rests_until) {
-                (Some(due), _) => due.min(deadline),
-                // Nothing came yet. It does not have to wake us before.
-                (None, Some(rested)) if now < rested => rested.min(deadline),
-                (None, _) => deadline,
-            };
-            if closing || queue.hurried || until <= now {
-                queue.sleeps_until = None;
-                if !queue.items.is_empty() && self.settings.mode != SyncMode::OnAppend {
-                    queue.rests_until = Some(now + self.gathering.patience);
-                }
+            let until = queue
+                .due(self.gathering)
+                .map_or(deadline, |due| due.min(deadline));
+            let left = until.saturating_duration_since(Instant::now());
+            if closing || queue.hurried || left.is_zero() {
                 return Taken {
                     hurried: queue.hurried,
                     items: queue.take_items(),
                     closing,
                 };
             }
-            queue.sleeps_until = Some(until);
             queue = self
                 .wake
-                .wait_timeout(queue, until.saturating_duration_since(now))
+                .wait_timeout(queue, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
