@@ -92,6 +92,13 @@ impl Directory {
         Ok(numbers)
     }
 
+    /// The numbers of the files that are read after this one.
+    pub(super) fn numbers_after(&self, number: u64) -> Result<Vec<u64>, BufferError> {
+        let mut later = self.numbers()?;
+        later.retain(|later| *later > number);
+        Ok(later)
+    }
+
     /// The buffer files with their lengths, in reading order.
     pub fn files(&self) -> Result<Vec<BufferFile>, BufferError> {
         let mut files = Vec::new();

@@ -144,11 +144,11 @@ impl Scanner {
 
     /// Opens the next file, if there is one that may be read.
     fn open_next(&mut self, horizon: Horizon) -> Result<Option<Found>, BufferError> {
-        let numbers = self.directory.numbers()?;
-        let Some(next) = numbers.iter().copied().find(|number| *number > self.passed) else {
+        let later = self.directory.numbers_after(self.passed)?;
+        let Some(next) = later.first().copied() else {
             return Ok(None);
         };
-        let is_last = numbers.last() == Some(&next);
+        let is_last = later.len() == 1;
         let path = self.directory.file_path(next);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -485,8 +485,8 @@ impl Scanner {
 
     /// A file is over when a later one exists or no writer lives.
     fn pass_end(&self, number: u64, horizon: Horizon) -> Result<Passed, BufferError> {
-        let later = self.directory.numbers()?.iter().any(|later| *later > number);
-        Ok(if later || horizon == Horizon::End {
+        let is_last = self.directory.numbers_after(number)?.is_empty();
+        Ok(if !is_last || horizon == Horizon::End {
             Passed::FileEnd
         } else {
             Passed::Wait

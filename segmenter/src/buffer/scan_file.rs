@@ -94,7 +94,7 @@ pub(super) fn later_files(
     wanted: impl Fn(Lsn) -> bool,
 ) -> Result<Vec<(u64, File, Lsn)>, BufferError> {
     let mut found = Vec::new();
-    for later in directory.numbers()?.into_iter().filter(|later| *later > number) {
+    for later in directory.numbers_after(number)? {
         let Some(file) = open_file(directory, later)? else {
             continue;
         };

@@ -40,7 +40,6 @@ impl Windows {
             self.used
                 .sort_by_key(|window| (!window.is_unique(), std::cmp::Reverse(window.len())));
             self.used.truncate(kept);
-            self.used.shrink_to_fit();
         }
     }
 }
